@@ -1,0 +1,1 @@
+"""The Hydra configuration, shipped with the package."""

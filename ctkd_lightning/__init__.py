@@ -1,0 +1,1 @@
+"""Knowledge distillation with learned temperatures for PyTorch Lightning."""

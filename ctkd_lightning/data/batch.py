@@ -1,0 +1,23 @@
+"""What a data module hands to a training or evaluation step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """One batch of labelled images.
+
+    Attributes:
+        image: (B, 3, H, W), float, normalised.
+        target: (B,), int64 class indices.
+        index: (B,), int64, the samples' positions in the full training (or evaluation) set.
+        view: (B,), int64, which augmentation of the sample this is; -1 for the image as it is.
+    """
+
+    image: Tensor
+    target: Tensor
+    index: Tensor
+    view: Tensor

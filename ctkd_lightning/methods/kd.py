@@ -1,0 +1,91 @@
+"""Knowledge distillation: the Kullback-Leibler divergence of softened outputs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods.base import Method, NetworkOutput
+from ctkd_lightning.methods.check import at_least_float32, check_logits, check_temperature, per_position
+
+
+def kd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float | Tensor,
+    *,
+    mask: Tensor | None = None,
+    class_dim: int = -1,
+) -> Tensor:
+    r"""Softened Kullback-Leibler divergence from teacher to student.
+
+    .. math::
+        L = \frac{1}{N} \sum_i \tau_i^2 \sum_c p_{ic} (\log p_{ic} - \log q_{ic}), \qquad
+        p_i = \mathrm{softmax}(t_i / \tau_i), \quad q_i = \mathrm{softmax}(s_i / \tau_i)
+
+    with student logits s and teacher logits t, and N the samples (or the positions that the mask keeps). Both sides
+    stay in log space, so that the gradients with respect to student, teacher and temperature are finite also where a
+    probability underflows to zero. Computed in float32 or wider, whatever the logits' type.
+
+    Hinton et al., *Distilling the Knowledge in a Neural Network*, 2015, https://arxiv.org/abs/1503.02531. The factor
+    τ² is applied here and nowhere else.
+
+    Args:
+        student_logits: (..., C), or with the classes at ``class_dim``.
+        teacher_logits: the same shape.
+        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position.
+        mask: shape of the logits without the class dimension; false or 0 leaves a position out.
+        class_dim: where the classes are.
+
+    Returns:
+        A scalar; 0 where the mask keeps nothing.
+
+    Raises:
+        UserError: shapes that differ, or a float temperature that is not positive.
+
+    Example:
+        >>> student, teacher = torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 0.0]])
+        >>> kd_loss(student, teacher, temperature=2.0)
+        tensor(0.2912)
+    """
+    check_logits(student_logits, teacher_logits)
+    student, teacher = (at_least_float32(x).movedim(class_dim, -1) for x in (student_logits, teacher_logits))
+    positions = student.shape[:-1]
+    tau = check_temperature(temperature, student)
+    log_p, log_q = (torch.log_softmax(x / per_position(tau, x), dim=-1) for x in (teacher, student))
+    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+    loss = divergence * per_position(tau, divergence).square()
+    if mask is None:
+        return loss.mean()
+    if mask.shape != positions:
+        raise UserError(
+            f"mask has shape {tuple(mask.shape)}, the logits' positions are {tuple(positions)}: "
+            "pass one entry a position"
+        )
+    kept = mask.bool()
+    return loss.masked_fill(~kept, 0.0).sum() / kept.sum().clamp(min=1)
+
+
+class KD(Method):
+    """Knowledge distillation with the temperature of the module: :func:`kd_loss` as a term of the loss.
+
+    Args:
+        weight: factor of the term (the CTKD paper's α, 0.9).
+    """
+
+    uses_temperature = True
+
+    def __init__(self, weight: float = 0.9) -> None:
+        super().__init__(weight)
+
+    def forward(
+        self,
+        student: NetworkOutput,
+        teacher: NetworkOutput,
+        target: Tensor,
+        temperature: Tensor,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """The softened divergence."""
+        return kd_loss(student.logits, teacher.logits, temperature)
