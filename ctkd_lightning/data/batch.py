@@ -19,5 +19,5 @@ class Batch(NamedTuple):
 
     image: Tensor
     target: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a batch
     view: Tensor

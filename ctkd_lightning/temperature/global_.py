@@ -1,0 +1,34 @@
+"""CTKD's one learned temperature."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ctkd_lightning.temperature.base import LearnedTemperature
+
+
+class GlobalTemperature(LearnedTemperature):
+    """One learned scalar p for all samples (CTKD's global version): τ = tau_init + tau_range · sigmoid(p).
+
+    Args:
+        tau_init: lower end of τ.
+        tau_range: width of the range above it.
+        initial_value: p at the start; with the defaults τ starts at 15.62.
+
+    Raises:
+        UserError: a lower end or a range that is not positive.
+
+    Example:
+        >>> logits = torch.zeros(2, 10)
+        >>> GlobalTemperature()(logits, logits)
+        tensor(15.6212, grad_fn=<AddBackward0>)
+    """
+
+    def __init__(self, tau_init: float = 1.0, tau_range: float = 20.0, initial_value: float = 1.0) -> None:
+        super().__init__(tau_init, tau_range)
+        self.value = nn.Parameter(torch.tensor(float(initial_value)))
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """τ, a scalar."""
+        return self.bounded(self.value)

@@ -1,0 +1,64 @@
+"""CTKD's temperature per sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.temperature.base import LearnedTemperature
+
+
+class InstanceTemperature(LearnedTemperature):
+    r"""A learned temperature for each sample (CTKD's instance-wise version).
+
+    .. math:: p_i = W_2 \, \mathrm{relu}(W_1 [s_i; t_i] + b_1) + b_2
+
+    over the concatenated student and teacher logits, then :math:`\tau_i` as in :class:`LearnedTemperature`. The paper
+    gives no code and no width; here the hidden layer has ``hidden`` units, and the last layer starts at W₂ = 0 and
+    b₂ = ``initial_value``, so that training starts from the global version's temperature. The logits enter detached:
+    they inform the temperature, and the student is not trained to please it.
+
+    Args:
+        num_classes: C.
+        hidden: width of the hidden layer.
+        tau_init: lower end of τ.
+        tau_range: width of the range above it.
+        initial_value: p of every sample at the start.
+
+    Raises:
+        UserError: sizes or range that are not positive; in use, logits with another number of classes.
+
+    Example:
+        >>> InstanceTemperature(num_classes=10)(torch.randn(3, 10), torch.randn(3, 10)).shape
+        torch.Size([3, 1])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        hidden: int = 128,
+        tau_init: float = 1.0,
+        tau_range: float = 20.0,
+        initial_value: float = 1.0,
+    ) -> None:
+        super().__init__(tau_init, tau_range)
+        for name, size in (("num_classes", num_classes), ("hidden", hidden)):
+            if size < 1:
+                raise UserError(f"InstanceTemperature's {name} must be at least 1, found {size}")
+        self.num_classes = num_classes
+        self.hidden = nn.Linear(2 * num_classes, hidden)
+        self.out = nn.Linear(hidden, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.constant_(self.out.bias, initial_value)
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """τ per sample, (B, 1), of logits (B, C)."""
+        if student_logits.shape[-1] != self.num_classes or teacher_logits.shape != student_logits.shape:
+            raise UserError(
+                f"InstanceTemperature was made for {self.num_classes} classes; found student logits "
+                f"{tuple(student_logits.shape)} and teacher logits {tuple(teacher_logits.shape)}"
+            )
+        logits = torch.cat([student_logits, teacher_logits], dim=-1).detach().to(self.out.weight.dtype)
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.bounded(self.out(torch.relu(self.hidden(logits))))
