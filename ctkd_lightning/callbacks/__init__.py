@@ -1,0 +1,5 @@
+"""Lightning callbacks."""
+
+from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
+
+__all__ = ["CurriculumTemperatureCallback"]
