@@ -1,0 +1,13 @@
+"""Networks by name, and their weights."""
+
+from ctkd_lightning.models.factory import available_models, create_model
+from ctkd_lightning.models.weights import fingerprint, load_weights, read_state_dict, save_weights
+
+__all__ = [
+    "available_models",
+    "create_model",
+    "fingerprint",
+    "load_weights",
+    "read_state_dict",
+    "save_weights",
+]

@@ -1,0 +1,152 @@
+"""Reading the weights in a checkpoint file, without running code from it."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ctkd_lightning.errors import UserError
+
+_SIGNATURES = (b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")  # torch.save since 1.6, and before
+_WRAPPERS = ("module", "_orig_mod")  # DistributedDataParallel, torch.compile
+_NETWORK_PREFIXES = ("student.", "network.")  # where this package's training modules keep the network
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read a network's weights from a file of ``torch.save``, Lightning or safetensors, onto the CPU.
+
+    The weights may be the whole dictionary or lie under ``state_dict`` or ``model``, beside numbers such as the epoch
+    or a NumPy accuracy. The prefixes of data parallelism and of ``torch.compile`` are removed from the names, and of
+    this package's training checkpoints only the trained network is kept. A file that would have to run code to be
+    read is refused: there is no unsafe way round.
+
+    Args:
+        path: the file; ``.safetensors`` by its ending, else a checkpoint of ``torch.save``.
+
+    Returns:
+        The tensors by name, in the file's order.
+
+    Raises:
+        UserError: a file that is missing, empty, damaged, unsafe, or holds no weights.
+    """
+    path = Path(path)
+    _check_file(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    return _network_part(_find_tensors(content, path))
+
+
+def count_classes(state_dict: Mapping[str, Tensor]) -> int | None:
+    """How many classes a classifier's weights score: the rows of the last matrix, or None where there is none.
+
+    Example:
+        >>> count_classes({"conv1.weight": torch.zeros(16, 3, 3, 3), "fc.weight": torch.zeros(10, 64)})
+        10
+    """
+    rows = [tensor.shape[0] for tensor in state_dict.values() if tensor.ndim == 2]
+    return rows[-1] if rows else None
+
+
+def without_wrappers(name: str) -> str:
+    """A parameter's name as in the bare network.
+
+    Example:
+        >>> without_wrappers("module._orig_mod.conv1.weight")
+        'conv1.weight'
+    """
+    parts = name.split(".")
+    while parts[0] in _WRAPPERS:
+        parts = parts[1:]
+    return ".".join(part for part in parts if part != "_orig_mod")
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"no such checkpoint: {path}; give the path of a .pth, .ckpt or .safetensors file")
+    if path.is_dir():
+        raise UserError(f"{path} is a directory; give the path of a .pth, .ckpt or .safetensors file in it")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty; it was not written to its end, or not downloaded: fetch or save it again")
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is truncated, damaged or no safetensors file ({error}); fetch or save it again"
+        ) from error
+
+
+def _read_pickle(path: Path) -> object:
+    try:
+        with torch.serialization.safe_globals(_numpy_scalars()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    # on bytes that are no pickle the reader raises what it stumbles on: KeyError, EOFError, RuntimeError and others
+    except Exception as error:
+        raise UserError(f"{path} {_diagnose(path, error)}") from error
+
+
+def _diagnose(path: Path, error: Exception) -> str:
+    unsafe = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+    if unsafe or "TorchScript" in str(error):
+        what = f"would run code to be read ({unsafe[1]})" if unsafe else "is a TorchScript program, not weights"
+        return f"{what} and is refused; save its state_dict() alone, or as safetensors, where you trust it"
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start.startswith(_SIGNATURES):
+        return f"is truncated or damaged, {path.stat().st_size} bytes are there; fetch or save it again"
+    return (
+        "is no checkpoint: expected a file of torch.save, or the ending .safetensors; "
+        f"found {path.stat().st_size} bytes that start with {start!r}"
+    )
+
+
+def _numpy_scalars() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """What unpickling a NumPy number calls, harmless, under the names of NumPy 1 and 2."""
+    scalar: Any = np.float64(0).__reduce__()[0]
+    numbers = (np.float64, np.float32, np.float16, np.int64, np.int32, np.bool_)
+    return [
+        (scalar, "numpy._core.multiarray.scalar"),
+        (scalar, "numpy.core.multiarray.scalar"),
+        np.dtype,
+        *(type(np.dtype(number)) for number in numbers),
+    ]
+
+
+def _find_tensors(content: object, path: Path) -> dict[str, Tensor]:
+    places = [content.get("state_dict"), content.get("model"), content] if isinstance(content, Mapping) else []
+    for place in places:
+        if isinstance(place, Mapping):
+            tensors = {name: value for name, value in place.items() if isinstance(value, Tensor)}
+            if tensors:
+                return tensors
+    found = f"the keys {_some(map(str, content))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+    raise UserError(
+        f"{path} holds no weights: expected a dictionary of tensors, alone or under 'state_dict' or 'model'; "
+        f"found {found}"
+    )
+
+
+def _network_part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    tensors = {without_wrappers(name): tensor for name, tensor in tensors.items()}
+    for prefix in _NETWORK_PREFIXES:
+        part = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        if part:
+            return {without_wrappers(name): tensor for name, tensor in part.items()}
+    return tensors
+
+
+def _some(names: Iterable[str], limit: int = 5) -> str:
+    names = list(names)
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "") if names else "none"
