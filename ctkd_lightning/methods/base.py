@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
+import torch
 from torch import Tensor, nn
+
+from ctkd_lightning.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -15,33 +22,113 @@ class NetworkOutput:
 
     Attributes:
         logits: (B, C).
-        features: feature tensors by the name under which a method asked for them.
+        features: feature tensors by their role: ``pooled`` is the vector (B, D) before the classifier, ``last`` the
+            last map (B, D, H, W), ``stage1``, ``stage2``, … the maps at the end of each stage.
+        classifier: from pooled features to logits, for the methods that read it.
     """
 
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    classifier: Callable[[Tensor], Tensor] | None = None
+
+    def feature(self, role: str) -> Tensor:
+        """The feature in one role.
+
+        Raises:
+            UserError: naming the roles that there are.
+        """
+        if role not in self.features:
+            found = ", ".join(self.features) or "none"
+            raise UserError(f"the method needs the feature {role!r}, found {found}: tap a layer for this role")
+        return self.features[role]
+
+    @property
+    def stages(self) -> list[Tensor]:
+        """The stages' maps, from the image to the classifier.
+
+        Raises:
+            UserError: there are none.
+        """
+        roles = sorted(filter(is_stage, self.features), key=lambda role: int(role.removeprefix("stage")))
+        return [self.features[role] for role in roles] or [self.feature("stage1")]
+
+
+def is_stage(role: str) -> bool:
+    """Whether a role is one of the maps ``stage1``, ``stage2`` and so on."""
+    return re.fullmatch(r"stage\d+", role) is not None
+
+
+def stage_pairs(student: NetworkOutput, teacher: NetworkOutput) -> list[tuple[Tensor, Tensor]]:
+    """Pair the maps of both networks' stages.
+
+    Networks with different numbers of stages are aligned at their ends, where the maps mean most; the first stages of
+    the longer one stay out.
+    """
+    s, t = student.stages, teacher.stages
+    count = min(len(s), len(t))
+    return list(zip(s[-count:], t[-count:], strict=True))
+
+
+def middle_pair(student: NetworkOutput, teacher: NetworkOutput) -> tuple[Tensor, Tensor]:
+    """The middle one of the stages' pairs: the second of three or of four."""
+    pairs = stage_pairs(student, teacher)
+    return pairs[(len(pairs) - 1) // 2]
 
 
 class Method(nn.Module):
-    """One term of the distillation loss.
+    r"""One term of the distillation loss.
 
-    A subclass says in ``needs`` which feature roles it reads (``"pooled"``, ``"last"``, ``"stage1"``, … — the keys of
-    a model's ``feature_layers``), and in ``uses_temperature`` whether the temperature acts on it. Trainable parts
-    whose shapes depend on the networks are built in :meth:`build`.
+    A subclass says in ``needs`` which feature roles it reads: ``"pooled"``, ``"last"``, ``"stages"`` (all of them) or
+    a single ``"stage2"``; and in ``uses_temperature`` whether the temperature acts on it. Whoever trains with it calls,
+    in this order,
+
+    1. :meth:`build` with the outputs on an example batch, and :meth:`prepare` with the size of the training set:
+       before the optimizer is made and before DDP wraps the module, so that both see the trainable parts;
+    2. :meth:`set_epoch` at the start of each epoch;
+    3. the method itself in each training step. Some keep a memory of what they have seen: not in validation.
 
     Args:
         weight: factor of this term in the total loss.
+        warmup_epochs: epochs over which the factor rises to ``weight``: in epoch e, from 0, it is
+            :math:`\mathrm{weight} \cdot \min((e + 1) / \mathrm{warmup\_epochs}, 1)`. 0 for none.
+
+    Attributes:
+        weight: the factor in the current epoch: a float, or with a warm-up a scalar buffer (no part of the checkpoint),
+            so that compiled code reads its new value instead of being compiled again.
+
+    Raises:
+        UserError: a weight that is negative or not finite, a negative or fractional number of epochs.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
     uses_temperature: ClassVar[bool] = False
+    weight: float | Tensor
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: float = 1.0, warmup_epochs: int = 0) -> None:
         super().__init__()
-        self.weight = weight
+        name = type(self).__name__
+        if not (math.isfinite(weight) and weight >= 0):
+            raise UserError(f"{name}'s weight must be a finite number from 0, found {weight}")
+        if warmup_epochs != int(warmup_epochs) or warmup_epochs < 0:
+            raise UserError(f"{name}'s warmup_epochs must be a whole number from 0, found {warmup_epochs}")
+        self.full_weight = float(weight)
+        self.warmup_epochs = int(warmup_epochs)
+        if self.warmup_epochs:
+            self.register_buffer("weight", torch.zeros(()), persistent=False)
+            self.set_epoch(0)
+        else:
+            self.weight = self.full_weight
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the weight of this epoch, counted from 0."""
+        if isinstance(self.weight, Tensor):
+            self.weight.fill_(self.full_weight * min((epoch + 1) / self.warmup_epochs, 1.0))
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Create the parts whose shapes the networks decide, from the outputs on one example batch."""
+
+    def prepare(self, num_samples: int) -> None:
+        """Create the memories that hold an entry for each sample of the training set."""
 
     def forward(
         self,
@@ -51,5 +138,26 @@ class Method(nn.Module):
         temperature: Tensor,
         index: Tensor | None = None,
     ) -> Tensor:
-        """The unweighted loss of this term, a scalar."""
+        """The unweighted loss of this term, a scalar.
+
+        Args:
+            student: the student's outputs.
+            teacher: the teacher's outputs, without gradients.
+            target: (B,) class indices.
+            temperature: a scalar, or one per sample (B, 1).
+            index: (B,) the samples' positions in the training set.
+        """
         raise NotImplementedError
+
+
+def built(part: T | None, method: Method) -> T:
+    """A part that :meth:`Method.build` creates.
+
+    Raises:
+        UserError: it was not called.
+    """
+    if part is None:
+        raise UserError(
+            f"{type(method).__name__} was not built: call build(student, teacher) with the outputs on an example batch"
+        )
+    return part

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.base import Method, NetworkOutput
-from ctkd_lightning.methods.check import at_least_float32, check_logits, check_temperature, per_position
+from ctkd_lightning.methods.check import at_least_float32, check_logits, check_temperature, per_position, soften
 
 
 def kd_loss(
@@ -45,6 +44,7 @@ def kd_loss(
         UserError: shapes that differ, or a float temperature that is not positive.
 
     Example:
+        >>> import torch
         >>> student, teacher = torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 0.0]])
         >>> kd_loss(student, teacher, temperature=2.0)
         tensor(0.3610)
@@ -53,7 +53,7 @@ def kd_loss(
     student, teacher = (at_least_float32(x).movedim(class_dim, -1) for x in (student_logits, teacher_logits))
     positions = student.shape[:-1]
     tau = check_temperature(temperature, student)
-    log_p, log_q = (torch.log_softmax(x / per_position(tau, x), dim=-1) for x in (teacher, student))
+    log_p, log_q = soften(teacher, tau), soften(student, tau)
     divergence = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
     loss = divergence * per_position(tau, divergence).square()
     if mask is None:

@@ -1,0 +1,110 @@
+"""Decoupled knowledge distillation: the target class and the others, each with its own weight."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods.base import Method, NetworkOutput
+from ctkd_lightning.methods.check import at_least_float32, check_logits, check_target, check_temperature, per_position
+
+
+def dkd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    target: Tensor,
+    temperature: float | Tensor,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+) -> Tensor:
+    r"""Softened divergence, split into target class against the rest, and the rest among themselves.
+
+    .. math::
+        L = \frac{1}{N} \sum_i \tau_i^2 \left( \alpha \, \mathrm{KL}(b_i^t \| b_i^s)
+            + \beta \, \mathrm{KL}(\hat p_i^t \| \hat p_i^s) \right)
+
+    with :math:`b` the binary distribution (target class, all others) and :math:`\hat p` the softmax over the other
+    classes alone, both of logits / τ. With weights :math:`\alpha = 1, \beta = 1 - p^t_\mathrm{target}` it is
+    :func:`kd_loss`.
+
+    Zhao et al., *Decoupled Knowledge Distillation*, CVPR 2022, https://arxiv.org/abs/2203.08679. The authors' code
+    masks the target class by −1000, which makes exact zeros of which the gradient with respect to a learned
+    temperature is NaN. Here the target column is left out and everything stays in log space. Computed in float32 or
+    wider, whatever the logits' type.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: the same shape.
+        target: (...) class indices.
+        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position.
+        alpha: weight of the target class's part.
+        beta: weight of the other classes' part.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        UserError: shapes that differ, fewer than two classes, or a float temperature that is not positive.
+
+    Example:
+        >>> student, teacher = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[3.0, 0.0, 1.0]])
+        >>> dkd_loss(student, teacher, torch.tensor([0]), temperature=2.0)
+        tensor(1.2212)
+    """
+    check_logits(student_logits, teacher_logits)
+    check_target(target, student_logits)
+    if student_logits.shape[-1] < 2:
+        raise UserError("DKD needs two classes or more, found logits of one: use another method")
+    tau = check_temperature(temperature, at_least_float32(student_logits))
+    log_target_s, log_rest_s, log_others_s = _decouple(student_logits, target, tau)
+    log_target_t, log_rest_t, log_others_t = _decouple(teacher_logits, target, tau)
+    binary = _divergence(log_target_t, log_target_s) + _divergence(log_rest_t, log_rest_s)
+    others = _divergence(log_others_t, log_others_s).sum(dim=-1)
+    return ((alpha * binary + beta * others) * per_position(tau, binary).square()).mean()
+
+
+def _decouple(logits: Tensor, target: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities of the target class (...), of the rest together (...), and within the rest (..., C − 1)."""
+    logits = at_least_float32(logits)
+    scaled = logits / per_position(tau, logits)
+    column = torch.arange(logits.shape[-1] - 1, device=logits.device)
+    target = target.unsqueeze(-1)
+    others = scaled.gather(-1, column + (column >= target))  # every column but the target's
+    rest = others.logsumexp(dim=-1, keepdim=True)
+    margin = (scaled.gather(-1, target) - rest).squeeze(-1)
+    return F.logsigmoid(margin), F.logsigmoid(-margin), others - rest
+
+
+def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    return log_p.exp() * (log_p - log_q)
+
+
+class DKD(Method):
+    """Decoupled distillation with the temperature of the module: :func:`dkd_loss` as a term of the loss.
+
+    Args:
+        alpha: weight of the target class's part.
+        beta: weight of the other classes' part: 2, 6 or 8 in the paper, by the pair of networks.
+        weight: factor of the term.
+        warmup_epochs: epochs over which the factor rises linearly, 20 in the paper.
+    """
+
+    uses_temperature = True
+
+    def __init__(self, alpha: float = 1.0, beta: float = 8.0, weight: float = 1.0, warmup_epochs: int = 20) -> None:
+        super().__init__(weight, warmup_epochs)
+        self.alpha = alpha
+        self.beta = beta
+
+    def forward(
+        self,
+        student: NetworkOutput,
+        teacher: NetworkOutput,
+        target: Tensor,
+        temperature: Tensor,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """The decoupled divergence."""
+        return dkd_loss(student.logits, teacher.logits, target, temperature, self.alpha, self.beta)
