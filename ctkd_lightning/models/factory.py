@@ -19,16 +19,26 @@ from ctkd_lightning.models import (
     wide_resnet,
 )
 from ctkd_lightning.models.base import ZooModel
+from ctkd_lightning.models.from_timm import create_timm
+from ctkd_lightning.models.from_torchvision import create_torchvision, list_torchvision
 
 _FAMILIES = (resnet, wide_resnet, vgg, mobilenetv2, shufflenetv1, shufflenetv2, resnet50)
 _ZOO: dict[str, Callable[..., ZooModel]] = {
     name: build for family in _FAMILIES for name, build in family.MODELS.items()
 }
+_LIBRARIES: dict[str, Callable[..., nn.Module]] = {"torchvision": create_torchvision, "timm": create_timm}
 
 
 def available_models() -> list[str]:
-    """The names of the CIFAR zoo, sorted."""
-    return sorted(_ZOO)
+    """The names that :func:`create_model` knows: the CIFAR zoo's, then ``torchvision/NAME``.
+
+    Those of ``timm/NAME`` are more than a thousand; ``timm.list_models()`` has them.
+
+    Example:
+        >>> available_models()[-1]
+        'torchvision/wide_resnet50_2'
+    """
+    return [*sorted(_ZOO), *(f"torchvision/{name}" for name in list_torchvision())]
 
 
 def create_model(
@@ -36,31 +46,53 @@ def create_model(
 ) -> nn.Module:
     """Create a network by name.
 
+    Every network has ``feature_layers``, from the role of a feature (``stem``, ``stage1``, …, ``pooled``) to the
+    dotted name of the layer whose output it is, and ``classifier_layer``. Networks of torchvision and timm may have
+    fewer roles, and transformers give tokens (B, N, D) for a stage.
+
     Args:
-        name: one of :func:`available_models`.
+        name: a name of the CIFAR zoo, ``torchvision/NAME`` or ``timm/NAME``.
         num_classes: size of the output, at least 2.
-        pretrained: published weights.
+        pretrained: download published ImageNet weights; torchvision and timm only.
         in_channels: channels of the image.
-        **kwargs: further options of the network itself.
+        **kwargs: further options of the network itself, such as a wide residual network's ``dropout``.
 
     Raises:
-        UserError: an unknown name or option, or fewer than two classes.
+        UserError: an unknown name or option, fewer than two classes, or weights that do not exist or cannot be
+            downloaded.
+
+    Example:
+        >>> model = create_model("wrn_16_2", num_classes=10)
+        >>> model.feature_layers["stage3"], model.classifier_layer
+        ('block3', 'fc')
     """
     if num_classes < 2:
         raise UserError(f"num_classes must be at least 2, found {num_classes}")
+    library, slash, foreign_name = name.partition("/")
+    options = {"num_classes": num_classes, "in_channels": in_channels, **kwargs}
+    with _explained_options(name):
+        if slash and library in _LIBRARIES:
+            return _LIBRARIES[library](foreign_name, pretrained=pretrained, **options)
+        return _zoo_builder(name, pretrained)(**options)
+
+
+def _zoo_builder(name: str, pretrained: bool) -> Callable[..., ZooModel]:
     if name not in _ZOO:
-        raise UserError(f"unknown model {name!r}: {suggest(name, _ZOO)}")
+        if name in list_torchvision():
+            raise UserError(f"unknown model {name!r}: did you mean torchvision/{name} (or timm/{name})?")
+        raise UserError(f"unknown model {name!r}: {suggest(name, _ZOO)}, torchvision/NAME, timm/NAME")
     if pretrained:
-        raise UserError(f"{name} has no published weights to download: pass pretrained=False and use load_weights")
-    with _explained(name):
-        return _ZOO[name](num_classes=num_classes, in_channels=in_channels, **kwargs)
+        raise UserError(
+            f"{name} has no weights to download: pass pretrained=False, then train it or load a checkpoint of it"
+        )
+    return _ZOO[name]
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _explained_options(name: str) -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
+        if not any(text in str(error) for text in ("unexpected keyword argument", "multiple values for")):
             raise
-        raise UserError(f"model {name}: {error}; see its class for the options") from error
+        raise UserError(f"wrong option for model {name}: {error}; leave it out or see the model's class") from error

@@ -1,0 +1,57 @@
+"""Networks of timm, where it is installed."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from torch import nn
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.models.foreign import explained_download, name_features
+
+# layers before the first stage with which timm's lists of features may start
+_STEMS = ("stem", "conv_stem", "act1", "bn1", "norm0")
+
+
+def create_timm(name: str, num_classes: int, *, pretrained: bool, in_channels: int, **kwargs: Any) -> nn.Module:
+    """Create a network of timm, which itself adapts first and last layer of pretrained weights.
+
+    Args:
+        name: one of ``timm.list_models()``, with or without a tag.
+        num_classes: size of the output.
+        pretrained: load the published weights (of the tag, or timm's first choice).
+        in_channels: channels of the image.
+        **kwargs: for ``timm.create_model``.
+
+    Raises:
+        UserError: timm is not installed, an unknown name or tag, or weights that do not exist or cannot be downloaded.
+    """
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f'timm/{name} needs timm, which is not installed: pip install "ctkd-lightning[timm]"'
+        ) from error
+    with explained_download(f"timm/{name}"):
+        try:
+            model = timm.create_model(
+                name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **kwargs
+            )
+        except RuntimeError as error:
+            if not str(error).startswith(("Unknown model", "Invalid pretrained tag", "No pretrained weights")):
+                raise
+            near = ", ".join(difflib.get_close_matches(name, timm.list_models())) or "none"
+            raise UserError(
+                f"timm/{name}: {str(error).rstrip('.')}; near names: {near}; all: timm.list_models()"
+            ) from error
+    _name_timm_features(model)
+    return model
+
+
+def _name_timm_features(model: nn.Module) -> None:
+    stages = [info["module"] for info in getattr(model, "feature_info", None) or []]
+    stem = stages.pop(0) if stages and stages[0].rpartition(".")[2] in _STEMS else None
+    classifier_layer = getattr(model, "pretrained_cfg", {}).get("classifier")
+    # a distilled transformer has a tuple of two
+    name_features(model, stages, stem, classifier_layer if isinstance(classifier_layer, str) else None)

@@ -1,0 +1,90 @@
+"""Networks of torchvision."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from torch import nn
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.models.foreign import explained_download, name_features
+from ctkd_lightning.models.head import find_classifier
+
+# torchvision takes as long to import as torch: it waits until one of its networks is asked for
+
+
+def list_torchvision() -> list[str]:
+    """The names of torchvision's classifiers, sorted."""
+    from torchvision import models
+
+    return models.list_models(module=models)
+
+
+def create_torchvision(name: str, num_classes: int, *, pretrained: bool, in_channels: int, **kwargs: Any) -> nn.Module:
+    """Create a classifier of torchvision, with its recommended weights where they are asked for.
+
+    The auxiliary classifiers of GoogLeNet and Inception are left out: the output is always one tensor of logits.
+
+    Args:
+        name: one of :func:`list_torchvision`.
+        num_classes: size of the output; a pretrained network with another size gets a new last layer.
+        pretrained: load torchvision's ``DEFAULT`` weights.
+        in_channels: channels of the image; where they are not 3, the first convolution is a new one.
+        **kwargs: for torchvision's builder.
+
+    Raises:
+        UserError: an unknown name, weights that cannot be downloaded, or weights for another number of channels.
+    """
+    from torchvision import models
+
+    names = list_torchvision()
+    if name not in names:
+        near = ", ".join(difflib.get_close_matches(name, names)) or "none"
+        raise UserError(f"torchvision has no classifier {name!r}; near names: {near}; all: available_models()")
+    if name in ("googlenet", "inception_v3"):
+        kwargs = {"aux_logits": False, **({} if pretrained else {"init_weights": True}), **kwargs}
+    if pretrained:
+        model = _pretrained(name, num_classes, in_channels, **kwargs)
+    else:
+        model = models.get_model(name, weights=None, num_classes=num_classes, **kwargs)
+    if in_channels != 3:
+        _replace_first_convolution(model, in_channels)
+    stages = [layer for layer, _ in model.named_children() if layer.startswith("layer")]
+    # only its residual networks are divided by name; of the others, any layer can be read by its own name
+    name_features(model, stages, stem="relu" if stages else None)
+    return model
+
+
+def _pretrained(name: str, num_classes: int, in_channels: int, **kwargs: Any) -> nn.Module:
+    from torchvision import models
+
+    if in_channels != 3:
+        raise UserError(
+            f"the pretrained weights of torchvision/{name} are for 3 channels, found in_channels={in_channels}; "
+            "convert the images to RGB, or pass pretrained=False"
+        )
+    weights = models.get_model_weights(name).DEFAULT
+    with explained_download(f"torchvision/{name}"):
+        model = models.get_model(name, weights=weights, **kwargs)
+    if num_classes != len(weights.meta["categories"]):
+        _replace_classifier(model, num_classes)
+    return model
+
+
+def _replace_classifier(model: nn.Module, num_classes: int) -> None:
+    name = find_classifier(model)
+    old = model.get_submodule(name)
+    new: nn.Module
+    if isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
+    elif isinstance(old, nn.Conv2d):  # SqueezeNet's
+        new = nn.Conv2d(old.in_channels, num_classes, kernel_size=1)
+    model.set_submodule(name, new)
+
+
+def _replace_first_convolution(model: nn.Module, in_channels: int) -> None:
+    layer = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
+    layer.in_channels = in_channels
+    layer.weight = nn.Parameter(layer.weight.new_empty(layer.out_channels, in_channels, *layer.kernel_size))
+    layer.reset_parameters()
