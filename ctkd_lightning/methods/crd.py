@@ -1,0 +1,237 @@
+"""Contrastive representation distillation: tell the teacher's view of a sample from its views of others."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods.adapter import Adapter, width
+from ctkd_lightning.methods.base import Method, NetworkOutput, built
+from ctkd_lightning.methods.check import at_least_float32, check_features, no_autocast, unit
+
+
+def crd_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    bank: Tensor,
+    negatives: Tensor,
+    normalizer: float | Tensor,
+    temperature: float = 0.07,
+    keep: Tensor | None = None,
+) -> Tensor:
+    r"""Noise-contrastive loss of one network's embeddings against a memory of the other's.
+
+    .. math::
+        L = -\frac{1}{B} \sum_i \Big[ \log h(a_i, p_i) + \frac{K}{|\mathcal{K}_i|} \sum_{k \in \mathcal{K}_i}
+            \log (1 - h(a_i, m_k)) \Big], \qquad
+        h(a, m) = \frac{e^{a \cdot m / T} / Z}{e^{a \cdot m / T} / Z + K / N}
+
+    with K negatives drawn for each anchor out of a memory of N rows, of which those in :math:`\mathcal{K}_i` (of other
+    classes) are kept and stand for all K. Written with log-sigmoids, so that nothing overflows. One product with the
+    whole memory takes the place of gathering (B, K, D) rows: 512 MB at the paper's settings. Computed in float32 or
+    wider.
+
+    Tian et al., *Contrastive Representation Distillation*, ICLR 2020, https://arxiv.org/abs/1910.10699. The authors'
+    code draws the negatives of a sample without replacement from the other classes and adds 1e-7 to each denominator.
+
+    Args:
+        anchor: a, (B, D), of length 1.
+        positive: p, (B, D), the memory of the same samples.
+        bank: m, (N, D), the whole memory; no gradient reaches it.
+        negatives: (B, K), rows of the memory.
+        normalizer: Z, which brings :math:`e^{a \cdot m / T}` to the scale of a probability over the N rows.
+        temperature: T, of the contrast; not the distillation's.
+        keep: (B, K), false for the draws to leave out.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        UserError: shapes that do not fit, or a temperature that is not positive.
+
+    Example:
+        >>> bank = torch.eye(4)
+        >>> crd_loss(bank[:2], bank[:2], bank, torch.tensor([[2, 3], [2, 3]]), normalizer=4.0, temperature=1.0)
+        tensor(1.3624)
+    """
+    check_features(anchor, positive, ndim=2, same_shape=True)
+    if bank.ndim != 2 or bank.shape[1] != anchor.shape[1] or negatives.ndim != 2 or len(negatives) != len(anchor):
+        raise UserError(
+            f"bank has shape {tuple(bank.shape)} and negatives {tuple(negatives.shape)}: expected (N, {width(anchor)}) "
+            f"and ({len(anchor)}, K)"
+        )
+    if not temperature > 0:
+        raise UserError(f"CRD's temperature must be positive, found {temperature}")
+    anchor, positive = at_least_float32(anchor), at_least_float32(positive)
+    # log h(a, m) = logsigmoid(a · m / T - offset)
+    offset = torch.as_tensor(normalizer, dtype=anchor.dtype).log() + math.log(negatives.shape[1] / len(bank))
+    with no_autocast(anchor):
+        similar = (anchor * positive).sum(dim=1) / temperature - offset
+        different = _similarities(anchor, bank, negatives) / temperature - offset
+    attraction = F.softplus(-similar)
+    repulsion = F.softplus(different)
+    if keep is None:
+        return (attraction + repulsion.sum(dim=1)).mean()
+    kept = keep.sum(dim=1).clamp(min=1)
+    repulsion = repulsion.masked_fill(~keep, 0.0).sum(dim=1) * (negatives.shape[1] / kept)
+    return (attraction + repulsion).mean()
+
+
+def _similarities(anchor: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
+    return (anchor @ bank.detach().to(anchor.dtype).T).gather(1, rows)
+
+
+class CRD(Method):
+    """Contrastive distillation of the pooled features: :func:`crd_loss` from student to teacher and back.
+
+    Both networks' features are embedded by a trainable linear layer and kept, for each training sample, in a memory
+    that follows with momentum. The memory learns the samples' classes as it sees them; a row not yet seen holds a
+    random direction, and serves as a negative for all. Negatives are drawn uniformly with replacement; those of the
+    anchor's own class are left out and the others stand for them.
+
+    The memories are buffers: saved, resumed, and equal on all ranks without being broadcast, for each rank writes what
+    all ranks saw (batches must have the same size on all ranks). DDP may therefore be told to leave them alone.
+    A step writes to them, so use it in training only.
+
+    Args:
+        num_samples: size of the training set, or None to learn it in :meth:`prepare` or from a checkpoint.
+        dim: width of the embedding.
+        negatives: K, draws for each sample.
+        contrast_temperature: T of :func:`crd_loss`.
+        momentum: share of the old row that a visit keeps.
+        weight: factor of the term.
+
+    Raises:
+        UserError: sizes, temperature or momentum out of range; in use, no ``index`` or no memory.
+    """
+
+    needs = ("pooled",)
+    student_bank: Tensor
+    teacher_bank: Tensor
+    labels: Tensor
+    normalizers: Tensor
+
+    def __init__(
+        self,
+        num_samples: int | None = None,
+        dim: int = 128,
+        negatives: int = 16384,
+        contrast_temperature: float = 0.07,
+        momentum: float = 0.5,
+        weight: float = 0.8,
+    ) -> None:
+        super().__init__(weight)
+        if dim < 1 or negatives < 1 or not contrast_temperature > 0 or not 0 <= momentum < 1:
+            raise UserError(
+                "CRD needs dim and negatives from 1, contrast_temperature above 0 and momentum in [0, 1), found "
+                f"dim {dim}, negatives {negatives}, contrast_temperature {contrast_temperature}, momentum {momentum}"
+            )
+        self.dim = dim
+        self.negatives = negatives
+        self.contrast_temperature = contrast_temperature
+        self.momentum = momentum
+        self.student_embedding: Adapter | None = None
+        self.teacher_embedding: Adapter | None = None
+        self._allocate(0)
+        # Z of both directions, estimated on the first batch; zero until then.
+        self.register_buffer("normalizers", torch.zeros(2))
+        self._calibrated = False
+        if num_samples is not None:
+            self.prepare(num_samples)
+
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """The embeddings of both networks' pooled features."""
+        self.student_embedding = Adapter(nn.Linear(width(student.feature("pooled")), self.dim))
+        self.teacher_embedding = Adapter(nn.Linear(width(teacher.feature("pooled")), self.dim))
+
+    def prepare(self, num_samples: int) -> None:
+        """Allocate the memories, unless they have this size already."""
+        if num_samples < 2:
+            raise UserError(f"CRD contrasts samples with each other and needs two or more, found {num_samples}")
+        if len(self.labels) != num_samples:
+            self._allocate(num_samples)
+
+    def _allocate(self, num_samples: int) -> None:
+        device = self.labels.device if hasattr(self, "labels") else None
+        generator = torch.Generator().manual_seed(0)  # a generator of its own: the ranks begin alike
+        for name in ("student_bank", "teacher_bank"):
+            rows = torch.randn(num_samples, self.dim, generator=generator)
+            self.register_buffer(name, unit(rows).to(device))
+        self.register_buffer("labels", torch.full((num_samples,), -1, device=device))  # -1: not seen yet
+
+    def forward(
+        self,
+        student: NetworkOutput,
+        teacher: NetworkOutput,
+        target: Tensor,
+        temperature: Tensor,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """Both directions' contrastive losses, summed."""
+        if index is None:
+            raise UserError("CRD needs the samples' indices, found none: batches must carry (image, target, index)")
+        if not len(self.labels):
+            raise UserError("CRD has no memory: call prepare(num_samples) with the size of the training set")
+        s = self._embed(self.student_embedding, student)
+        t = self._embed(self.teacher_embedding, teacher)
+        positives = self.teacher_bank[index], self.student_bank[index]
+        # Before the loss reads the memories: its backward pass needs them as they are. Only negatives see the
+        # difference, some of which are then one step fresher.
+        if self.training:
+            self._remember(s.detach(), t.detach(), target, index)
+        rows = torch.randint(len(self.labels), (len(index), self.negatives), device=index.device)
+        keep = self.labels[rows] != target.unsqueeze(1)
+        self._calibrate((s, self.teacher_bank, rows), (t, self.student_bank, rows))
+        losses = [
+            crd_loss(anchor, positive, bank, rows, normalizer, self.contrast_temperature, keep)
+            for anchor, positive, bank, normalizer in zip(
+                (s, t), positives, (self.teacher_bank, self.student_bank), self.normalizers.unbind(), strict=True
+            )
+        ]
+        return losses[0] + losses[1]
+
+    def _embed(self, embedding: Adapter | None, output: NetworkOutput) -> Tensor:
+        return unit(at_least_float32(built(embedding, self)(output.feature("pooled"))))
+
+    @torch.no_grad()
+    def _remember(self, student: Tensor, teacher: Tensor, target: Tensor, index: Tensor) -> None:
+        student, teacher, target, index = (_of_all_ranks(x) for x in (student, teacher, target, index))
+        # A sampler that fills up the last batch repeats samples: all of a sample's entries write what its first does,
+        # so that the order of the writes does not matter.
+        first = (index.unsqueeze(1) == index).int().argmax(dim=1)
+        for bank, new in ((self.student_bank, student), (self.teacher_bank, teacher)):
+            rows = self.momentum * bank[index] + (1 - self.momentum) * new[first]
+            bank[index] = unit(rows).to(bank.dtype)
+        self.labels[index] = target[first]
+
+    @torch.no_grad()
+    def _calibrate(self, *directions: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Estimate Z once, as the authors' code does: N times the mean score of the first batch."""
+        if self._calibrated or bool(self.normalizers.all()):  # looks at the values once, not in each step
+            self._calibrated = True
+            return
+        scores = torch.stack([_similarities(*direction) for direction in directions]) / self.contrast_temperature
+        estimate = len(self.labels) * scores.exp().mean(dim=(1, 2))
+        self.normalizers.copy_(_of_all_ranks(estimate.unsqueeze(0)).mean(dim=0))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        saved = state_dict.get(f"{prefix}labels")
+        if saved is not None and not len(self.labels):
+            self._allocate(len(saved))
+        self._calibrated = False
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _of_all_ranks(x: Tensor) -> Tensor:
+    """Every rank's rows, in the order of the ranks."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)

@@ -1,0 +1,69 @@
+"""Similarity-preserving distillation: samples alike for the teacher are alike for the student."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ctkd_lightning.methods.base import Method, NetworkOutput
+from ctkd_lightning.methods.check import at_least_float32, check_features, no_autocast, unit
+
+
+def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    r"""Squared distance of the batch's normalised Gram matrices.
+
+    .. math::
+        L = \frac{1}{B^2} \lVert \tilde G_s - \tilde G_t \rVert_F^2, \qquad
+        G = F F^\top, \quad \tilde G_i = G_i / \lVert G_i \rVert_2
+
+    with F the flattened features (B, D H W) and :math:`G_i` the rows. The cost is quadratic in the batch. Computed in
+    float32 or wider.
+
+    Tung and Mori, *Similarity-Preserving Knowledge Distillation*, ICCV 2019, https://arxiv.org/abs/1907.09682.
+
+    Args:
+        student: (B, …).
+        teacher: (B, …), of any other shape.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        UserError: features that are not of the same batch.
+
+    Example:
+        >>> import torch
+        >>> sp_loss(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0], [1.0]]))
+        tensor(0.2929)
+    """
+    check_features(student, teacher)
+    with no_autocast(student):
+        return (_similarities(student) - _similarities(teacher)).square().mean()
+
+
+def _similarities(features: Tensor) -> Tensor:
+    flat = at_least_float32(features).flatten(1)
+    return unit(flat @ flat.T)
+
+
+class SP(Method):
+    """Similarity-preserving distillation of the last map: :func:`sp_loss` as a term of the loss.
+
+    Args:
+        weight: factor of the term, 3000 in the CTKD paper.
+    """
+
+    needs = ("last",)
+
+    def __init__(self, weight: float = 3000.0) -> None:
+        super().__init__(weight)
+
+    def forward(
+        self,
+        student: NetworkOutput,
+        teacher: NetworkOutput,
+        target: Tensor,
+        temperature: Tensor,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """The distance of the last maps' Gram matrices."""
+        return sp_loss(student.feature("last"), teacher.feature("last"))

@@ -1,0 +1,81 @@
+"""Softmax regression representation learning: student features that the teacher's classifier understands."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods.adapter import Adapter, BatchNorm, width
+from ctkd_lightning.methods.base import Method, NetworkOutput, built
+from ctkd_lightning.methods.check import at_least_float32, check_features, check_logits
+
+
+def srrl_loss(features: Tensor, teacher_features: Tensor, logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    r"""Distance of the student's adapted features from the teacher's, also through the teacher's classifier.
+
+    .. math:: L = \mathrm{mse}(\hat f_s, f_t) + \mathrm{mse}(W_t \hat f_s + b_t, z_t)
+
+    Yang et al., *Knowledge Distillation via Softmax Regression Representation Learning*, ICLR 2021,
+    https://openreview.net/forum?id=ZzwDy_wiWv. Computed in float32 or wider.
+
+    Args:
+        features: (B, D), the student's, adapted to the teacher's width.
+        teacher_features: (B, D).
+        logits: (B, C), of the teacher's classifier on the adapted features.
+        teacher_logits: (B, C), the teacher's own.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        UserError: shapes that differ.
+
+    Example:
+        >>> import torch
+        >>> srrl_loss(torch.zeros(1, 2), torch.ones(1, 2), torch.zeros(1, 3), torch.full((1, 3), 2.0))
+        tensor(5.)
+    """
+    check_features(features, teacher_features, ndim=2, same_shape=True)
+    check_logits(logits, teacher_logits)
+    features, teacher_features, logits, teacher_logits = (
+        at_least_float32(x) for x in (features, teacher_features, logits, teacher_logits)
+    )
+    return F.mse_loss(features, teacher_features) + F.mse_loss(logits, teacher_logits)
+
+
+class SRRL(Method):
+    """Softmax regression representation learning on the pooled features: :func:`srrl_loss` as a term of the loss.
+
+    The adapter is a linear layer without bias, batch normalisation and a rectifier, as in the authors' code. The
+    teacher's output must bring its ``classifier``.
+
+    Args:
+        weight: factor of the term.
+    """
+
+    needs = ("pooled",)
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.adapter: Adapter | None = None
+
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """The adapter from the student's to the teacher's width."""
+        s, t = (width(x.feature("pooled")) for x in (student, teacher))
+        self.adapter = Adapter(nn.Linear(s, t, bias=False), BatchNorm(t), nn.ReLU())
+
+    def forward(
+        self,
+        student: NetworkOutput,
+        teacher: NetworkOutput,
+        target: Tensor,
+        temperature: Tensor,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """The distance of the adapted features and of their logits."""
+        if teacher.classifier is None:
+            raise UserError("SRRL needs the teacher's classifier, found none: name the teacher's last linear layer")
+        features = built(self.adapter, self)(student.feature("pooled"))
+        pooled = teacher.feature("pooled")
+        return srrl_loss(features, pooled, teacher.classifier(features.to(pooled.dtype)), teacher.logits)

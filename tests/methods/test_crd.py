@@ -1,0 +1,155 @@
+import copy
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods import CRD, NetworkOutput, crd_loss
+
+
+def plain_loss(anchor, positive, bank, negatives, normalizer, temperature, keep):
+    """The paper's equations, one sample after the other."""
+    draws, total = negatives.shape[1], len(bank)
+    losses = []
+    for a, p, rows, kept in zip(anchor, positive, negatives, keep, strict=True):
+
+        def h(m, a=a):
+            score = (a @ m / temperature).exp() / normalizer
+            return score / (score + draws / total)
+
+        others = [(1 - h(bank[row])).log() for row, wanted in zip(rows, kept, strict=True) if wanted]
+        losses.append(-h(p).log() - draws * torch.stack(others).mean())
+    return torch.stack(losses).mean()
+
+
+def unit_rows(*shape):
+    return torch.nn.functional.normalize(torch.randn(*shape, dtype=torch.float64), dim=-1)
+
+
+def test_is_the_papers_loss():
+    anchor, positive, bank = unit_rows(5, 8).requires_grad_(), unit_rows(5, 8), unit_rows(30, 8)
+    negatives = torch.randint(30, (5, 12))
+    keep = torch.rand(5, 12) > 0.3
+    keep[:, 0] = True
+    expected = plain_loss(anchor, positive, bank, negatives, 50.0, 0.2, keep)
+    loss = crd_loss(anchor, positive, bank, negatives, 50.0, 0.2, keep)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(loss, anchor), torch.autograd.grad(expected, anchor))
+
+
+def make(num_samples=20, **settings):
+    torch.manual_seed(0)
+    method = CRD(num_samples, dim=4, negatives=16, **settings)
+    method.build(outputs(2), outputs(2))
+    return method
+
+
+def outputs(batch, width=6):
+    return NetworkOutput(torch.zeros(batch, 3), {"pooled": torch.randn(batch, width)})
+
+
+def step(method, index, target, seed=1):
+    torch.manual_seed(seed)
+    index, target = torch.tensor(index), torch.tensor(target)
+    return method(outputs(len(index)), outputs(len(index)), target, torch.tensor(4.0), index)
+
+
+def test_memory_follows_the_embeddings_and_learns_the_classes():
+    method = make(momentum=0.25)
+    before = method.student_bank.clone()
+    torch.manual_seed(1)
+    student = outputs(2)
+    embedded = torch.nn.functional.normalize(method.student_embedding(student.features["pooled"]))
+    step(method, [3, 7], [0, 2])
+    expected = torch.nn.functional.normalize(0.25 * before[[3, 7]] + 0.75 * embedded)
+    torch.testing.assert_close(method.student_bank[[3, 7]], expected)
+    others = [i for i in range(20) if i not in (3, 7)]
+    assert torch.equal(method.student_bank[others], before[others])
+    assert method.labels.tolist() == [0 if i == 3 else 2 if i == 7 else -1 for i in range(20)]
+
+
+def test_positives_are_the_memory_before_the_step_and_negatives_are_of_other_classes(monkeypatch):
+    method = make()
+    step(method, list(range(10)), [0] * 5 + [1] * 5)
+    before = method.teacher_bank.clone()
+    calls = []
+    monkeypatch.setattr("ctkd_lightning.methods.crd.crd_loss", lambda *args: calls.append(args) or torch.zeros(()))
+    step(method, [2, 8], [0, 1])
+    _, positive, _, rows, _, _, keep = calls[0]
+    assert torch.equal(positive, before[[2, 8]])
+    classes = torch.tensor([0] * 5 + [1] * 5 + [-1] * 10)[rows]
+    assert torch.equal(keep, classes != torch.tensor([[0], [1]]))
+
+
+def test_does_not_learn_in_eval_mode():
+    method = make().eval()
+    before = method.student_bank.clone()
+    step(method, [3, 7], [0, 2])
+    assert torch.equal(method.student_bank, before)
+
+
+def test_scale_is_estimated_once():
+    method = make()
+    step(method, [0, 1], [0, 1])
+    first = method.normalizers.clone()
+    step(method, [2, 3], [0, 1], seed=2)
+    assert torch.equal(method.normalizers, first)
+    assert (first > 0).all()
+
+
+def test_resumes():
+    method = make()
+    step(method, [0, 1], [0, 1])
+    resumed = make(num_samples=None)
+    resumed.load_state_dict(copy.deepcopy(method.state_dict()))
+    assert step(resumed, [1, 2], [1, 0], seed=5) == step(method, [1, 2], [1, 0], seed=5)
+    for name, value in method.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_backward_after_the_memory_was_written():
+    method = make()
+    for seed in range(3):
+        step(method, [0, 1], [0, 1], seed).backward()
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in method.parameters())
+
+
+def _rank(rank, world, file, queue):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world)
+    method = make()
+    # sample 4 fills up the last batch on both ranks, with different embeddings
+    for batch in ([0, 1], [2, 4]), ([3, 4], [5, 4]):
+        step(method, batch[rank], [0, 1], seed=10 + rank)
+    queue.put((rank, {k: v.tolist() for k, v in method.state_dict().items() if "embedding" not in k}))
+    dist.destroy_process_group()
+
+
+def test_all_ranks_hold_the_same_memory(tmp_path):
+    context = mp.get_context("fork")  # no second import of torch
+    queue = context.Queue()
+    ranks = [context.Process(target=_rank, args=(r, 2, tmp_path / "init", queue)) for r in range(2)]
+    for process in ranks:
+        process.start()
+    states = dict(queue.get(timeout=60) for _ in ranks)
+    for process in ranks:
+        process.join(10)
+    assert states[0] == states[1]
+    seen = [i for i, label in enumerate(states[0]["labels"]) if label >= 0]
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
+def test_wrong_use():
+    method = make()
+    with pytest.raises(UserError, match="CRD needs the samples' indices"):
+        method(outputs(2), outputs(2), torch.zeros(2), torch.tensor(4.0))
+    with pytest.raises(UserError, match="CRD has no memory: call prepare"):
+        step(make(num_samples=None), [0, 1], [0, 1])
+    with pytest.raises(UserError, match=r"momentum in \[0, 1\), found dim 4, .* momentum 1"):
+        make(momentum=1)
+    with pytest.raises(UserError, match="two or more, found 1"):
+        method.prepare(1)
+    with pytest.raises(UserError, match=r"negatives \(3, 2\): expected \(N, 4\) and \(2, K\)"):
+        crd_loss(torch.eye(4)[:2], torch.eye(4)[:2], torch.eye(4), torch.zeros(3, 2), 1.0)

@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods import VID, vid_loss
+from ctkd_lightning.methods.check import pool_to_smaller
+from ctkd_lightning.methods.vid import GaussianRegressor
+from tests.methods import golden
+
+
+def test_golden():
+    regressor = golden.fill_weights(GaussianRegressor(6, 12))
+
+    def loss(student):
+        student, teacher = pool_to_smaller(student, golden.TEACHER_MAP)
+        mean, variance = regressor(student)
+        return vid_loss(mean, teacher, variance)
+
+    golden.check("vid", loss, golden.STUDENT_MAP)
+
+
+def test_is_the_gaussian_nll():
+    mean, teacher = torch.randn(2, 3, 5, 4, 4)
+    variance = torch.rand(5) + 0.1
+    expected = torch.nn.functional.gaussian_nll_loss(mean, teacher, variance.view(-1, 1, 1).expand_as(mean))
+    torch.testing.assert_close(vid_loss(mean, teacher, variance), expected)
+
+
+def test_initial_variance():
+    _, variance = GaussianRegressor(2, 3, init_variance=5.0)(torch.zeros(1, 2, 1, 1))
+    torch.testing.assert_close(variance, torch.full((3,), 5.0))
+
+
+def test_wrong_input():
+    with pytest.raises(UserError, match=r"variance has shape \(1,\), expected one per channel \(3,\)"):
+        vid_loss(torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), torch.ones(1))
+    with pytest.raises(UserError, match=r"init_variance > eps > 0, found init_variance 0\.0"):
+        VID(init_variance=0.0)
