@@ -1,0 +1,178 @@
+"""Training augmentation as a function of (sample, view number).
+
+A view number says which of an augmentation's variants an image takes. Whoever knows a sample's index and view can make
+the same image again: that is what makes a resumed run exact and a teacher's outputs worth keeping.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import CenterCrop, RandomHorizontalFlip, RandomResizedCrop, Resize
+
+from ctkd_lightning.errors import UserError, suggest
+
+
+@dataclass(frozen=True)
+class NoAugmentation:
+    """The images as they are: one view.
+
+    Example:
+        >>> NoAugmentation().num_views
+        1
+    """
+
+    @property
+    def num_views(self) -> int:
+        """The number of different views, 1."""
+        return 1
+
+    def __call__(self, images: Tensor, view: Tensor) -> Tensor:
+        """Return ``images``."""
+        return images
+
+
+@dataclass(frozen=True)
+class CropFlip:
+    """Zero padding, a crop of the original size and a horizontal flip, on a whole batch at once.
+
+    The views are numbered ``(top · (2·padding + 1) + left) · 2 + flipped``, with the crop's corner (top, left) in the
+    padded image; without flips the last factor is left out. A view drawn uniformly is what torchvision's
+    ``RandomCrop(size, padding)`` and ``RandomHorizontalFlip()`` draw. Apply it before normalisation, so that the
+    padding is black. View -1 is the image as it is.
+
+    Args:
+        padding: pixels added on each side.
+        flip: whether the views include the mirrored images.
+
+    Example:
+        >>> CropFlip(padding=4).num_views
+        162
+        >>> image = torch.tensor([[[[1, 2], [3, 4]]]])
+        >>> CropFlip(padding=1)(image, torch.tensor([6]))  # corner (1, 0): a padded column enters
+        tensor([[[[0, 1],
+                  [0, 3]]]])
+    """
+
+    padding: int = 4
+    flip: bool = True
+
+    @property
+    def num_views(self) -> int:
+        """The number of different views: (2·padding + 1)², twice that with flips."""
+        return (2 * self.padding + 1) ** 2 * (2 if self.flip else 1)
+
+    def __call__(self, images: Tensor, view: Tensor) -> Tensor:
+        """Crop and flip.
+
+        Args:
+            images: (B, C, H, W), any type.
+            view: (B,), int64 on the images' device, from -1 to ``num_views - 1``.
+
+        Returns:
+            The views, in the shape and type of ``images``.
+        """
+        height, width = images.shape[-2:]
+        top, left, flipped = self._decode(view)
+        column = torch.arange(width, device=images.device)
+        rows = top[:, None] + torch.arange(height, device=images.device)
+        columns = left[:, None] + torch.where(flipped[:, None], width - 1 - column, column)
+        pixels = rows[:, :, None] * (width + 2 * self.padding) + columns[:, None, :]
+        padded = F.pad(images, (self.padding,) * 4).flatten(2)
+        # one gather over flat pixels: eight times as fast on a CPU as indexing rows and columns
+        return padded.gather(2, pixels.flatten(1)[:, None].expand(-1, images.shape[1], -1)).view(images.shape)
+
+    def _decode(self, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The crop's corner and whether it is flipped, each (B,)."""
+        offsets = 2 * self.padding + 1
+        flips = 2 if self.flip else 1
+        centre = (self.padding * offsets + self.padding) * flips
+        view = torch.where(view < 0, centre, view)
+        corner = view // flips
+        return corner // offsets, corner % offsets, (view % flips).bool()
+
+
+class ResizeCrop:
+    """Bring an image of any size to a square: resize the short side, crop the centre.
+
+    Args:
+        size: height and width of the result, pixels.
+        resize: the short side before the crop; ``size`` by default.
+    """
+
+    def __init__(self, size: int, resize: int | None = None) -> None:
+        self.size = size
+        self.resize = resize or size
+        self._resize, self._crop = Resize(self.resize), CenterCrop(size)
+
+    def __call__(self, image: Image.Image, view: int) -> Image.Image:
+        """The centre of ``image``; there is one view."""
+        if image.size == (self.size, self.size) and self.resize == self.size:
+            return image
+        return self._crop(self._resize(image))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(size={self.size}, resize={self.resize})"
+
+
+class RandomResizedCropFlip(ResizeCrop):
+    """ImageNet's augmentation: a crop of random area and aspect ratio, resized, then a random flip.
+
+    It works on one decoded image, before the image has its size. The view number seeds torchvision's
+    ``RandomResizedCrop(size)`` and ``RandomHorizontalFlip()``; the global random state is left as it was. View -1 is
+    the resized centre crop.
+
+    Args:
+        size: height and width of the result, pixels.
+        resize: the short side of view -1 before its centre crop; ``size`` by default.
+        num_views: how many seeds to draw from.
+    """
+
+    def __init__(self, size: int, resize: int | None = None, num_views: int = 2**31) -> None:
+        super().__init__(size, resize)
+        self.num_views = num_views
+        self._random_crop, self._random_flip = RandomResizedCrop(size), RandomHorizontalFlip()
+
+    def __call__(self, image: Image.Image, view: int) -> Image.Image:
+        """The view of ``image`` with this number."""
+        if view < 0:
+            return super().__call__(image, view)
+        with torch.random.fork_rng(devices=[]):
+            # not torch.manual_seed, which seeds the accelerators' generators too
+            torch.default_generator.manual_seed(view)
+            return self._random_flip(self._random_crop(image))
+
+
+Augmentation = NoAugmentation | CropFlip | RandomResizedCropFlip
+NAMES = ("none", "crop", "crop_flip", "random_resized_crop")
+
+
+def create_augmentation(name: str, *, image_size: int, padding: int = 4, resize: int | None = None) -> Augmentation:
+    """Build an augmentation by its name.
+
+    Args:
+        name: ``"none"``, ``"crop"`` (padding and crop), ``"crop_flip"`` or ``"random_resized_crop"``.
+        image_size: height and width of the images, pixels.
+        padding: pixels on each side, for the crops.
+        resize: the short side of evaluated images before their centre crop, for ``"random_resized_crop"``.
+
+    Raises:
+        UserError: no such name, or a negative padding.
+
+    Example:
+        >>> create_augmentation("crop", image_size=32, padding=2)
+        CropFlip(padding=2, flip=False)
+    """
+    if padding < 0:
+        raise UserError(f"padding must be 0 or more pixels, found {padding}")
+    if name == "none":
+        return NoAugmentation()
+    if name in ("crop", "crop_flip"):
+        return CropFlip(padding, flip=name == "crop_flip")
+    if name == "random_resized_crop":
+        return RandomResizedCropFlip(image_size, resize)
+    raise UserError(f"unknown augmentation {name!r}: {suggest(str(name), NAMES)}")

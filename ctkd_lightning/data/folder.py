@@ -1,0 +1,92 @@
+"""Folders of images with one folder a class."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+from ctkd_lightning.errors import UserError
+
+
+def check_folder(path: Path, what: str) -> Path:
+    """Refuse what is no readable folder.
+
+    Args:
+        path: the folder.
+        what: its name in the message, such as the setting that gives it.
+
+    Raises:
+        UserError: naming the path and what is wrong with it.
+    """
+    if not path.exists():
+        raise UserError(f"{what} {path} does not exist: give an existing folder (found from {Path.cwd()})")
+    if not path.is_dir():
+        raise UserError(f"{what} {path} is not a folder")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise UserError(f"{what} {path} cannot be read: change its permissions")
+    return path
+
+
+def class_folders(split: Path) -> list[str]:
+    """The sorted names of a split's class folders.
+
+    Raises:
+        UserError: there is none.
+    """
+    names = sorted(entry.name for entry in os.scandir(split) if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise UserError(f"{split} holds no class folders: put the images of each class into a folder of its own there")
+    return names
+
+
+def list_images(split: Path, classes: list[str]) -> tuple[list[str], list[int]]:
+    """The images of a split, at any depth below its class folders.
+
+    Args:
+        split: the folder that holds the class folders.
+        classes: what these must be.
+
+    Returns:
+        The files relative to ``split``, sorted within each class, and the index of each one's class.
+
+    Raises:
+        UserError: other class folders, or one without images.
+    """
+    found = class_folders(split)
+    if found != classes:
+        missing, extra = sorted(set(classes) - set(found)), sorted(set(found) - set(classes))
+        raise UserError(
+            f"{split} has other class folders than the training set: missing {_few(missing)}, extra {_few(extra)}: "
+            "every split needs the same ones"
+        )
+    names: list[str] = []
+    targets: list[int] = []
+    for target, name in enumerate(classes):
+        images = sorted(_images_below(split / name))
+        if not images:
+            raise UserError(f"the class folder {split / name} holds no images: fill or remove it")
+        names += [os.path.relpath(image, split) for image in images]
+        targets += [target] * len(images)
+    return names, targets
+
+
+def _images_below(folder: Path) -> list[str]:
+    return [
+        os.path.join(parent, file)
+        for parent, _, files in os.walk(folder, followlinks=True)
+        for file in files
+        if not file.startswith(".") and os.path.splitext(file)[1].lower() in _image_suffixes()
+    ]
+
+
+@cache
+def _image_suffixes() -> frozenset[str]:
+    Image.preinit()  # the common formats first: PIL tries its plugins in the order in which they came
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN)
+
+
+def _few(names: list[str]) -> str:
+    return (", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")) or "none"

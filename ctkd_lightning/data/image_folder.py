@@ -1,0 +1,60 @@
+"""Any images in folders, one folder a class."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from ctkd_lightning.data.base import ImageDataModule, Split
+from ctkd_lightning.data.folder import check_folder, class_folders, list_images
+from ctkd_lightning.data.images import ImageFiles
+from ctkd_lightning.errors import UserError
+
+
+class ImageFolder(ImageDataModule):
+    """``root/train/<class>/…`` and ``root/test/<class>/…`` or ``root/val/<class>/…``.
+
+    With both, ``val`` is the validation set; with one, that one is the test set and the validation images come out of
+    the training images. The classes are the folders' sorted names. Images of any format and size that PIL reads: the
+    short side is resized, then the centre is cropped.
+    """
+
+    name = "image_folder"
+
+    @property
+    def has_validation(self) -> bool:  # type: ignore[override]
+        """Whether both ``val`` and ``test`` exist."""
+        return (self.root / "val").is_dir() and (self.root / "test").is_dir()
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """The class folders' names, sorted."""
+        return class_folders(self._folder("train"))
+
+    def load(self, split: Split) -> ImageFiles:
+        """List the files of a split."""
+        folder = self._folder(split)
+        names, targets = list_images(folder, self.class_names)
+        return ImageFiles(folder, names, targets, self.transform(split))
+
+    def content(self) -> str:
+        """A hash of the training files' names, sizes and times of change."""
+        return self._content
+
+    @cached_property
+    def _content(self) -> str:
+        return self.load("train").digest()
+
+    def _folder(self, split: Split) -> Path:
+        check_folder(self.root, "the data's root")
+        folder = self.root / split
+        if split == "test" and not folder.is_dir():
+            folder = self.root / "val"
+        if not folder.is_dir():
+            wanted = "test/ or val/" if split == "test" else f"{split}/"
+            found = ", ".join(sorted(entry.name for entry in self.root.iterdir())[:5]) or "nothing"
+            raise UserError(
+                f"{self.root} has no {wanted} folder (found: {found}): it needs train/ and test/ or val/, "
+                "each with one folder a class"
+            )
+        return check_folder(folder, f"the folder of the {split} images")

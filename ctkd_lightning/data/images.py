@@ -1,0 +1,113 @@
+"""Where the images are: in memory, or in files that are decoded when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ctkd_lightning.errors import UserError
+
+Transform = Callable[[Image.Image, int], Image.Image]
+
+
+class Images(Protocol):
+    """Labelled images of one size.
+
+    Attributes:
+        targets: (N,), int64.
+    """
+
+    targets: Tensor
+
+    def __len__(self) -> int: ...
+
+    def pixels_of(self, index: int, view: int) -> Tensor:
+        """One image, (3, H, W), uint8."""
+        ...
+
+
+class ImageArray:
+    """Images in memory.
+
+    Args:
+        pixels: (N, 3, H, W), uint8.
+        targets: (N,), int64.
+    """
+
+    def __init__(self, pixels: Tensor, targets: Tensor) -> None:
+        self.pixels = pixels
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def pixels_of(self, index: int, view: int) -> Tensor:
+        """One image, (3, H, W), uint8; its augmentation comes later, for the whole batch."""
+        return self.pixels[index]
+
+    def to(self, device: torch.device) -> ImageArray:
+        """Move the images to a device, once: whoever shares this object finds them there."""
+        self.pixels, self.targets = self.pixels.to(device), self.targets.to(device)
+        return self
+
+
+class ImageFiles:
+    """Images in files.
+
+    Args:
+        root: the folder that ``names`` are relative to.
+        names: one file an image.
+        targets: one class index an image.
+        transform: (image, view) -> image of the final size.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str], targets: Sequence[int], transform: Transform) -> None:
+        self.root = root
+        # one block of bytes: a list's million strings would be copied to each worker as their reference counts change
+        self.names = np.array([os.fsencode(name) for name in names])
+        self.targets = torch.tensor(targets)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> Path:
+        """The file of one image."""
+        return self.root / os.fsdecode(self.names[index])
+
+    def pixels_of(self, index: int, view: int) -> Tensor:
+        """Decode one image, (3, H, W), uint8."""
+        image = self.transform(read_image(self.path(index)), view)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def digest(self) -> str:
+        """A hash of the files' names, sizes and times of change: of what they hold, without reading them."""
+        digest = hashlib.sha256()
+        folder = os.fsencode(self.root)
+        for name, target in zip(self.names.tolist(), self.targets.tolist(), strict=True):
+            status = os.stat(os.path.join(folder, name))
+            digest.update(name + f"\n{target} {status.st_size} {status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode an image file to RGB.
+
+    Raises:
+        UserError: naming the file that cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I;16"):  # PIL would clip 16 bits to 8, not scale them
+                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"cannot decode the image {path} ({error}): replace or remove the file") from error

@@ -1,0 +1,75 @@
+"""The ordinary path: images decoded one by one, in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ctkd_lightning.data.batch import Batch
+from ctkd_lightning.data.images import Images
+from ctkd_lightning.data.loader import Loader
+from ctkd_lightning.data.preprocess import Preprocess
+from ctkd_lightning.data.sampler import EpochSampler
+from ctkd_lightning.errors import UserError
+
+
+class WorkerLoader(Loader):
+    """A torch ``DataLoader`` whose order, augmentation and position are exact across restarts.
+
+    The workers decode; augmentation of images of one size and normalisation happen for the whole batch on the device.
+
+    Args:
+        images: what to load.
+        sampler: the order.
+        preprocess: augmentation and normalisation, on the device.
+        num_workers: worker processes; 0 decodes in this one.
+    """
+
+    def __init__(self, images: Images, sampler: EpochSampler, preprocess: Preprocess, num_workers: int = 0) -> None:
+        super().__init__(sampler)
+        self.preprocess = preprocess
+        self._loader = byte_loader(images, sampler, num_workers, pin_memory=preprocess.device.type == "cuda")
+
+    def _batches(self) -> Iterator[Batch]:
+        device = self.preprocess.device
+        with one_line_errors():
+            for image, *labels in self._loader:
+                target, index, view = (x.to(device, non_blocking=True) for x in labels)
+                yield Batch(self.preprocess(image, view), target, index, view)
+
+
+def byte_loader(images: Images, sampler: EpochSampler, num_workers: int, pin_memory: bool = False) -> DataLoader[Batch]:
+    """A ``DataLoader`` of batches whose images are uint8, (B, 3, H, W)."""
+    return DataLoader(
+        _Batches(images),
+        batch_size=None,  # the sampler names whole batches
+        sampler=sampler,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # or each pass would draw from the global one, and change what follows
+    )
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Give a worker's :class:`UserError` its message back: it arrives with the worker's traceback instead."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1]) from None
+
+
+class _Batches(Dataset[Batch]):
+    """Images as batches, each by its list of (index, view) pairs."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __getitem__(self, pairs: list[tuple[int, int]]) -> Batch:
+        index, view = torch.tensor(pairs).T
+        pixels = torch.stack([self.images.pixels_of(*pair) for pair in pairs])
+        return Batch(pixels, self.images.targets[index], index, view)
