@@ -1,0 +1,53 @@
+"""How the commands start and how they fail: in one line, where the user can put it right."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from ctkd_lightning.errors import UserError
+
+
+def config_dir() -> str:
+    """The folder of the configuration: inside an installed package, beside the package in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "conf"
+    return str(installed if installed.is_dir() else package.parent / "conf")
+
+
+def hydra_main(config_name: str, task: Callable[[Any], None]) -> None:
+    """Run ``task`` as a Hydra application over the package's configuration.
+
+    An error that the user can mend is printed as one line, and the process exits with status 1. With
+    ``HYDRA_FULL_ERROR=1`` in the environment the traceback is shown instead.
+    """
+    full_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors arrive here as they were raised, not as Hydra would print them
+    try:
+        hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(task)()
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+        if full_traceback:
+            raise
+        sys.exit(f"error: {one_line(error)}")
+
+
+def one_line(error: BaseException) -> str:
+    """What is wrong in a line: the user's error at the root of the chain if there is one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__
+    parts = [str(error)]
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        parts.append(str(error.__cause__))
+    if isinstance(error, OSError) and error.filename:
+        parts = [f"cannot use {error.filename}: {error.strerror}; choose another run_dir or file"]
+    return " ".join(" ".join(parts).split())

@@ -1,0 +1,168 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer, seed_everything
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule, FixedTemperature, GlobalTemperature
+from ctkd_lightning.curriculum import ConstantCurriculum
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods import KD
+
+
+def network(width=8):
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 5))
+
+
+def data(samples=64, batch_size=16):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(samples, 3, 2, 2, generator=generator)
+    return DataLoader(TensorDataset(images, torch.randint(5, (samples,), generator=generator)), batch_size=batch_size)
+
+
+def trainer(tmp_path, **settings):
+    defaults = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": 2,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": tmp_path,
+    }
+    return Trainer(**(defaults | settings))
+
+
+def softened_kl(s, t, tau):
+    """An independent formulation: torch's own KL divergence of probabilities."""
+    return tau**2 * F.kl_div(F.log_softmax(s / tau, 1), F.softmax(t / tau, 1), reduction="batchmean")
+
+
+def test_fit_equals_a_loop_written_by_hand(tmp_path):
+    seed_everything(0, verbose=False)
+    teacher, student = network(16), network()
+    by_hand = network()
+    by_hand.load_state_dict(student.state_dict())
+    module = DistillationModule(teacher, student)
+    trainer(tmp_path, callbacks=[CurriculumTemperatureCallback(ConstantCurriculum(0.5))]).fit(module, data())
+
+    raw = torch.tensor(1.0, requires_grad=True)
+    optimizer = torch.optim.SGD([*by_hand.parameters(), raw], lr=0.05, momentum=0.9, weight_decay=5e-4)
+    by_hand.train()
+    for _ in range(2):
+        for images, target in data():
+            with torch.no_grad():
+                t = teacher(images)
+            s = by_hand(images)
+            loss = 0.1 * F.cross_entropy(s, target) + 0.9 * softened_kl(s, t, 1 + 20 * torch.sigmoid(raw))
+            optimizer.zero_grad()
+            loss.backward()
+            raw.grad *= -0.5  # the reversal, by hand
+            optimizer.step()
+    assert module.temperature.value.item() == pytest.approx(raw.item(), rel=1e-6)
+    assert raw.item() != 1.0
+    for name, expected in by_hand.state_dict().items():
+        torch.testing.assert_close(student.state_dict()[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_teacher_is_untouched_and_absent(tmp_path):
+    teacher = network()
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    module = DistillationModule(teacher, network())
+    fit = trainer(tmp_path, callbacks=[CurriculumTemperatureCallback()])
+    fit.fit(module, data(), data())
+    module.train()
+    assert not teacher.training
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, before[name])
+    optimized = {id(p) for group in fit.optimizers[0].param_groups for p in group["params"]}
+    assert optimized == {id(p) for p in [*module.student.parameters(), module.temperature.value]}
+    fit.save_checkpoint(tmp_path / "x.ckpt")
+    keys = torch.load(tmp_path / "x.ckpt", weights_only=True)["state_dict"]
+    assert not [key for key in keys if key.startswith("teacher")]
+    module.load_state_dict(keys)  # strict
+    with pytest.raises(RuntimeError, match=r"Missing key.*student.1.weight"):
+        module.load_state_dict({k: v for k, v in keys.items() if k != "student.1.weight"})
+
+
+def test_student_trains_after_validation(tmp_path):
+    module = DistillationModule(network(), network())
+    modes = []
+    module.student.register_forward_hook(lambda net, args, out: modes.append(net.training))
+    trainer(tmp_path, callbacks=[CurriculumTemperatureCallback()], num_sanity_val_steps=0).fit(module, data(), data())
+    assert modes == ([True] * 4 + [False] * 4) * 2
+
+
+def test_metrics_are_named_and_right(tmp_path):
+    seed_everything(0, verbose=False)
+    teacher, student = network(), network()
+    module = DistillationModule(teacher, student, method=KD(weight=0.7), temperature=FixedTemperature(3.0), ce_weight=0.2)
+    fit = trainer(tmp_path, max_epochs=1, callbacks=[CurriculumTemperatureCallback()])
+    module.make_optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.0)
+    fit.fit(module, data(), data())
+    logged = {k: v.item() for k, v in fit.callback_metrics.items()}
+    assert {"train/loss", "train/ce", "train/kd", "val/loss", "val/top1", "val/top5", "ctkd/temperature"} <= set(logged)
+    assert "ctkd/lambda" not in logged  # nothing is learned
+
+    student.train()
+    images, target = next(iter(data(batch_size=64)))
+    ce, kd = [], []
+    for x, y in zip(images.split(16), target.split(16), strict=True):
+        s = student(x)
+        ce.append(F.cross_entropy(s, y).item())
+        kd.append(softened_kl(s, teacher(x), 3.0).item())
+    assert logged["train/ce"] == pytest.approx(sum(ce) / 4, rel=1e-5)
+    assert logged["train/kd"] == pytest.approx(sum(kd) / 4, rel=1e-5)
+    assert logged["train/loss"] == pytest.approx(0.2 * sum(ce) / 4 + 0.7 * sum(kd) / 4, rel=1e-5)
+    assert logged["val/top5"] == 100.0
+
+
+def test_validation_and_test_accuracy(tmp_path):
+    module = DistillationModule(network(), network())
+    evaluate = trainer(tmp_path)
+    (tested,) = evaluate.test(module, data(), verbose=False)
+    images, target = next(iter(data(batch_size=64)))
+    with torch.no_grad():
+        logits = module.student.eval()(images)
+    assert tested["test/top1"] == pytest.approx(100 * (logits.argmax(1) == target).float().mean().item())
+    assert tested["test/loss"] == pytest.approx(F.cross_entropy(logits, target).item(), rel=1e-5)
+
+
+def test_several_methods_and_their_parameters():
+    class Scaled(KD):
+        def __init__(self):
+            super().__init__(weight=2.0)
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, *args):
+            return self.scale * super().forward(*args)
+
+    module = DistillationModule(network(), network(), {"kd": KD(weight=1.0), "scaled": Scaled()}, FixedTemperature(2.0))
+    optimizer = module.configure_optimizers()
+    assert any(p is module.methods["scaled"].scale for group in optimizer.param_groups for p in group["params"])
+    images, target = next(iter(data()))
+    losses = module.losses(images, (images, target))
+    assert list(losses) == ["loss", "ce", "kd", "scaled"]
+    expected = 0.1 * losses["ce"] + 1.0 * losses["kd"] + 2.0 * losses["scaled"]
+    torch.testing.assert_close(losses["loss"], expected)
+
+
+def test_channels_last_changes_nothing():
+    seed_everything(0, verbose=False)
+    teacher, student = (nn.Sequential(nn.Conv2d(3, 5, 2), nn.Flatten()) for _ in range(2))
+    images, target = next(iter(data()))
+    plain = DistillationModule(teacher, student).losses(images, (images, target))["loss"]
+    module = DistillationModule(teacher, student, channels_last=True)
+    assert student[0].weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(module.losses(module.images_in_layout(images), (images, target))["loss"], plain)
+
+
+def test_no_method_is_refused():
+    with pytest.raises(UserError, match="method has no terms"):
+        DistillationModule(network(), network(), method={})
+
+
+def test_learned_temperature_is_the_default():
+    assert isinstance(DistillationModule(network(), network()).temperature, GlobalTemperature)
