@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,6 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return _network_part(_find_tensors(content, path))
 
 
-def count_classes(state_dict: Mapping[str, Tensor]) -> int | None:
-    """How many classes a classifier's weights score: the rows of the last matrix, or None where there is none.
-
-    Example:
-        >>> count_classes({"conv1.weight": torch.zeros(16, 3, 3, 3), "fc.weight": torch.zeros(10, 64)})
-        10
-    """
-    rows = [tensor.shape[0] for tensor in state_dict.values() if tensor.ndim == 2]
-    return rows[-1] if rows else None
-
-
 def without_wrappers(name: str) -> str:
     """A parameter's name as in the bare network.
 
@@ -63,7 +52,7 @@ def without_wrappers(name: str) -> str:
         'conv1.weight'
     """
     parts = name.split(".")
-    while parts[0] in _WRAPPERS:
+    while len(parts) > 1 and parts[0] in _WRAPPERS:
         parts = parts[1:]
     return ".".join(part for part in parts if part != "_orig_mod")
 
@@ -75,6 +64,10 @@ def _check_file(path: Path) -> None:
         raise UserError(f"{path} is a directory; give the path of a .pth, .ckpt or .safetensors file in it")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty; it was not written to its end, or not downloaded: fetch or save it again")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened: {error.strerror}; give a file that you may read") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -90,9 +83,7 @@ def _read_pickle(path: Path) -> object:
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    # on bytes that are no pickle the reader raises what it stumbles on: KeyError, EOFError, RuntimeError and others
+    # on bytes that are no pickle the reader raises what it stumbles on: KeyError, EOFError, OSError, RuntimeError …
     except Exception as error:
         raise UserError(f"{path} {_diagnose(path, error)}") from error
 
@@ -100,7 +91,7 @@ def _read_pickle(path: Path) -> object:
 def _diagnose(path: Path, error: Exception) -> str:
     unsafe = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
     if unsafe or "TorchScript" in str(error):
-        what = f"would run code to be read ({unsafe[1]})" if unsafe else "is a TorchScript program, not weights"
+        what = f"would run code to be read ({unsafe[1]})" if unsafe else "is a TorchScript program, not weights,"
         return f"{what} and is refused; save its state_dict() alone, or as safetensors, where you trust it"
     with path.open("rb") as file:
         start = file.read(16)
@@ -131,11 +122,19 @@ def _find_tensors(content: object, path: Path) -> dict[str, Tensor]:
             tensors = {name: value for name, value in place.items() if isinstance(value, Tensor)}
             if tensors:
                 return tensors
-    found = f"the keys {_some(map(str, content))}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
     raise UserError(
         f"{path} holds no weights: expected a dictionary of tensors, alone or under 'state_dict' or 'model'; "
-        f"found {found}"
+        f"found {_describe(content)}"
     )
+
+
+def _describe(content: object, limit: int = 5) -> str:
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}"
+    keys = [str(key) for key in content]
+    if not keys:
+        return "an empty dictionary"
+    return f"the keys {', '.join(keys[:limit])}{', …' if len(keys) > limit else ''}"
 
 
 def _network_part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -145,8 +144,3 @@ def _network_part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if part:
             return {without_wrappers(name): tensor for name, tensor in part.items()}
     return tensors
-
-
-def _some(names: Iterable[str], limit: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "") if names else "none"

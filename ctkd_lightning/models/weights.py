@@ -88,7 +88,8 @@ def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
 def _check_names(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
     expected = model.state_dict()
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in expected]
+    # parameters first, which say more than counters
+    unexpected = sorted(state.keys() - expected.keys(), key=lambda name: (name.endswith("num_batches_tracked"), name))
     if missing or unexpected:
         raise UserError(
             f"{path} holds another architecture than this {type(model).__name__}: of its {len(expected)} entries "

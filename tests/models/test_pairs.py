@@ -1,0 +1,44 @@
+"""The teacher-student pairs of conf/model."""
+
+from importlib import resources
+
+import pytest
+from omegaconf import OmegaConf
+
+from ctkd_lightning.models import available_models
+
+FILES = sorted((resources.files("ctkd_lightning.conf") / "model").iterdir(), key=lambda file: file.name)
+SMALL = ("MobileNetV2", "ShuffleV1", "ShuffleV2")
+
+
+def test_the_pairs_are_those_of_the_papers():
+    assert {file.name.removesuffix(".yaml") for file in FILES} == {
+        "resnet56_to_resnet20",
+        "resnet110_to_resnet32",
+        "resnet110_to_resnet20",
+        "resnet32x4_to_resnet8x4",
+        "wrn40_2_to_wrn16_2",
+        "wrn40_2_to_wrn40_1",
+        "vgg13_to_vgg8",
+        "vgg13_to_mobilenetv2",
+        "resnet50_to_mobilenetv2",
+        "resnet50_to_vgg8",
+        "resnet32x4_to_shufflenetv1",
+        "resnet32x4_to_shufflenetv2",
+        "wrn40_2_to_shufflenetv1",
+        "resnet34_to_resnet18",
+    }
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_pair_names_models_and_rates(file):
+    pair = OmegaConf.create(file.read_text())
+    assert f"{pair.name}.yaml" == file.name
+    assert {pair.teacher.name, pair.student.name} <= set(available_models())
+    teacher, student = (
+        side.name.lower().removeprefix("torchvision/").replace("_", "").replace("shufflev", "shufflenetv")
+        for side in (pair.teacher, pair.student)
+    )
+    assert file.name.removesuffix(".yaml").replace("_", "") == f"{teacher}to{student}"
+    cifar_rate = 0.01 if pair.student.name in SMALL else 0.05
+    assert pair.learning_rate == (0.1 if "torchvision" in pair.student.name else cifar_rate)

@@ -1,0 +1,165 @@
+import hashlib
+import stat
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from lightning.pytorch import Trainer
+
+from ctkd_lightning import DistillationModule
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.models import create_model, fingerprint, load_weights, read_state_dict, save_weights
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return create_model("resnet8", num_classes=10)
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "student.", "network._orig_mod."])
+def test_loads_what_was_saved(tmp_path, model, prefix):
+    source = create_model("resnet8", num_classes=10).state_dict()
+    torch.save({"state_dict": {prefix + name: tensor for name, tensor in source.items()}}, tmp_path / "x.ckpt")
+    assert not equal(model.state_dict(), source)
+    load_weights(model, tmp_path / "x.ckpt")
+    assert equal(model.state_dict(), source)
+
+
+def test_loads_into_a_compiled_network(tmp_path, model):
+    source = create_model("resnet8", num_classes=10)
+    save_weights(torch.compile(source), tmp_path / "x.safetensors")
+    load_weights(torch.compile(model), tmp_path / "x.safetensors")
+    assert equal(model.state_dict(), source.state_dict())
+
+
+def test_loads_old_files_without_batch_counters(tmp_path, model):
+    source = create_model("resnet8", num_classes=10).state_dict()
+    old = {name: tensor for name, tensor in source.items() if not name.endswith("num_batches_tracked")}
+    assert len(old) < len(source)
+    torch.save({"model": old}, tmp_path / "x.pth")
+    load_weights(model, tmp_path / "x.pth")
+    assert equal(model.state_dict(), source)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_classes", "message"),
+    [
+        ("resnet8", 100, r"x\.safetensors: the checkpoint has 100 classes, the model 10; create .* num_classes=100"),
+        (
+            "resnet14",
+            10,
+            r"holds another architecture than this ResNet: of its 56 entries 0 are missing, and 36 of the file are "
+            r"unknown to it \(layer1\.1\.bn1\.bias, layer1\.1\.bn1\.running_mean, layer1\.1\.bn1\.running_var, …\)",
+        ),
+        ("vgg8", 10, r"of its 56 entries 47 are missing \(conv1\.weight, bn1\.weight, .*unknown to it \(block0\.0"),
+        ("resnet8x4", 10, r"0 are missing, and 6 of the file are unknown to it \(layer1\.0\.downsample\.0\.weight, "),
+    ],
+)
+def test_another_network_is_refused_and_nothing_is_loaded(tmp_path, model, name, num_classes, message):
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    save_weights(create_model(name, num_classes=num_classes), tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match=message) as error:
+        load_weights(model, tmp_path / "x.safetensors")
+    assert "\n" not in str(error.value)
+    assert equal(model.state_dict(), before)
+
+
+def test_another_width_is_refused(tmp_path, model):
+    save_weights(create_model("resnet8", num_classes=10, in_channels=1), tmp_path / "x.safetensors")
+    with pytest.raises(
+        UserError,
+        match=r"1 of 56 shapes differ, first conv1\.weight, \(16, 1, 3, 3\) in the file and \(16, 3, 3, 3\) in the",
+    ):
+        load_weights(model, tmp_path / "x.safetensors")
+
+
+def test_class_count_of_another_librarys_network(tmp_path):
+    save_weights(create_model("torchvision/shufflenet_v2_x0_5", num_classes=7), tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="the checkpoint has 7 classes, the model 10"):
+        load_weights(create_model("torchvision/shufflenet_v2_x0_5", num_classes=10), tmp_path / "x.safetensors")
+
+
+def test_saved_file_is_plain_safetensors(tmp_path, model):
+    path = tmp_path / "new" / "folder" / "x.safetensors"
+    save_weights(model.to(memory_format=torch.channels_last), path)
+    assert equal(safetensors.torch.load_file(path), model.state_dict())
+    assert [file.name for file in path.parent.iterdir()] == ["x.safetensors"]
+    (tmp_path / "plain").touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, model, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    save_weights(model, path)
+    before = path.read_bytes()
+
+    def fail(self, content):
+        with self.open("wb") as file:
+            file.write(content[:100])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_weights(create_model("resnet8"), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_saves_parameters_that_share_memory(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    save_weights(model, tmp_path / "x.safetensors")
+    assert equal(read_state_dict(tmp_path / "x.safetensors"), model.state_dict())
+
+
+def test_saving_under_another_ending_is_refused(tmp_path, model):
+    with pytest.raises(UserError, match=r"must end in \.safetensors, found .*x\.pth"):
+        save_weights(model, tmp_path / "x.pth")
+
+
+def test_fingerprint_is_sha256_over_description_and_bytes():
+    values = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    expected = hashlib.sha256(b"('w', 'torch.float32', (2, 2))" + values.numpy().tobytes()).hexdigest()
+    assert fingerprint({"w": values}) == expected
+    assert fingerprint({"w": values.T.contiguous().T}) == expected  # strides do not matter
+
+
+def test_fingerprint_sees_every_difference():
+    base = {"a": torch.zeros(4), "b": torch.tensor(1)}
+    others = [
+        {"a": torch.zeros(4)},
+        {"c": torch.zeros(4), "b": torch.tensor(1)},
+        {"a": torch.zeros(2, 2), "b": torch.tensor(1)},
+        {"a": torch.zeros(4, dtype=torch.int32), "b": torch.tensor(1)},
+        {"a": torch.zeros(4), "b": torch.tensor(2)},
+        {"a": torch.zeros(4, dtype=torch.bfloat16), "b": torch.tensor(1)},
+    ]
+    assert len({fingerprint(state) for state in [base, *others]}) == len(others) + 1
+
+
+def test_loads_the_student_of_a_distillations_checkpoint(tmp_path, model):
+    student = create_model("resnet8", num_classes=10)
+    module = DistillationModule(create_model("resnet14", num_classes=10), student)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_model_summary=False, default_root_dir=tmp_path)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    load_weights(model, tmp_path / "x.ckpt")
+    assert equal(model.state_dict(), student.state_dict())
+
+
+@pytest.mark.parametrize("name", ["wrn_40_2", "resnet56"])
+def test_real_teachers_load(name):
+    path = SHARED / "teachers" / f"{name}_tin32a.pth"
+    if not path.exists():
+        pytest.skip("no trained teacher beside the repository")
+    model = create_model(name)
+    load_weights(model, path)
+    assert equal(model.state_dict(), torch.load(path, weights_only=True)["model"])
