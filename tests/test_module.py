@@ -98,7 +98,9 @@ def test_student_trains_after_validation(tmp_path):
 def test_metrics_are_named_and_right(tmp_path):
     seed_everything(0, verbose=False)
     teacher, student = network(), network()
-    module = DistillationModule(teacher, student, method=KD(weight=0.7), temperature=FixedTemperature(3.0), ce_weight=0.2)
+    module = DistillationModule(
+        teacher, student, method=KD(weight=0.7), temperature=FixedTemperature(3.0), ce_weight=0.2
+    )
     fit = trainer(tmp_path, max_epochs=1, callbacks=[CurriculumTemperatureCallback()])
     module.make_optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.0)
     fit.fit(module, data(), data())

@@ -1,0 +1,61 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ctkd_lightning.callbacks.temperature_record import TemperatureRecord
+from ctkd_lightning.temperature import FixedTemperature, Temperature
+
+
+class Given(Temperature):
+    def forward(self, student_logits, teacher_logits):
+        return student_logits[:, :1]
+
+
+ALONE = SimpleNamespace(all_gather=lambda tensor: tensor)
+
+
+def test_many_steps_over_several_processes():
+    parts = torch.rand(2, 600, 4, 1) * 5 + 1  # 2 processes, 600 steps: more than are kept uncompacted
+
+    moments = []
+
+    def all_gather(tensor):
+        moments.append(tensor)
+        return torch.stack(moments)
+
+    pair = SimpleNamespace(all_gather=all_gather)
+    for process in parts:
+        record = TemperatureRecord(Given())
+        for step in process:
+            record.module(step, None)
+        assert len(record._taus) < 300
+        statistics = record.collect(pair)
+    assert {k: v.item() for k, v in statistics.items()} == pytest.approx(
+        {
+            "": parts.mean().item(),
+            "_std": parts.std(correction=0).item(),
+            "_min": parts.min().item(),
+            "_max": parts.max().item(),
+        },
+        rel=1e-5,
+    )
+
+
+def test_each_epoch_starts_anew_and_evaluation_does_not_count():
+    record = TemperatureRecord(Given())
+    record.module(torch.full((2, 3), 2.0), None)
+    assert record.collect(ALONE)[""] == 2.0
+    record.module.eval()(torch.full((2, 3), 9.0), None)
+    assert record.collect(ALONE) is None
+    record.module.train()(torch.full((2, 3), 4.0), None)
+    assert record.collect(ALONE)["_max"] == 4.0
+
+
+def test_scalar_gives_the_latest_and_close_stops_listening():
+    record = TemperatureRecord(FixedTemperature(3.0))
+    record.module(None, None)
+    assert record.collect(ALONE) == {"": 3.0}
+    record.close()
+    record.module(None, None)
+    assert record.collect(ALONE) is None
