@@ -96,6 +96,15 @@ def test_saved_file_is_plain_safetensors(tmp_path, model):
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
+def test_a_save_replaces_the_file_instead_of_writing_into_it(tmp_path, model):
+    path, reader = tmp_path / "x.safetensors", tmp_path / "as opened before"
+    save_weights(create_model("resnet14"), path)
+    reader.hardlink_to(path)
+    before = reader.read_bytes()
+    save_weights(model, path)
+    assert reader.read_bytes() == before != path.read_bytes()
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path, model, monkeypatch):
     path = tmp_path / "x.safetensors"
     save_weights(model, path)
