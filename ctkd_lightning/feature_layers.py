@@ -13,10 +13,12 @@ from ctkd_lightning.methods.base import is_stage
 from ctkd_lightning.models.head import find_classifier
 
 # torchvision's networks whose children, in the order of their definition, run one after the other
-_CHAINS = ("ResNet", "VGG", "MobileNetV2", "MobileNetV3", "ShuffleNetV2", "DenseNet", "EfficientNet", "ConvNeXt")
-_CHAINS += ("RegNet", "MNASNet")
+_CHAINS = {"ResNet", "VGG", "MobileNetV2", "MobileNetV3", "ShuffleNetV2", "DenseNet", "EfficientNet", "ConvNeXt"}
+_CHAINS |= {"RegNet", "MNASNet"}
 # those of the children that hold the stages
 _BODIES = ("features", "trunk_output", "layers")
+# layers with which timm's lists of features may start, before the first stage
+_STEMS = ("stem", "conv_stem", "act1", "bn1", "norm0")
 
 
 def default_layers(network: nn.Module) -> dict[str, str]:
@@ -49,8 +51,8 @@ def unwrap(network: nn.Module) -> nn.Module:
             network = network.network
         elif isinstance(network, DistributedDataParallel):
             network = network.module
-        elif isinstance(getattr(network, "_orig_mod", None), nn.Module):
-            network = network._orig_mod
+        elif isinstance(compiled := getattr(network, "_orig_mod", None), nn.Module):
+            network = compiled
         else:
             return network
 
@@ -58,8 +60,7 @@ def unwrap(network: nn.Module) -> nn.Module:
 def _timm_layers(network: nn.Module) -> dict[str, str]:
     info = getattr(network, "feature_info", None)
     names = [entry["module"] for entry in info] if isinstance(info, list) else []
-    # a stem is a single layer; a stage has layers inside
-    stem = names.pop(0) if names and not any(True for _ in network.get_submodule(names[0]).children()) else None
+    stem = names.pop(0) if names and names[0].rpartition(".")[2] in _STEMS else None
     return _roles(names, stem)
 
 
