@@ -21,6 +21,7 @@ from ctkd_lightning.data.augmentation import (
     ResizeCrop,
     create_augmentation,
 )
+from ctkd_lightning.data.check import check_settings
 from ctkd_lightning.data.decode import load_decoded
 from ctkd_lightning.data.images import ImageArray, ImageFiles, Images
 from ctkd_lightning.data.loader import Loader
@@ -71,7 +72,6 @@ class ImageDataModule(LightningDataModule):
 
     Attributes:
         name: the data set's name.
-        has_validation: whether it has validation images of its own.
     """
 
     name: str
@@ -107,12 +107,15 @@ class ImageDataModule(LightningDataModule):
         self.root = Path(root).expanduser()
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.image_size = image_size or self.default_image_size
-        self.mean = [float(x) for x in mean or self.default_mean]
-        self.std = [float(x) for x in std or self.default_std]
-        self.resize = resize or self.image_size
+        self.image_size = self.default_image_size if image_size is None else image_size
+        self.mean = [float(x) for x in (self.default_mean if mean is None else mean)]
+        self.std = [float(x) for x in (self.default_std if std is None else std)]
+        self.resize = self.image_size if resize is None else resize
         self.augmentation: Augmentation = create_augmentation(
-            augmentation or self.default_augmentation, image_size=self.image_size, padding=padding, resize=self.resize
+            self.default_augmentation if augmentation is None else augmentation,
+            image_size=self.image_size,
+            padding=padding,
+            resize=self.resize,
         )
         self.val_size = val_size
         self.limit_train = limit_train
@@ -125,11 +128,14 @@ class ImageDataModule(LightningDataModule):
         self.download = download
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else None
         self._images: dict[Split, Images] = {}
-        self._check_settings()
+        check_settings(self)
 
     # What a data set defines
 
-    has_validation: bool = False
+    @property
+    def has_validation(self) -> bool:
+        """Whether the data set has validation images of its own."""
+        return False
 
     @property
     def num_classes(self) -> int:
@@ -149,6 +155,7 @@ class ImageDataModule(LightningDataModule):
         """
         raise NotImplementedError
 
+    @property
     def content(self) -> str:
         """What distinguishes this data set's training files from others of the same name; cheap to find out."""
         return ""
@@ -218,8 +225,8 @@ class ImageDataModule(LightningDataModule):
     def fingerprint(self) -> str:
         """A hash over all that decides the training images, but not their order: a part of caches' keys."""
         decides = (
-            self.name, self.content(), self.image_size, self.resize, self.mean, self.std, self.augmentation,
-            self.has_validation or self.val_size, self.limit_train,
+            self.name, self.content, self.image_size, self.resize, self.mean, self.std, self.augmentation,
+            self.has_validation or self.val_size or None, self.limit_train,
         )  # fmt: skip
         return hashlib.sha256(repr(decides).encode()).hexdigest()[:32]
 
@@ -230,14 +237,14 @@ class ImageDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Load the images of a stage, ``"fit"``, ``"validate"``, ``"test"``, ``"predict"`` or all of them."""
-        evaluated: dict[str | None, set[Split]] = {
+        needed: dict[str | None, set[Split]] = {
             "fit": {"train", self._val_split},
             "validate": {self._val_split},
             "test": {"test"},
             "predict": {"test"},
         }
         with self._one_process_first():
-            for split in sorted(evaluated.get(stage, {"train", self._val_split, "test"})):
+            for split in sorted(needed.get(stage, {"train", self._val_split, "test"})):
                 self._split_images(split)
 
     def train_dataloader(self) -> Loader:
@@ -324,31 +331,3 @@ class ImageDataModule(LightningDataModule):
         else:
             self.trainer.strategy.barrier("decoded images")
             yield
-
-    def _check_settings(self) -> None:
-        for setting in ("batch_size", "eval_batch_size", "image_size", "resize", "limit_train", "limit_eval"):
-            value = getattr(self, setting)
-            if value is not None and value < 1:
-                raise UserError(f"{setting} must be 1 or more, found {value}")
-        if self.resize < self.image_size:
-            raise UserError(f"resize={self.resize} is below image_size={self.image_size}: the crop would be padded")
-        for setting, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) != 3:
-                raise UserError(f"{setting} needs three values, one a channel, found {values}")
-        if min(self.std) <= 0:
-            raise UserError(f"std must be positive in each channel, found {self.std}")
-        if self.num_workers < 0:
-            raise UserError(f"num_workers must be 0 or more, found {self.num_workers}")
-        if self.seed < 0:
-            raise UserError(f"seed must be 0 or more, found {self.seed}")
-        if self.val_size < 0 or (isinstance(self.val_size, float) and self.val_size >= 1):
-            raise UserError(
-                f"val_size must be a fraction from 0 to below 1 or a whole number of images, found {self.val_size}"
-            )
-        if self.in_memory not in (True, False, "auto"):
-            raise UserError(f"in_memory must be true, false or auto, found {self.in_memory!r}")
-        if self.in_memory is True and isinstance(self.augmentation, RandomResizedCropFlip):
-            raise UserError(
-                "augmentation=random_resized_crop needs the undecoded images, in_memory=true keeps them at one size: "
-                "set in_memory=auto, or augmentation=crop_flip"
-            )

@@ -18,6 +18,8 @@ from ctkd_lightning.data.workers import byte_loader, one_line_errors
 
 FORMAT = 1  # counts the ways in which pixels have been made from files: a new one must not read an old one's cache
 
+IMAGES_A_WORKER = 1000  # below, a worker takes longer to start than to decode them
+
 
 def load_decoded(files: ImageFiles, image_size: int, cache_dir: Path | None = None, num_workers: int = 0) -> ImageArray:
     """Decode all files, or read what an earlier call kept.
@@ -49,9 +51,9 @@ def _key(files: ImageFiles) -> str:
 
 def _decode(files: ImageFiles, shape: tuple[int, ...], num_workers: int) -> np.ndarray:
     pixels = np.empty(shape, dtype=np.uint8)
-    # batches of a megabyte, which fit into the smallest shared memories; workers only where they outweigh their start
+    # batches of a megabyte, which fit into the smallest shared memories
     sampler = EvaluationSampler(torch.arange(len(files)), max(1, 2**20 // pixels[0].size))
-    loader = byte_loader(files, sampler, min(num_workers, os.cpu_count() or 1, len(files) // 1000))
+    loader = byte_loader(files, sampler, min(num_workers, os.cpu_count() or 1, len(files) // IMAGES_A_WORKER))
     with one_line_errors():
         for batch in track(loader, f"decoding {files.root}", transient=True):
             pixels[batch.index] = batch.image

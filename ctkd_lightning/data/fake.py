@@ -42,12 +42,13 @@ class Fake(ImageDataModule):
         """``"class 0"`` and so on."""
         return [f"class {number}" for number in range(self._num_classes)]
 
+    @property
     def content(self) -> str:
         """The number of classes and of training images."""
         return f"{self._num_classes} {self.sizes['train']}"
 
     def load(self, split: Split) -> ImageArray:
-        """Make the images: a coarse pattern a class, flipped left to right or not, and noise."""
+        """Make the images: a coarse pattern for each class, under noise."""
         generator = torch.Generator().manual_seed(SPLIT_SEED)
         patterns = torch.rand(self._num_classes, 3, 4, 4, generator=generator)
         patterns = F.interpolate(patterns, size=self.image_size, mode="bilinear", align_corners=False)

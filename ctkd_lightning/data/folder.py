@@ -22,7 +22,7 @@ def check_folder(path: Path, what: str) -> Path:
         UserError: naming the path and what is wrong with it.
     """
     if not path.exists():
-        raise UserError(f"{what} {path} does not exist: give an existing folder (found from {Path.cwd()})")
+        raise UserError(f"{what} {path} does not exist: set root to an existing folder (seen from {Path.cwd()})")
     if not path.is_dir():
         raise UserError(f"{what} {path} is not a folder")
     if not os.access(path, os.R_OK | os.X_OK):

@@ -22,7 +22,7 @@ class ImageFolder(ImageDataModule):
     name = "image_folder"
 
     @property
-    def has_validation(self) -> bool:  # type: ignore[override]
+    def has_validation(self) -> bool:
         """Whether both ``val`` and ``test`` exist."""
         return (self.root / "val").is_dir() and (self.root / "test").is_dir()
 
@@ -37,24 +37,22 @@ class ImageFolder(ImageDataModule):
         names, targets = list_images(folder, self.class_names)
         return ImageFiles(folder, names, targets, self.transform(split))
 
+    @cached_property
     def content(self) -> str:
         """A hash of the training files' names, sizes and times of change."""
-        return self._content
-
-    @cached_property
-    def _content(self) -> str:
         return self.load("train").digest()
 
     def _folder(self, split: Split) -> Path:
+        if split == "test" and not (self.root / "test").is_dir():
+            return self._existing_folder("val", "test/ or val/")
+        return self._existing_folder(split)
+
+    def _existing_folder(self, name: str, wanted: str | None = None) -> Path:
         check_folder(self.root, "the data's root")
-        folder = self.root / split
-        if split == "test" and not folder.is_dir():
-            folder = self.root / "val"
-        if not folder.is_dir():
-            wanted = "test/ or val/" if split == "test" else f"{split}/"
+        if not (self.root / name).is_dir():
             found = ", ".join(sorted(entry.name for entry in self.root.iterdir())[:5]) or "nothing"
             raise UserError(
-                f"{self.root} has no {wanted} folder (found: {found}): it needs train/ and test/ or val/, "
-                "each with one folder a class"
+                f"{self.root} has no folder {wanted or name + '/'} (found: {found}): put the images into train/ and "
+                "test/ or val/, in one folder a class"
             )
-        return check_folder(folder, f"the folder of the {split} images")
+        return check_folder(self.root / name, "the data's folder")

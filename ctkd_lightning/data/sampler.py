@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -87,7 +88,12 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         return sizes
 
     def order(self) -> tuple[Tensor, Tensor]:
-        """The epoch's samples of this process in order, and their views: both (n,), int64."""
+        """The epoch's samples of this process in order, and their views: both (n,), int64.
+
+        Raises:
+            UserError: the run has more processes than the sampler was made for: each would train on the same samples.
+        """
+        self._check_processes()
         count = len(self.indices)
         # numpy mixes seed and epoch well; torch's CPU generator reads 32 bits of one number
         rng = np.random.default_rng((self.seed, self.epoch))
@@ -95,6 +101,14 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
         order = torch.from_numpy(rng.permutation(count)) if self.shuffle else torch.arange(count)
         share = order[self.rank : count - count % self.world_size : self.world_size]
         return self.indices[share], views[share]
+
+    def _check_processes(self) -> None:
+        running = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        if self.world_size < running:
+            raise UserError(
+                f"these batches were made for {self.world_size} process(es), {running} are running: "
+                "give the Trainer the data module itself, trainer.fit(model, datamodule=data), not its loaders"
+            )
 
     def __len__(self) -> int:
         """The number of batches in a whole epoch, the same on every process."""

@@ -1,0 +1,89 @@
+"""Tiny ImageNet."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import cached_property
+from pathlib import Path
+
+from torchvision.datasets.utils import download_and_extract_archive
+
+from ctkd_lightning.data.base import ImageDataModule, Split
+from ctkd_lightning.data.folder import list_images
+from ctkd_lightning.data.images import ImageFiles
+from ctkd_lightning.errors import UserError
+
+FOLDER = "tiny-imagenet-200"
+URL = f"http://cs231n.stanford.edu/{FOLDER}.zip"
+MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
+
+
+class TinyImageNet(ImageDataModule):
+    """100,000 training images of 64 × 64 pixels in 200 classes; the 10,000 labelled ``val`` images are the test set.
+
+    The files are those of the published archive: ``root/tiny-imagenet-200/``. Its own ``test`` has no labels.
+    """
+
+    name = "tiny_imagenet"
+    default_image_size = 64
+
+    @property
+    def num_classes(self) -> int:
+        """200; known without the files."""
+        return 200
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """The first English name of each class, in the order of the sorted WordNet ids."""
+        lines = self._text("words.txt")
+        words = dict(line.split("\t", 1) for line in lines)
+        return [words[wnid].split(",")[0] for wnid in self._wnids]
+
+    @cached_property
+    def _wnids(self) -> list[str]:
+        return sorted(self._text("wnids.txt"))
+
+    def prepare_data(self) -> None:
+        """Download the archive, if ``download`` is set and its folder is missing."""
+        if not self.download or self._folder.is_dir():
+            return
+        unpacked = self.root / f".{FOLDER}.partial"
+        try:
+            shutil.rmtree(unpacked, ignore_errors=True)
+            download_and_extract_archive(URL, str(self.root), str(unpacked), md5=MD5, remove_finished=True)
+            os.replace(unpacked / FOLDER, self._folder)  # the folder is there when it is whole
+            unpacked.rmdir()
+        except (OSError, RuntimeError) as error:
+            raise self._missing(f"could not be downloaded ({error})") from error
+
+    def load(self, split: Split) -> ImageFiles:
+        """List the files of a split."""
+        if split == "train":
+            names, targets = list_images(self._existing("train"), self._wnids)
+            return ImageFiles(self._folder / "train", names, targets, self.transform(split))
+        labels = dict(line.split("\t")[:2] for line in self._text("val/val_annotations.txt"))
+        class_of = {wnid: target for target, wnid in enumerate(self._wnids)}
+        names = sorted(labels)
+        return ImageFiles(
+            self._existing("val/images"), names, [class_of[labels[name]] for name in names], self.transform(split)
+        )
+
+    @property
+    def _folder(self) -> Path:
+        return self.root / FOLDER
+
+    def _existing(self, name: str) -> Path:
+        path = self._folder / name
+        if not path.exists():
+            raise self._missing(f"has no {name}" if self._folder.is_dir() else "is not there")
+        return path
+
+    def _text(self, name: str) -> list[str]:
+        return self._existing(name).read_text(encoding="utf-8").splitlines()
+
+    def _missing(self, found: str) -> UserError:
+        return UserError(
+            f"{self._folder} {found}: run once with network and data.download=true, or fetch {URL} elsewhere and "
+            f"unpack it in {self.root}"
+        )
