@@ -119,7 +119,9 @@ def _find_tensors(content: object, path: Path) -> dict[str, Tensor]:
     places = [content.get("state_dict"), content.get("model"), content] if isinstance(content, Mapping) else []
     for place in places:
         if isinstance(place, Mapping):
-            tensors = {name: value for name, value in place.items() if isinstance(value, Tensor)}
+            tensors = {
+                name: value for name, value in place.items() if isinstance(name, str) and isinstance(value, Tensor)
+            }
             if tensors:
                 return tensors
     raise UserError(

@@ -46,9 +46,7 @@ def create_model(
 ) -> nn.Module:
     """Create a network by name.
 
-    Every network has ``feature_layers``, from the role of a feature (``stem``, ``stage1``, …, ``pooled``) to the
-    dotted name of the layer whose output it is, and ``classifier_layer``. Networks of torchvision and timm may have
-    fewer roles, and transformers give tokens (B, N, D) for a stage.
+    Those of the zoo are :class:`~ctkd_lightning.models.base.ZooModel`: they say where their features are.
 
     Args:
         name: a name of the CIFAR zoo, ``torchvision/NAME`` or ``timm/NAME``.

@@ -8,10 +8,7 @@ from typing import Any
 from torch import nn
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.models.foreign import explained_download, name_features
-
-# layers before the first stage with which timm's lists of features may start
-_STEMS = ("stem", "conv_stem", "act1", "bn1", "norm0")
+from ctkd_lightning.models.download import explained_download
 
 
 def create_timm(name: str, num_classes: int, *, pretrained: bool, in_channels: int, **kwargs: Any) -> nn.Module:
@@ -35,7 +32,7 @@ def create_timm(name: str, num_classes: int, *, pretrained: bool, in_channels: i
         ) from error
     with explained_download(f"timm/{name}"):
         try:
-            model = timm.create_model(
+            return timm.create_model(
                 name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **kwargs
             )
         except RuntimeError as error:
@@ -45,13 +42,3 @@ def create_timm(name: str, num_classes: int, *, pretrained: bool, in_channels: i
             raise UserError(
                 f"timm/{name}: {str(error).rstrip('.')}; near names: {near}; all: timm.list_models()"
             ) from error
-    _name_timm_features(model)
-    return model
-
-
-def _name_timm_features(model: nn.Module) -> None:
-    stages = [info["module"] for info in getattr(model, "feature_info", None) or []]
-    stem = stages.pop(0) if stages and stages[0].rpartition(".")[2] in _STEMS else None
-    classifier_layer = getattr(model, "pretrained_cfg", {}).get("classifier")
-    # a distilled transformer has a tuple of two
-    name_features(model, stages, stem, classifier_layer if isinstance(classifier_layer, str) else None)

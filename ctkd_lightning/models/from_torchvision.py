@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.models.foreign import explained_download, name_features
+from ctkd_lightning.models.download import explained_download
 from ctkd_lightning.models.head import find_classifier
 
 # torchvision takes as long to import as torch: it waits until one of its networks is asked for
@@ -50,9 +50,6 @@ def create_torchvision(name: str, num_classes: int, *, pretrained: bool, in_chan
         model = models.get_model(name, weights=None, num_classes=num_classes, **kwargs)
     if in_channels != 3:
         _replace_first_convolution(model, in_channels)
-    stages = [layer for layer, _ in model.named_children() if layer.startswith("layer")]
-    # only its residual networks are divided by name; of the others, any layer can be read by its own name
-    name_features(model, stages, stem="relu" if stages else None)
     return model
 
 
