@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.errors import HydraException
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
 from ctkd_lightning.errors import UserError
@@ -28,13 +32,42 @@ def hydra_main(config_name: str, task: Callable[[Any], None]) -> None:
     An error that the user can mend is printed as one line, and the process exits with status 1. With
     ``HYDRA_FULL_ERROR=1`` in the environment the traceback is shown instead.
     """
-    full_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    _configure_logging()
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(task)()
+        return
+
+    @functools.wraps(task)
+    def explained_task(cfg: Any) -> None:
+        with explained():  # here, too: Hydra prints a line of its own above what leaves the task
+            task(cfg)
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors arrive here as they were raised, not as Hydra would print them
     try:
-        hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(task)()
+        with explained():
+            hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(explained_task)()
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _configure_logging() -> None:
+    """Show what the package has to say on one process, and of Lightning the warnings."""
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: getattr(rank_zero_only, "rank", 0) == 0)
+    package = logging.getLogger("ctkd_lightning")
+    package.handlers = [handler]
+    package.setLevel(logging.INFO)
+    package.propagate = False
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Exit with status 1 and one line on an error that the user can mend."""
+    try:
+        yield
     except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
-        if full_traceback:
-            raise
         sys.exit(f"error: {one_line(error)}")
 
 

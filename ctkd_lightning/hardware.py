@@ -22,12 +22,16 @@ def accelerator_in_use(requested: str) -> str:
 
 
 def multiplies_bf16(accelerator: str) -> bool:
-    """Whether the hardware has bf16 matrix instructions: emulated, bf16 is slower than float32."""
+    """Whether the hardware trains faster in bf16 than in float32.
+
+    GPUs from Ampere on; CPUs with AMX, and AMD's with AVX-512 bf16. Intel's AVX-512 bf16 without AMX runs at no higher
+    rate than float32 (measured: a WRN-16-2 step takes 1.4 times as long), and emulation is slower still.
+    """
     if accelerator == "cuda":
         return torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 8
     if accelerator == "cpu":
-        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+        flags = _cpu_info("flags").split()
+        return "amx_bf16" in flags or ("avx512_bf16" in flags and _cpu_info("vendor_id") == "AuthenticAMD")
     return False
 
 
@@ -55,8 +59,13 @@ def describe_hardware() -> dict[str, str | int]:
 
 
 def _processor() -> str:
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_info(key: str) -> str:
+    """What Linux says of the first processor; empty elsewhere."""
     try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        found = re.search(rf"^{key}\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE)
     except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+        return ""
+    return found[1].strip() if found else ""

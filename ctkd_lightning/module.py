@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.features import FeatureTap, select_layers
 from ctkd_lightning.frozen import FrozenNetwork
-from ctkd_lightning.methods import KD, Method, NetworkOutput
+from ctkd_lightning.methods import KD, Method
 from ctkd_lightning.supervised import SupervisedModule
 from ctkd_lightning.temperature import GlobalTemperature, Temperature
 
@@ -34,11 +36,16 @@ class DistillationModule(SupervisedModule):
         method: a term of the loss, or several by name; ``KD()`` by default.
         temperature: :class:`~ctkd_lightning.GlobalTemperature` by default.
         ce_weight: w_CE, the paper's γ.
+        example_image: (B, 3, H, W), one or more images as they will come, for methods that read feature maps: they
+            are shown to both networks once, to learn the maps' shapes.
+        num_samples: size of the training set, for methods that keep a memory of it.
+        student_layers: from feature role to the dotted name of the student's layer, where the default does not serve.
+        teacher_layers: the same for the teacher.
         **settings: as in :class:`~ctkd_lightning.supervised.SupervisedModule`: ``optimizer``, ``scheduler``,
             ``channels_last``.
 
     Raises:
-        UserError: no method.
+        UserError: no method; a method that reads features, without ``example_image`` or of layers that are not there.
     """
 
     def __init__(
@@ -49,6 +56,10 @@ class DistillationModule(SupervisedModule):
         temperature: Temperature | None = None,
         *,
         ce_weight: float = 0.1,
+        example_image: Tensor | None = None,
+        num_samples: int | None = None,
+        student_layers: Mapping[str, str] | None = None,
+        teacher_layers: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -58,6 +69,15 @@ class DistillationModule(SupervisedModule):
         self.temperature = GlobalTemperature() if temperature is None else temperature
         self.ce_weight = ce_weight
 
+        needs = [role for method in self._methods.values() for role in method.needs]
+        self.run_teacher = FeatureTap(self.teacher, select_layers(teacher, needs, teacher_layers))
+        self.run_student = FeatureTap(self.student, select_layers(student, needs, student_layers))
+        if needs:
+            self._build_methods(example_image)
+        if num_samples is not None:
+            for method in self._methods.values():
+                method.prepare(num_samples)
+
     @property
     def network(self) -> nn.Module:
         """The student."""
@@ -66,19 +86,47 @@ class DistillationModule(SupervisedModule):
     @property
     def uses_temperature(self) -> bool:
         """Whether the temperature acts on any of the methods."""
-        return any(method.uses_temperature for method in self.methods.values())
+        return any(method.uses_temperature for method in self._methods.values())
+
+    @property
+    def _methods(self) -> dict[str, Method]:
+        return cast(dict[str, Method], dict(self.methods.items()))
+
+    @torch.no_grad()
+    def _build_methods(self, example_image: Tensor | None) -> None:
+        if example_image is None:
+            raise UserError(
+                f"method {'+'.join(self._methods)} reads features and must know their shapes: pass example_image, "
+                "for example torch.zeros(2, 3, 32, 32)"
+            )
+        images, training = self.images_in_layout(example_image), self.student.training
+        self.student.eval()
+        outputs = self.run_student(images), self.run_teacher(images)
+        self.student.train(training)
+        for method in self._methods.values():
+            method.build(*outputs)
+
+    def on_train_start(self) -> None:
+        """Set the methods' weights: a run resumed within an epoch has no epoch start."""
+        self.on_train_epoch_start()
+
+    def on_train_epoch_start(self) -> None:
+        """Set the methods' weights of this epoch."""
+        for method in self._methods.values():
+            method.set_epoch(self.current_epoch)
 
     def losses(self, images: Tensor, batch: tuple[Any, ...]) -> Mapping[str, Tensor]:
         """The total loss, cross-entropy and each method's unweighted term."""
         target = batch[1]
         index = batch[2] if len(batch) > 2 else None
-        teacher = NetworkOutput(self.teacher(images))
-        student = NetworkOutput(self.student(images))
+        teacher, student = self.run_teacher(images), self.run_student(images)
         tau = self.temperature(student.logits, teacher.logits)
 
         ce = F.cross_entropy(student.logits.float(), target)
-        terms = {name: method(student, teacher, target, tau, index) for name, method in self.methods.items()}
-        loss = self.ce_weight * ce + sum(self.methods[name].weight * term for name, term in terms.items())
+        loss, terms = self.ce_weight * ce, {}
+        for name, method in self._methods.items():
+            terms[name] = method(student, teacher, target, tau, index)
+            loss = loss + method.weight * terms[name]
         return {"loss": loss, "ce": ce, **terms}
 
 

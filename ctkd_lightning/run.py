@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -32,6 +34,16 @@ from ctkd_lightning.summary import Summary, describe_environment, parameters_of,
 from ctkd_lightning.supervised import ClassifierModule
 from ctkd_lightning.teacher import check_beats_chance, teacher_key, train_teacher
 
+log = logging.getLogger(__name__)
+
+# Warnings about what is as it should be here.
+_EXPECTED_WARNINGS = (
+    "Experiment logs directory .* exists and is not empty",  # by Hydra; a resumed run keeps its rows
+    "Checkpoint directory .* exists and is not empty",
+    "The number of training batches .* is smaller than the logging interval",  # metrics are logged by epoch
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+)
+
 # Settings of the Trainer that say where and how to compute, not what.
 _MACHINE_SETTINGS = ("accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs", "_target_")
 
@@ -46,6 +58,8 @@ def run(cfg: DictConfig) -> None:
 
     Each of its processes starts from the command line and would start the whole sweep again.
     """
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
     check_settings(cfg)
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
@@ -99,10 +113,8 @@ class Job:
         accelerator = accelerator_in_use(cfg.trainer.accelerator)
         self.precision = choose_precision(cfg.trainer.precision, accelerator)
         self.channels_last = choose_channels_last(cfg.channels_last, accelerator, self.precision)
-        rank_zero_info(
-            f"Training on {accelerator} in {self.precision}{', channels-last' if self.channels_last else ''}; "
-            "tests run in 32-true"
-        )
+        layout = ", channels-last" if self.channels_last else ""
+        log.info("Training on %s in %s%s; tests run in 32-true", accelerator, self.precision, layout)
         self.summary: Summary = {
             **{group: choices[group] for group in ("model", "data")},
             "method": "+".join(cfg.method.terms),
@@ -204,6 +216,8 @@ class Job:
             method=instantiate(cfg.method.terms, _convert_="all"),
             temperature=instantiate(cfg.temperature, **per_data),
             ce_weight=cfg.method.ce_weight,
+            example_image=torch.zeros(2, 3, data.image_size, data.image_size),
+            num_samples=len(data.train_targets),
             optimizer=instantiate(cfg.optimizer.optimizer),
             scheduler=instantiate(cfg.optimizer.scheduler),
             channels_last=self.channels_last,
@@ -219,7 +233,8 @@ class Job:
 
     def _train(self, module: DistillationModule, data: ImageDataModule) -> None:
         throughput = Throughput()
-        callbacks: list[Callback] = [*instantiate(self.cfg.callbacks, _convert_="all").values(), throughput]
+        wanted = {name: node for name, node in self.cfg.callbacks.items() if name != "progress"}
+        callbacks: list[Callback] = [*(instantiate(node, _convert_="all") for node in wanted.values()), throughput]
         loggers = instantiate(self.cfg.logger, _convert_="all")
         trainer = self._trainer(logger=list(loggers.values()), callbacks=callbacks)
         resume = self._resume_from()
@@ -270,8 +285,13 @@ class Job:
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def _trainer(self, **settings: Any) -> Trainer:
+        """A Trainer as the run's, with its progress bar; ``settings`` come before the run's."""
         defaults = {"precision": self.precision, "logger": False, "default_root_dir": str(self.run_dir)}
-        settings = defaults | {"enable_checkpointing": bool(settings.get("callbacks"))} | settings
+        callbacks = settings.pop("callbacks", [])
+        checkpoints = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+        if "progress" in self.cfg.callbacks:
+            callbacks = [*callbacks, instantiate(self.cfg.callbacks.progress)]
+        settings = defaults | {"enable_checkpointing": checkpoints, "callbacks": callbacks} | settings
         trainer: Trainer = instantiate(self.cfg.trainer, **settings, _convert_="all")
         return trainer
 

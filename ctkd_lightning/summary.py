@@ -49,8 +49,8 @@ def print_table(summary: Mapping[str, Any], run_dir: Path) -> None:
     console = Console()
     console.print(table)
     for name, text in _lines(summary):
-        console.print(f"{name:12} {text}", highlight=False, soft_wrap=True)
-    console.print(f"{'run':12} {run_dir}", highlight=False, soft_wrap=True)
+        console.print(f"{name:19} {text}", highlight=False, soft_wrap=True)
+    console.print(f"{'run':19} {run_dir}", highlight=False, soft_wrap=True)
 
 
 def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

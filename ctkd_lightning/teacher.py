@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any, Protocol
 
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_info
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.models import load_weights, save_weights
 from ctkd_lightning.supervised import ClassifierModule
+
+log = logging.getLogger(__name__)
 
 
 class MakeTrainer(Protocol):
@@ -55,7 +57,7 @@ def train_teacher(
     weights = folder / "teacher.safetensors"
     if weights.exists():
         load_weights(module.network, weights)
-        rank_zero_info(f"Teacher found: {weights}")
+        log.info("Teacher found: %s", weights)
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,7 @@ def train_teacher(
         dirpath=folder, filename="last", auto_insert_metric_name=False, enable_version_counter=False
     )
     trainer = make_trainer(callbacks=[checkpoint], **trainer_settings)
-    rank_zero_info(f"Training the teacher{' from where it stopped' if last.exists() else ''}; it is kept in {folder}")
+    log.info("Training the teacher%s; it is kept in %s", " from where it stopped" if last.exists() else "", folder)
     trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.is_global_zero:
         save_weights(module.network, weights)
@@ -97,6 +99,6 @@ def check_beats_chance(top1: float, num_classes: int, samples: int, name: str) -
     if not top1 > bar:
         raise UserError(
             f"teacher {name} is no better than chance: top-1 {top1:.2f} % on {samples} validation images, "
-            f"a guesser has {100 * chance:.2f} %; check its classes' order and its normalisation (data.mean, data.std), "
-            "or train it longer (teacher.max_epochs)"
+            f"a guesser has {100 * chance:.2f} %; check its classes' order and its normalisation (data.mean, "
+            "data.std), or train it longer (teacher.max_epochs)"
         )

@@ -1,0 +1,121 @@
+"""Every configuration file is composed, and what it names is made."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer
+from omegaconf import OmegaConf, open_dict
+
+from ctkd_lightning.cli import config_dir
+from ctkd_lightning.data import ImageDataModule
+from ctkd_lightning.models import create_model
+
+CONF = Path(config_dir())
+GROUPS = {group.name: sorted(path.stem for path in group.glob("*.yaml")) for group in CONF.iterdir() if group.is_dir()}
+CHOICES = [(group, choice) for group, choices in GROUPS.items() for choice in choices]
+PAIRS = {
+    "resnet56_to_resnet20", "resnet110_to_resnet32", "resnet110_to_resnet20", "resnet32x4_to_resnet8x4",
+    "wrn40_2_to_wrn16_2", "wrn40_2_to_wrn40_1", "vgg13_to_vgg8", "vgg13_to_mobilenetv2", "resnet50_to_mobilenetv2",
+    "resnet50_to_vgg8", "resnet32x4_to_shufflenetv1", "resnet32x4_to_shufflenetv2", "wrn40_2_to_shufflenetv1",
+    "resnet34_to_resnet18",
+}  # fmt: skip
+PROMISED = {
+    "model": PAIRS,
+    "data": {"digits", "cifar10", "cifar100", "tiny_imagenet", "imagenet", "image_folder", "fake"},
+    "method": {"kd", "dkd", "pkt", "sp", "vid", "crd", "srrl"},
+    "temperature": {"fixed", "global", "instance"},
+    "curriculum": {"cosine", "linear", "constant"},
+    "optimizer": {"sgd"},
+    "trainer": {"auto", "cpu", "gpu", "ddp", "ddp_cpu", "fsdp", "multi_node"},
+    "logger": {"csv"},
+    "callbacks": {"default"},
+    "experiment": {"cifar100_paper", "imagenet_paper"},
+}
+NEEDS_PACKAGES = {"tensorboard", "wandb"}
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=[*overrides, "run_dir=out"], return_hydra_config=True)
+    with open_dict(cfg):
+        cfg.hydra.runtime.output_dir = "out"
+    HydraConfig.instance().set_config(cfg)
+    return cfg
+
+
+def test_what_was_promised_is_there():
+    for group, choices in PROMISED.items():
+        assert choices <= set(GROUPS[group])
+
+
+@pytest.fixture(autouse=True)
+def forget_hydra_config():
+    yield
+    HydraConfig.instance().cfg = None
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["=".join(pair) for pair in CHOICES])
+def test_composes_and_instantiates(group, choice, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = ["data.root=somewhere"] if choice == "image_folder" else []
+    cfg = composed(f"{group}={choice}", *root)
+    for node in (cfg.teacher, cfg.optimizer, *([] if group == "experiment" else [cfg[group]])):
+        OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # every interpolation
+    if group == "model":
+        for side in ("teacher", "student"):
+            settings = {**cfg.model[side], "pretrained": False}
+            assert sum(p.numel() for p in create_model(**settings, num_classes=7).parameters()) > 10_000
+    elif group == "trainer":
+        here = {"accelerator": "cpu", "devices": 1, "strategy": "auto", "num_nodes": 1, "precision": "32-true"}
+        assert isinstance(instantiate(cfg.trainer, **here), Trainer)
+    elif group == "experiment":
+        assert isinstance(instantiate(cfg.data), ImageDataModule)
+    elif choice == "instance":
+        instantiate(cfg.temperature, num_classes=7)
+    elif choice not in NEEDS_PACKAGES:
+        instantiate(cfg[group])
+
+
+def test_cifar100_paper_is_the_recipe():
+    rates = {"wrn40_2_to_wrn16_2": 0.05, "vgg13_to_mobilenetv2": 0.01, "wrn40_2_to_shufflenetv1": 0.01}
+    for model, rate in rates.items():
+        cfg = composed("experiment=cifar100_paper", f"model={model}")
+        assert cfg.max_epochs == cfg.teacher.max_epochs == 240
+        assert (cfg.data.batch_size, cfg.data.val_size, cfg.data.padding) == (64, 0, 4)
+        assert cfg.data.mean == [0.5071, 0.4867, 0.4408]
+        assert cfg.data.std == [0.2675, 0.2565, 0.2761]
+        sgd = cfg.optimizer.optimizer
+        assert (sgd._target_, sgd.lr, sgd.momentum, sgd.weight_decay) == ("torch.optim.SGD", rate, 0.9, 5e-4)
+        assert cfg.optimizer.scheduler.milestones == [150, 180, 210]
+        assert cfg.optimizer.scheduler.gamma == 0.1
+        assert (cfg.method.ce_weight, cfg.method.terms.kd.weight) == (0.1, 0.9)
+        assert (cfg.temperature.tau_init, cfg.temperature.tau_range, cfg.temperature.initial_value) == (1, 20, 1)
+        assert (cfg.curriculum.epochs, cfg.curriculum.start, cfg.curriculum.end) == (10, 0, 1)
+    assert composed("experiment=cifar100_paper", "temperature=fixed").temperature.tau == 4
+
+
+def test_imagenet_paper_is_the_recipe():
+    cfg = composed("experiment=imagenet_paper")
+    assert (cfg.model.teacher.name, cfg.model.student.name) == ("torchvision/resnet34", "torchvision/resnet18")
+    assert cfg.model.teacher.pretrained
+    assert (cfg.max_epochs, cfg.data.batch_size, cfg.curriculum.epochs) == (120, 256, 5)
+    sgd = cfg.optimizer.optimizer
+    assert (sgd.lr, sgd.momentum, sgd.weight_decay) == (0.1, 0.9, 1e-4)
+    assert cfg.optimizer.scheduler.milestones == [30, 60, 90]
+    assert (cfg.method.ce_weight, cfg.method.terms.kd.weight) == (1.0, 1.0)
+
+
+def test_defaults():
+    cfg = composed()
+    choices = cfg.hydra.runtime.choices
+    assert (choices.model, choices.data, choices.method) == ("wrn40_2_to_wrn16_2", "digits", "kd")
+    assert (choices.temperature, choices.curriculum, choices.trainer) == ("global", "cosine", "auto")
+
+
+def test_methods_merge():
+    cfg = composed("method=[pkt,kd]")
+    assert list(cfg.method.terms) == ["pkt", "kd"]
+    assert cfg.method.ce_weight == 0.1
