@@ -120,6 +120,15 @@ def unit(x: Tensor, dim: int = 1, eps: float = 1e-12) -> Tensor:
     return x / torch.where(norm > eps, norm, torch.ones_like(norm))
 
 
+def centred_unit(x: Tensor, dim: int, floor: float) -> Tensor:
+    r"""Subtract the mean along ``dim`` and scale to length 1: :math:`c / \sqrt{\lVert c \rVert^2 + \mathrm{floor}^2}`.
+
+    The floor bounds the gradient of what hardly varies, and takes constants to zero.
+    """
+    centred = x - x.mean(dim, keepdim=True)
+    return centred * (centred.square().sum(dim, keepdim=True) + floor**2).rsqrt()
+
+
 def pool_to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Average-pool maps (B, D, H, W) so that both have the smaller one's height and width."""
     size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))

@@ -21,7 +21,7 @@ def crd_loss(
     positive: Tensor,
     bank: Tensor,
     negatives: Tensor,
-    normalizer: float | Tensor,
+    log_normalizer: float | Tensor,
     temperature: float = 0.07,
     keep: Tensor | None = None,
 ) -> Tensor:
@@ -45,7 +45,7 @@ def crd_loss(
         positive: p, (B, D), the memory of the same samples.
         bank: m, (N, D), the whole memory; no gradient reaches it.
         negatives: (B, K), rows of the memory.
-        normalizer: Z, which brings :math:`e^{a \cdot m / T}` to the scale of a probability over the N rows.
+        log_normalizer: log Z; Z brings :math:`e^{a \cdot m / T}` to the scale of a probability over the N rows.
         temperature: T, of the contrast; not the distillation's.
         keep: (B, K), false for the draws to leave out.
 
@@ -57,8 +57,8 @@ def crd_loss(
 
     Example:
         >>> bank = torch.eye(4)
-        >>> crd_loss(bank[:2], bank[:2], bank, torch.tensor([[2, 3], [2, 3]]), normalizer=4.0, temperature=1.0)
-        tensor(1.3624)
+        >>> crd_loss(bank[:2], bank[:2], bank, torch.tensor([[2, 3], [2, 3]]), log_normalizer=1.5, temperature=1.0)
+        tensor(1.3392)
     """
     check_features(anchor, positive, ndim=2, same_shape=True)
     if bank.ndim != 2 or bank.shape[1] != anchor.shape[1] or negatives.ndim != 2 or len(negatives) != len(anchor):
@@ -70,10 +70,9 @@ def crd_loss(
         raise UserError(f"CRD's temperature must be positive, found {temperature}")
     anchor, positive = at_least_float32(anchor), at_least_float32(positive)
     # log h(a, m) = logsigmoid(a · m / T - offset)
-    offset = torch.as_tensor(normalizer, dtype=anchor.dtype).log() + math.log(negatives.shape[1] / len(bank))
-    with no_autocast(anchor):
-        similar = (anchor * positive).sum(dim=1) / temperature - offset
-        different = _similarities(anchor, bank, negatives) / temperature - offset
+    offset = log_normalizer + math.log(negatives.shape[1] / len(bank))
+    similar = (anchor * positive).sum(dim=1) / temperature - offset
+    different = _similarities(anchor, bank, negatives) / temperature - offset
     attraction = F.softplus(-similar)
     repulsion = F.softplus(different)
     if keep is None:
@@ -84,7 +83,8 @@ def crd_loss(
 
 
 def _similarities(anchor: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
-    return (anchor @ bank.detach().to(anchor.dtype).T).gather(1, rows)
+    with no_autocast(anchor):
+        return (anchor @ bank.detach().to(anchor.dtype).T).gather(1, rows)
 
 
 class CRD(Method):
@@ -115,7 +115,7 @@ class CRD(Method):
     student_bank: Tensor
     teacher_bank: Tensor
     labels: Tensor
-    normalizers: Tensor
+    log_normalizers: Tensor
 
     def __init__(
         self,
@@ -139,8 +139,8 @@ class CRD(Method):
         self.student_embedding: Adapter | None = None
         self.teacher_embedding: Adapter | None = None
         self._allocate(0)
-        # Z of both directions, estimated on the first batch; zero until then.
-        self.register_buffer("normalizers", torch.zeros(2))
+        # log Z of both directions, estimated on the first batch; zero until then
+        self.register_buffer("log_normalizers", torch.zeros(2))
         self._calibrated = False
         if num_samples is not None:
             self.prepare(num_samples)
@@ -189,9 +189,9 @@ class CRD(Method):
         keep = self.labels[rows] != target.unsqueeze(1)
         self._calibrate((s, self.teacher_bank, rows), (t, self.student_bank, rows))
         losses = [
-            crd_loss(anchor, positive, bank, rows, normalizer, self.contrast_temperature, keep)
-            for anchor, positive, bank, normalizer in zip(
-                (s, t), positives, (self.teacher_bank, self.student_bank), self.normalizers.unbind(), strict=True
+            crd_loss(anchor, positive, bank, rows, log_normalizer, self.contrast_temperature, keep)
+            for anchor, positive, bank, log_normalizer in zip(
+                (s, t), positives, (self.teacher_bank, self.student_bank), self.log_normalizers.unbind(), strict=True
             )
         ]
         return losses[0] + losses[1]
@@ -213,12 +213,12 @@ class CRD(Method):
     @torch.no_grad()
     def _calibrate(self, *directions: tuple[Tensor, Tensor, Tensor]) -> None:
         """Estimate Z once, as the authors' code does: N times the mean score of the first batch."""
-        if self._calibrated or bool(self.normalizers.all()):  # looks at the values once, not in each step
+        if self._calibrated or bool(self.log_normalizers.all()):  # looks at the values once, not in each step
             self._calibrated = True
             return
         scores = torch.stack([_similarities(*direction) for direction in directions]) / self.contrast_temperature
-        estimate = len(self.labels) * scores.exp().mean(dim=(1, 2))
-        self.normalizers.copy_(_of_all_ranks(estimate.unsqueeze(0)).mean(dim=0))
+        scores = _of_all_ranks(scores.flatten(1).T)
+        self.log_normalizers.copy_(scores.logsumexp(dim=0) + math.log(len(self.labels) / len(scores)))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         saved = state_dict.get(f"{prefix}labels")

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def test_is_the_papers_loss():
     keep = torch.rand(5, 12) > 0.3
     keep[:, 0] = True
     expected = plain_loss(anchor, positive, bank, negatives, 50.0, 0.2, keep)
-    loss = crd_loss(anchor, positive, bank, negatives, 50.0, 0.2, keep)
+    loss = crd_loss(anchor, positive, bank, negatives, math.log(50.0), 0.2, keep)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(torch.autograd.grad(loss, anchor), torch.autograd.grad(expected, anchor))
 
@@ -93,10 +94,21 @@ def test_does_not_learn_in_eval_mode():
 def test_scale_is_estimated_once():
     method = make()
     step(method, [0, 1], [0, 1])
-    first = method.normalizers.clone()
+    first = method.log_normalizers.clone()
     step(method, [2, 3], [0, 1], seed=2)
-    assert torch.equal(method.normalizers, first)
-    assert (first > 0).all()
+    assert torch.equal(method.log_normalizers, first)
+
+
+def test_scale_is_the_memorys_size_times_the_mean_score():
+    method = make(num_samples=10000)
+    torch.manual_seed(1)
+    student = torch.nn.functional.normalize(method.student_embedding(outputs(2).features["pooled"]))
+    scores = (student @ method.teacher_bank.T / 0.07).exp()
+    method.negatives = 50000
+    step(method, [0, 1], [0, 1])
+    assert method.log_normalizers[0].item() == pytest.approx(
+        scores.mean(dim=1).mean().log().item() + math.log(10000), rel=0.05
+    )
 
 
 def test_resumes():

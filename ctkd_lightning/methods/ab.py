@@ -1,0 +1,84 @@
+"""Activation boundaries: the student's neurons fire where the teacher's do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ctkd_lightning.methods.adapter import Adapter, BatchNorm, conv1x1, width
+from ctkd_lightning.methods.base import Method, NetworkOutput, built, stage_pairs
+from ctkd_lightning.methods.check import at_least_float32, check_features, pool_to_smaller
+
+
+def ab_loss(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
+    r"""Squared hinge of the student's value on the teacher's activation.
+
+    .. math::
+        L = \frac{1}{B} \sum_j \max(0, m - y_j s_j)^2, \qquad y_j = +1 \text{ where } t_j > 0, \text{ else } -1
+
+    Heo et al., *Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden Neurons*, AAAI 2019,
+    https://arxiv.org/abs/1811.03233. Computed in float32 or wider.
+
+    Args:
+        student: s, (B, D, H, W), adapted and signed: not behind a rectifier.
+        teacher: t, the same shape.
+        margin: m.
+
+    Returns:
+        A scalar: the sum over the map, the mean over the batch.
+
+    Raises:
+        UserError: features that are no maps of the same shape.
+
+    Example:
+        >>> ab_loss(torch.tensor([3.0, 0.5, -0.5]).view(1, 3, 1, 1), torch.tensor([1.0, 1.0, 1.0]).view(1, 3, 1, 1))
+        tensor(2.5000)
+    """
+    check_features(student, teacher, ndim=4, same_shape=True)
+    student = at_least_float32(student)
+    signed = torch.where(teacher > 0, student, -student)
+    return (margin - signed).clamp(min=0).square().sum() / len(student)
+
+
+class AB(Method):
+    r"""Activation boundaries: :func:`ab_loss` of all stages, each weighing twice the one before.
+
+    .. math:: L = \sum_{l=1}^{n} 2^{l-n} L_l
+
+    The adapters are pointwise convolutions with batch normalisation; maps of different sizes are pooled to the smaller
+    one. The paper initialises a student by it and then trains on the labels alone; here it is a term from the first
+    step to the last.
+
+    Args:
+        margin: m.
+        weight: factor of the term.
+    """
+
+    needs = ("stages",)
+
+    def __init__(self, margin: float = 1.0, weight: float = 0.001) -> None:
+        super().__init__(weight)
+        self.margin = margin
+        self.adapters: nn.ModuleList | None = None
+
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """One adapter a stage."""
+        self.adapters = nn.ModuleList(
+            Adapter(conv1x1(width(s), width(t)), BatchNorm(width(t))) for s, t in stage_pairs(student, teacher)
+        )
+
+    def forward(
+        self,
+        student: NetworkOutput,
+        teacher: NetworkOutput,
+        target: Tensor,
+        temperature: Tensor,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """The stages' hinges, weighted."""
+        adapters = built(self.adapters, self)
+        losses: list[Tensor] = []
+        for adapter, (s, t) in zip(adapters, stage_pairs(student, teacher), strict=True):
+            s, t = pool_to_smaller(s, t)
+            losses.append(ab_loss(adapter(s), t, self.margin) * 2.0 ** (len(losses) + 1 - len(adapters)))
+        return torch.stack(losses).sum()

@@ -1,0 +1,72 @@
+"""Attention transfer: the same places matter to both networks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ctkd_lightning.methods.base import Method, NetworkOutput, stage_pairs
+from ctkd_lightning.methods.check import at_least_float32, check_features, pool_to_smaller, unit
+
+
+def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:
+    r"""Mean squared distance of the maps' normalised spatial attention.
+
+    .. math::
+        L = \frac{1}{B H W} \sum_i \lVert Q(s_i) - Q(t_i) \rVert_2^2, \qquad
+        Q(f) = \frac{a(f)}{\lVert a(f) \rVert_2}, \quad a(f) = \frac{1}{D} \sum_d |f_d|^p
+
+    Zagoruyko and Komodakis, *Paying More Attention to Attention*, ICLR 2017, https://arxiv.org/abs/1612.03928. The
+    paper's sums are means here, as in its code. Computed in float32 or wider.
+
+    Args:
+        student: (B, Ds, Hs, Ws).
+        teacher: (B, Dt, Ht, Wt); maps of different sizes are pooled to the smaller one.
+        p: power of the activations.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        UserError: features that are no maps of the same batch.
+
+    Example:
+        >>> student = torch.tensor([[[[1.0, 0.0]]]])
+        >>> at_loss(student, student.flip(-1))
+        tensor(1.)
+    """
+    check_features(student, teacher, ndim=4)
+    s, t = pool_to_smaller(at_least_float32(student), at_least_float32(teacher))
+    return (_attention(s, p) - _attention(t, p)).square().mean()
+
+
+def _attention(features: Tensor, p: float) -> Tensor:
+    # an even power needs no absolute value, and its gradient no sign
+    powers = features.square() if p == 2 else features.abs().pow(p)
+    return unit(powers.mean(dim=1).flatten(1))
+
+
+class AT(Method):
+    """Attention transfer: :func:`at_loss`, summed over the stages.
+
+    Args:
+        p: power of the activations.
+        weight: factor of the term.
+    """
+
+    needs = ("stages",)
+
+    def __init__(self, p: float = 2.0, weight: float = 1000.0) -> None:
+        super().__init__(weight)
+        self.p = p
+
+    def forward(
+        self,
+        student: NetworkOutput,
+        teacher: NetworkOutput,
+        target: Tensor,
+        temperature: Tensor,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """The stages' distances of attention, summed."""
+        return torch.stack([at_loss(s, t, self.p) for s, t in stage_pairs(student, teacher)]).sum()

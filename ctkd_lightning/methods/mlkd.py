@@ -1,0 +1,94 @@
+"""Multi-level logit distillation: predictions aligned by sample, by batch and by class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods.base import Method, NetworkOutput
+from ctkd_lightning.methods.check import at_least_float32, check_logits, check_temperature, no_autocast, soften
+from ctkd_lightning.methods.kd import kd_loss
+
+FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5)
+
+
+def mlkd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float | Tensor,
+    factors: Sequence[float] = FACTORS,
+) -> Tensor:
+    r"""Softened divergence plus distances of the predictions' Gram matrices, summed over several temperatures.
+
+    .. math::
+        L = \sum_k \mathrm{KD}_{\tau_k} + \frac{1}{B} \lVert Q Q^\top - P P^\top \rVert_F^2
+            + \frac{1}{C} \lVert Q^\top Q - P^\top P \rVert_F^2, \qquad \tau_k = f_k \tau
+
+    with Q and P the (B, C) predictions of student and teacher at :math:`\tau_k`, and KD of :func:`kd_loss`. With the
+    default factors and τ = 4 the temperatures are the paper's 2, 3, 4, 5, 6. Computed in float32 or wider.
+
+    Jin et al., *Multi-Level Logit Distillation*, CVPR 2023,
+    https://openaccess.thecvf.com/content/CVPR2023/html/Jin_Multi-Level_Logit_Distillation_CVPR_2023_paper.html. The
+    authors' code also trains on a second, strongly augmented view, and leaves samples and classes out by the teacher's
+    confidence; the paper's equations have neither.
+
+    Args:
+        student_logits: (B, C).
+        teacher_logits: (B, C).
+        temperature: τ > 0: a float, a scalar tensor, or one per sample (B,) or (B, 1).
+        factors: f, positive.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        UserError: shapes that differ, factors or a float temperature that are not positive.
+
+    Example:
+        >>> logits = torch.eye(3)
+        >>> mlkd_loss(logits, logits.flip(0), temperature=4.0) > mlkd_loss(logits, logits, temperature=4.0)
+        tensor(True)
+    """
+    check_logits(student_logits, teacher_logits)
+    if not factors or min(factors) <= 0:
+        raise UserError(f"MLKD's factors of the temperature must be positive, one or more, found {tuple(factors)}")
+    student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits)
+    tau = check_temperature(temperature, student)
+    with no_autocast(student):
+        return torch.stack([_aligned(student, teacher, factor * tau) for factor in factors]).sum()
+
+
+def _aligned(student: Tensor, teacher: Tensor, tau: Tensor) -> Tensor:
+    q, p = soften(student, tau).exp(), soften(teacher, tau).exp()
+    batch = (q @ q.T - p @ p.T).square().sum() / q.shape[0]
+    classes = (q.T @ q - p.T @ p).square().sum() / q.shape[1]
+    return kd_loss(student, teacher, tau) + batch + classes
+
+
+class MLKD(Method):
+    """Multi-level distillation around the temperature of the module: :func:`mlkd_loss` as a term of the loss.
+
+    Args:
+        factors: of the temperature.
+        weight: factor of the term.
+    """
+
+    uses_temperature = True
+
+    def __init__(self, factors: Sequence[float] = FACTORS, weight: float = 0.9) -> None:
+        super().__init__(weight)
+        self.factors = tuple(factors)
+
+    def forward(
+        self,
+        student: NetworkOutput,
+        teacher: NetworkOutput,
+        target: Tensor,
+        temperature: Tensor,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """The divergences and distances of all levels."""
+        return mlkd_loss(student.logits, teacher.logits, temperature, self.factors)

@@ -1,0 +1,92 @@
+"""Overhaul of feature distillation: only what the teacher says matters is asked of the student."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ctkd_lightning.methods.adapter import Adapter, BatchNorm, conv1x1, width
+from ctkd_lightning.methods.base import Method, NetworkOutput, built, stage_pairs
+from ctkd_lightning.methods.check import at_least_float32, check_features, pool_to_smaller
+
+
+def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor | None = None) -> Tensor:
+    r"""Partial squared distance from the teacher's map, its negative values cut off at a margin.
+
+    .. math::
+        L = \frac{1}{B} \sum_j \begin{cases} 0 & s_j \le \hat t_j \le 0 \\ (s_j - \hat t_j)^2 & \text{otherwise}
+        \end{cases}, \qquad \hat t = \max(t, m)
+
+    with m, for each channel, the mean of the teacher's negative values: in this batch, unless given. Of maps behind a
+    rectifier, which have none, it is 0. Computed in float32 or wider.
+
+    Heo et al., *A Comprehensive Overhaul of Feature Distillation*, ICCV 2019, https://arxiv.org/abs/1904.01866.
+
+    Args:
+        student: (B, D, H, W), adapted.
+        teacher: the same shape, best before the activation.
+        margin: m, (D,), not positive.
+
+    Returns:
+        A scalar: the sum over the map, the mean over the batch.
+
+    Raises:
+        UserError: features that are no maps of the same shape.
+
+    Example:
+        >>> student = torch.tensor([-3.0, 1.0, 1.0]).view(1, 3, 1, 1)
+        >>> ofd_loss(student, torch.tensor([-2.0, -2.0, 3.0]).view(1, 3, 1, 1))
+        tensor(13.)
+    """
+    check_features(student, teacher, ndim=4, same_shape=True)
+    student, teacher = at_least_float32(student), at_least_float32(teacher)
+    margin = _mean_of_negatives(teacher) if margin is None else margin
+    goal = torch.maximum(teacher, margin.view(-1, 1, 1))
+    asked = (student > goal) | (goal > 0)
+    return ((student - goal).square() * asked).sum() / len(student)
+
+
+def _mean_of_negatives(features: Tensor) -> Tensor:
+    negative = features < 0
+    return (features * negative).sum(dim=(0, 2, 3)) / negative.sum(dim=(0, 2, 3)).clamp(min=1)
+
+
+class OFD(Method):
+    r"""Overhaul distillation: :func:`ofd_loss` of all stages, each weighing twice the one before.
+
+    .. math:: L = \sum_{l=1}^{n} 2^{l-n} L_l
+
+    The adapters are pointwise convolutions with batch normalisation; maps of different sizes are pooled to the smaller
+    one. The paper reads the maps before their activation: name such layers where the network has them.
+
+    Args:
+        weight: factor of the term.
+    """
+
+    needs = ("stages",)
+
+    def __init__(self, weight: float = 0.001) -> None:
+        super().__init__(weight)
+        self.adapters: nn.ModuleList | None = None
+
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """One adapter a stage."""
+        self.adapters = nn.ModuleList(
+            Adapter(conv1x1(width(s), width(t)), BatchNorm(width(t))) for s, t in stage_pairs(student, teacher)
+        )
+
+    def forward(
+        self,
+        student: NetworkOutput,
+        teacher: NetworkOutput,
+        target: Tensor,
+        temperature: Tensor,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """The stages' partial distances, weighted."""
+        adapters = built(self.adapters, self)
+        losses: list[Tensor] = []
+        for adapter, (s, t) in zip(adapters, stage_pairs(student, teacher), strict=True):
+            s, t = pool_to_smaller(s, t)
+            losses.append(ofd_loss(adapter(s), t) * 2.0 ** (len(losses) + 1 - len(adapters)))
+        return torch.stack(losses).sum()

@@ -1,0 +1,104 @@
+"""Relational knowledge distillation: the same distances and angles between samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods.base import Method, NetworkOutput
+from ctkd_lightning.methods.check import at_least_float32, check_features, no_autocast, unit
+
+
+def rkd_loss(
+    student: Tensor,
+    teacher: Tensor,
+    distance_weight: float = 25.0,
+    angle_weight: float = 50.0,
+    vertices: int = 64,
+) -> Tensor:
+    r"""Huber distance of the batch's pairwise distances and of its angles.
+
+    .. math::
+        L = \frac{w_D}{B^2} \sum_{ij} \ell(\delta^s_{ij} - \delta^t_{ij})
+            + \frac{w_A}{V B^2} \sum_{ijk} \ell(\cos^s_{ijk} - \cos^t_{ijk})
+
+    with δ the Euclidean distance divided by its mean over the batch, :math:`\cos_{ijk}` of the angle at sample i
+    between samples j and k, and ℓ the Huber function. The paper's angles at all samples cost the cube of the batch:
+    here the first V (of a shuffled batch) are the vertices, all of them up to ``vertices``. Computed in float32 or
+    wider.
+
+    Park et al., *Relational Knowledge Distillation*, CVPR 2019, https://arxiv.org/abs/1904.05068.
+
+    Args:
+        student: (B, Ds).
+        teacher: (B, Dt).
+        distance_weight: w_D.
+        angle_weight: w_A.
+        vertices: the most samples at which angles are measured.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        UserError: features that are no vectors of the same batch, or no vertices.
+
+    Example:
+        >>> square = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+        >>> rkd_loss(5 * square + 7, square) < 1e-9
+        tensor(True)
+    """
+    check_features(student, teacher, ndim=2)
+    if vertices < 1:
+        raise UserError(f"RKD needs one vertex or more, found {vertices}")
+    student, teacher = at_least_float32(student), at_least_float32(teacher)
+    with no_autocast(student):
+        distance = F.smooth_l1_loss(_distances(student), _distances(teacher))
+        angle = F.smooth_l1_loss(_cosines(student, vertices), _cosines(teacher, vertices))
+    return distance_weight * distance + angle_weight * angle
+
+
+def _distances(x: Tensor) -> Tensor:
+    # exact differences: by way of the Gram matrix equal samples would get a noise for a distance
+    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    mean = distance.sum() / (distance > 0).sum().clamp(min=1)
+    return distance / torch.where(mean > 0, mean, torch.ones_like(mean))
+
+
+def _cosines(x: Tensor, vertices: int) -> Tensor:
+    direction = unit(x.unsqueeze(0) - x[:vertices].unsqueeze(1), dim=2)
+    return direction @ direction.transpose(1, 2)
+
+
+class RKD(Method):
+    """Relational distillation of the pooled features: :func:`rkd_loss` as a term of the loss.
+
+    Args:
+        distance_weight: w_D.
+        angle_weight: w_A.
+        vertices: the most samples of a batch at which angles are measured.
+        weight: factor of the term.
+    """
+
+    needs = ("pooled",)
+
+    def __init__(
+        self, distance_weight: float = 25.0, angle_weight: float = 50.0, vertices: int = 64, weight: float = 1.0
+    ) -> None:
+        super().__init__(weight)
+        self.distance_weight = distance_weight
+        self.angle_weight = angle_weight
+        self.vertices = vertices
+
+    def forward(
+        self,
+        student: NetworkOutput,
+        teacher: NetworkOutput,
+        target: Tensor,
+        temperature: Tensor,
+        index: Tensor | None = None,
+    ) -> Tensor:
+        """The distance of the pooled features' relations."""
+        s, t = student.feature("pooled"), teacher.feature("pooled")
+        return rkd_loss(s, t, self.distance_weight, self.angle_weight, self.vertices)

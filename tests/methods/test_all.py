@@ -1,0 +1,238 @@
+"""What every method has to fulfil, driven by the table in settings.py."""
+
+import contextlib
+import copy
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from ctkd_lightning import methods
+from ctkd_lightning.methods import NetworkOutput
+from tests.methods.settings import SETTINGS, example
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+CLASSES = {name: type(setting.make()) for name, setting in SETTINGS.items()}
+WITH_TEMPERATURE = [name for name, method in CLASSES.items() if method.uses_temperature]
+
+
+@pytest.fixture(params=SETTINGS)
+def name(request):
+    return request.param
+
+
+def pair(setting, batch=3, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(3)
+    shapes = ((batch, *setting.student), (batch, *setting.teacher))
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+def functional(name, student, teacher, temperature):
+    extra = [temperature] if name in WITH_TEMPERATURE else []
+    return SETTINGS[name].loss(student, teacher, *extra)
+
+
+def test_every_method_is_in_the_table_and_has_a_function():
+    exported = {n for n in methods.__all__ if isinstance(getattr(methods, n), type)} - {"Method", "NetworkOutput"}
+    assert {method.__name__ for method in CLASSES.values()} == exported
+    assert {f"{name}_loss" for name in SETTINGS} == {n for n in methods.__all__ if n.endswith("_loss")}
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_gradients_of_the_function(name, per_sample):
+    if per_sample and name not in WITH_TEMPERATURE:
+        pytest.skip("no temperature")
+    student, teacher = pair(SETTINGS[name])
+    temperature = torch.linspace(2, 6, 3, dtype=torch.float64)[:, None] if per_sample else torch.tensor(4.0).double()
+    inputs = (student.requires_grad_(), temperature.requires_grad_(name in WITH_TEMPERATURE))
+    torch.autograd.gradcheck(lambda s, t: functional(name, s, teacher, t), inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(name, dtype):
+    student, teacher = pair(SETTINGS[name], dtype=dtype)
+    temperature = torch.tensor(4.0)
+    expected = functional(name, student.float(), teacher.float(), temperature)
+    with torch.autocast("cpu", dtype=dtype):
+        loss = functional(name, student, teacher, temperature)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", WITH_TEMPERATURE)
+def test_scalar_and_per_sample_temperatures_agree(name):
+    student, teacher = pair(SETTINGS[name])
+    losses = [functional(name, student, teacher, t) for t in (4.0, torch.tensor(4.0), torch.full((3,), 4.0))]
+    losses.append(functional(name, student, teacher, torch.full((3, 1), 4.0)))
+    torch.testing.assert_close(torch.stack(losses), losses[0].expand(4))
+
+
+def one_hot(case):
+    for output in (case.teacher, case.student):
+        output.logits.data.copy_(1e4 * torch.nn.functional.one_hot(case.target + 1, output.logits.shape[1]))
+
+
+def equal_logits(case):
+    for output in (case.teacher, case.student):
+        output.logits.data.fill_(3.0)
+
+
+def dead_features(case):
+    for output in (case.teacher, case.student):
+        for feature in output.features.values():
+            feature.data[0] = 0  # of one sample
+            feature.data[:, 0] = 0  # of one channel
+
+
+def same_networks(case):
+    case.teacher.logits.copy_(case.student.logits.detach())
+    for role, feature in case.student.features.items():
+        if feature.shape == case.teacher.features[role].shape:
+            case.teacher.features[role].copy_(feature.detach())
+
+
+HARD_CASES = {
+    **{f"logits times {scale:g}": ({"scale": scale}, None) for scale in (1e-6, 1e-3, 1e2, 1e4)},
+    "batch of one": ({"batch": 1}, None),
+    "two classes": ({"classes": 2}, None),
+    "a thousand classes": ({"classes": 1000}, None),
+    "same networks": ({}, same_networks),
+    "one-hot teacher": ({}, one_hot),
+    "equal logits": ({}, equal_logits),
+    "dead features": ({}, dead_features),
+}
+PRECISIONS = {
+    "float32": (torch.float32, None),
+    "bfloat16": (torch.bfloat16, None),
+    "float16": (torch.float16, None),
+    "bf16 autocast": (torch.float32, torch.bfloat16),
+    "fp16 autocast": (torch.float32, torch.float16),
+}
+
+
+@pytest.mark.parametrize("hard", HARD_CASES)
+def test_loss_and_gradients_are_finite(name, hard):
+    settings, change = HARD_CASES[hard]
+    for precision, (dtype, autocast) in PRECISIONS.items():
+        case = example(SETTINGS[name], dtype=dtype, **settings)
+        if change is not None:
+            change(case)
+        method = case.built(SETTINGS[name])
+        context = torch.autocast("cpu", dtype=autocast) if autocast else contextlib.nullcontext()
+        with context:
+            loss = case.loss(method)
+        assert loss.shape == (), precision
+        assert loss.dtype == torch.float32, precision
+        assert loss.isfinite(), precision
+        gradients = case.gradients(loss, method)
+        assert gradients, precision
+        assert all(g.isfinite().all() for g in gradients), precision
+
+
+def test_reads_only_what_it_needs(name):
+    case = example(SETTINGS[name])
+    needs = CLASSES[name].needs
+    for output in (case.student, case.teacher):
+        roles = [r for r in output.features if r in needs or ("stages" in needs and r.startswith("stage"))]
+        output.features = {role: output.features[role] for role in roles}
+    method = case.built(SETTINGS[name])
+    loss = case.loss(method)
+    if not needs:  # then it works without features, and the student's logits get a gradient
+        (gradient,) = torch.autograd.grad(loss, case.student.logits)
+        assert gradient.any()
+
+
+@pytest.mark.parametrize("name", WITH_TEMPERATURE)
+def test_the_temperature_gets_a_gradient(name):
+    case = example(SETTINGS[name])
+    (gradient,) = torch.autograd.grad(case.loss(case.built(SETTINGS[name])), case.temperature)
+    assert gradient.shape == (4, 1)
+    assert (gradient != 0).all()
+
+
+def test_all_parameters_are_trained_and_saved(name):
+    case = example(SETTINGS[name])
+    method = case.built(SETTINGS[name])
+    case.loss(method).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
+    twin = example(SETTINGS[name]).built(SETTINGS[name])
+    twin.load_state_dict(copy.deepcopy(method.state_dict()), strict=True)
+    torch.manual_seed(2)
+    expected = case.loss(method)
+    torch.manual_seed(2)
+    torch.testing.assert_close(case.loss(twin), expected)
+
+
+def test_training_its_own_parts_and_the_student_lowers_the_loss(name):
+    case = example(SETTINGS[name], batch=8)
+    method = case.built(SETTINGS[name])
+    leaves = {case.student.logits, *case.student.features.values()}
+    optimizer = torch.optim.Adam([*leaves, *method.parameters()], lr=0.05)
+    losses = []
+    for _ in range(15):
+        torch.manual_seed(0)
+        loss = case.loss(method)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_function_compiles(name):
+    student, teacher = pair(SETTINGS[name], dtype=torch.float32)
+    temperature = torch.tensor(4.0)
+    compiled = torch.compile(functional, fullgraph=True)
+    results = []
+    for run in (functional, compiled):
+        leaf = student.clone().requires_grad_()
+        loss = run(name, leaf, teacher, temperature)
+        results.append((loss.detach(), *torch.autograd.grad(loss, leaf)))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-6)
+
+
+def test_config(name):
+    config = OmegaConf.load(CONF / "method" / f"{name}.yaml")
+    config = OmegaConf.merge({"model": {"dkd_beta": 6.0}, "method": config})
+    assert set(config.method) == {"ce_weight", "terms"}
+    assert list(config.method.terms) == [name]
+    method = hydra.utils.instantiate(config.method.terms[name])
+    assert type(method) is CLASSES[name]
+    if method.warmup_epochs:
+        method.set_epoch(method.warmup_epochs)
+    assert float(method.weight) == config.method.terms[name].weight
+
+
+def test_configs_merge_as_a_list(tmp_path):
+    (tmp_path / "config.yaml").write_text("defaults: [_self_, {method: kd}]\nmodel: {dkd_beta: 6.0}\n")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        config = hydra.compose("config", [f"hydra.searchpath=[file://{CONF}]", "method=[pkt,dkd,kd]"])
+    assert config.method.ce_weight == 0.1  # the last in the list has the last word
+    assert list(config.method.terms) == ["pkt", "dkd", "kd"]
+    assert config.method.terms.dkd.beta == 6.0
+
+
+def test_features_that_are_missing_or_parts_that_are_not_built():
+    output = NetworkOutput(torch.zeros(2, 3), {"stage1": torch.zeros(2, 3, 4, 4)})
+    with pytest.raises(
+        methods.base.UserError, match="the method needs the feature 'pooled', found stage1: tap a layer"
+    ):
+        methods.PKT()(output, output, torch.zeros(2), torch.tensor(4.0))
+    with pytest.raises(methods.base.UserError, match="FitNet was not built: call build"):
+        methods.FitNet()(output, output, torch.zeros(2), torch.tensor(4.0))
+    with pytest.raises(methods.base.UserError, match="the method needs the feature 'stage1', found none"):
+        methods.AT()(NetworkOutput(torch.zeros(2, 3)), output, torch.zeros(2), torch.tensor(4.0))
+
+
+def test_networks_with_other_numbers_of_stages_are_aligned_at_their_ends():
+    maps = {f"stage{i}": torch.full((1, 1, 1, 1), float(i)) for i in range(1, 13)}
+    longer, shorter = (
+        NetworkOutput(torch.zeros(1, 2), maps),
+        NetworkOutput(torch.zeros(1, 2), dict([*maps.items()][:3])),
+    )
+    pairs = methods.base.stage_pairs(longer, shorter)
+    assert [(s.item(), t.item()) for s, t in pairs] == [(10, 1), (11, 2), (12, 3)]
+    assert [x.item() for x in methods.base.middle_pair(longer, shorter)] == [11, 2]

@@ -1,0 +1,19 @@
+import pytest
+import torch
+from scipy.stats import zscore
+
+from ctkd_lightning.methods import lskd_loss
+from ctkd_lightning.methods.lskd import standardize
+from tests.methods import golden
+
+
+def test_golden():
+    temperature = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    golden.check("lskd@2", lambda s: lskd_loss(s, golden.TEACHER_LOGITS, temperature), golden.STUDENT_LOGITS)
+    assert temperature.grad.item() == pytest.approx(golden.CASES["lskd@2"]["grad_tau"], rel=1e-6)
+
+
+def test_standardises_as_scipy_does():
+    logits = torch.randn(2, 3, 10, dtype=torch.float64) * 5 + 2
+    expected = torch.from_numpy(zscore(logits.numpy(), axis=-1, ddof=1))
+    torch.testing.assert_close(standardize(logits), expected)

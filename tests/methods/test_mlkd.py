@@ -1,0 +1,24 @@
+import pytest
+import torch
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods import kd_loss, mlkd_loss
+from tests.methods import golden
+
+
+def test_is_the_sum_of_the_papers_three_levels():
+    student, teacher = golden.STUDENT_LOGITS, golden.TEACHER_LOGITS
+    expected = 0.0
+    for tau in (2.0, 3.0, 4.0, 5.0, 6.0):
+        q, p = (student / tau).softmax(1), (teacher / tau).softmax(1)
+        expected += kd_loss(student, teacher, tau).item()
+        for i in range(8):  # between samples
+            expected += sum(((q[i] @ q[j] - p[i] @ p[j]) ** 2).item() for j in range(8)) / 8
+        for c in range(10):  # between classes
+            expected += sum(((q[:, c] @ q[:, d] - p[:, c] @ p[:, d]) ** 2).item() for d in range(10)) / 10
+    assert mlkd_loss(student, teacher, 4.0).item() == pytest.approx(expected)
+
+
+def test_wrong_input():
+    with pytest.raises(UserError, match=r"must be positive, one or more, found \(1\.0, 0\.0\)"):
+        mlkd_loss(torch.zeros(2, 3), torch.zeros(2, 3), 4.0, factors=(1.0, 0.0))

@@ -1,0 +1,14 @@
+import pytest
+import torch
+
+from ctkd_lightning.methods import normkd_loss
+from tests.methods import golden
+
+
+@pytest.mark.parametrize("tau", [torch.tensor(2.0), torch.linspace(1, 8, 8)])
+def test_is_the_papers_divergence(tau):
+    student, teacher = golden.STUDENT_LOGITS, golden.TEACHER_LOGITS
+    tau_s, tau_t = (tau * x.std(dim=1) for x in (student, teacher))
+    q, p = (student / tau_s[:, None]).log_softmax(1), (teacher / tau_t[:, None]).softmax(1)
+    divergence = torch.nn.functional.kl_div(q, p, reduction="none").sum(dim=1)
+    torch.testing.assert_close(normkd_loss(student, teacher, tau), (tau_t**2 * divergence).mean())

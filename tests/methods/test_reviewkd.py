@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods import ReviewKD, reviewkd_loss
+from ctkd_lightning.methods.reviewkd import AttentionFusion
+
+
+def test_pyramids_of_means():
+    student, teacher = torch.randn(2, 3, 2, 8, 8)
+    total = ((student - teacher) ** 2).mean()
+    for weight, size in ((0.5, 4), (0.25, 2), (0.125, 1)):
+        cell = 8 // size
+        pooled = [x.unfold(2, cell, cell).unfold(3, cell, cell).mean((4, 5)) for x in (student, teacher)]
+        total = total + weight * ((pooled[0] - pooled[1]) ** 2).mean()
+    last = torch.randn(2, 3, 5, 1, 1)
+    expected = total / 1.875 + ((last[0] - last[1]) ** 2).mean()  # a single pixel has no pyramid
+    torch.testing.assert_close(reviewkd_loss([student, last[0]], [teacher, last[1]]), expected)
+
+
+def test_fusion_is_an_attention_over_both_maps():
+    fusion = AttentionFusion(3, 4, 5, deepest=False).eval()
+    student, deeper = torch.randn(2, 3, 8, 8), torch.randn(2, 4, 4, 4)
+    out, fused = fusion(student, deeper, torch.Size((4, 4)))
+    assert out.shape == (2, 5, 4, 4)
+    own = fusion.reduce(student)
+    upsampled = deeper.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    share = fusion.attention(torch.cat([own, upsampled], dim=1))
+    expected = own * share[:, :1] + upsampled * share[:, 1:]
+    torch.testing.assert_close(fused, expected[:, :, ::2, ::2])
+
+
+def test_warms_up_over_twenty_epochs():
+    method = ReviewKD(weight=5.0)
+    assert float(method.weight) == pytest.approx(0.25)
+    method.set_epoch(19)
+    assert float(method.weight) == 5
+
+
+def test_wrong_input():
+    with pytest.raises(UserError, match="found 1 student maps and 0 teacher maps: pass one of each a level"):
+        reviewkd_loss([torch.zeros(1, 2, 4, 4)], [])
