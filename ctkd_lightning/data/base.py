@@ -79,6 +79,7 @@ class ImageDataModule(LightningDataModule):
     default_mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
     default_std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
     default_augmentation: ClassVar[str] = "crop_flip"
+    default_padding: ClassVar[int] = 4
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class ImageDataModule(LightningDataModule):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         augmentation: str | None = None,
-        padding: int = 4,
+        padding: int | None = None,
         resize: int | None = None,
         val_size: float = 0.1,
         limit_train: int | None = None,
@@ -114,7 +115,7 @@ class ImageDataModule(LightningDataModule):
         self.augmentation: Augmentation = create_augmentation(
             self.default_augmentation if augmentation is None else augmentation,
             image_size=self.image_size,
-            padding=padding,
+            padding=self.default_padding if padding is None else padding,
             resize=self.resize,
         )
         self.val_size = val_size

@@ -40,7 +40,8 @@ class ImageFolder(ImageDataModule):
     @cached_property
     def content(self) -> str:
         """A hash of the training files' names, sizes and times of change."""
-        return self.load("train").digest()
+        loaded = self._images.get("train")
+        return (loaded if isinstance(loaded, ImageFiles) else self.load("train")).digest()
 
     def _folder(self, split: Split) -> Path:
         if split == "test" and not (self.root / "test").is_dir():

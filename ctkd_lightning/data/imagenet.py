@@ -21,10 +21,13 @@ class ImageNet(ImageFolder):
         resize: the short side of evaluated images before their centre crop.
         augmentation: of training images.
         val_size: the part of the training images that validates.
+        batch_size: training images a step and process.
+        num_workers: processes that decode.
         **common: the further arguments of :class:`ImageDataModule`.
     """
 
     name = "imagenet"
+    default_padding = 28
 
     def __init__(
         self,
@@ -34,10 +37,19 @@ class ImageNet(ImageFolder):
         resize: int = 256,
         augmentation: str = "random_resized_crop",
         val_size: float = 0.01,
+        batch_size: int = 256,
+        num_workers: int = 8,
         **common: Any,
     ) -> None:
         super().__init__(
-            root, image_size=image_size, resize=resize, augmentation=augmentation, val_size=val_size, **common
+            root,
+            image_size=image_size,
+            resize=resize,
+            augmentation=augmentation,
+            val_size=val_size,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            **common,
         )
 
     @property

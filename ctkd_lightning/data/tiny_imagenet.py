@@ -27,6 +27,7 @@ class TinyImageNet(ImageDataModule):
 
     name = "tiny_imagenet"
     default_image_size = 64
+    default_padding = 8
 
     @property
     def num_classes(self) -> int:

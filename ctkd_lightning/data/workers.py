@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from ctkd_lightning.data.batch import Batch
 from ctkd_lightning.data.images import Images
@@ -32,6 +33,16 @@ class WorkerLoader(Loader):
         super().__init__(sampler)
         self.preprocess = preprocess
         self._loader = byte_loader(images, sampler, num_workers, pin_memory=preprocess.device.type == "cuda")
+
+    # A DataLoader's name for its persistent workers, by which Lightning stops them at the end of a run. Those that are
+    # left to the garbage collector take five seconds each.
+    @property
+    def _iterator(self) -> _BaseDataLoaderIter | None:
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: None) -> None:
+        self._loader._iterator = iterator
 
     def _batches(self) -> Iterator[Batch]:
         device = self.preprocess.device

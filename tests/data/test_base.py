@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+import torch
+
+from ctkd_lightning.data import Batch, Digits, Fake, ImageFolder, base
+from ctkd_lightning.data.memory import MemoryLoader
+from ctkd_lightning.data.workers import WorkerLoader
+from ctkd_lightning.errors import UserError
+from tests.data.folders import image_folder
+
+
+def indices(loader) -> list[int]:
+    return [index for batch in loader for index in batch.index.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be a whole number of 1 or more, found 0"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number"),
+        ({"eval_batch_size": -1}, "eval_batch_size must be"),
+        ({"image_size": 0}, "image_size must be"),
+        ({"limit_train": 0}, "limit_train must be"),
+        ({"num_workers": -1}, "num_workers must be a whole number of 0 or more, found -1"),
+        ({"seed": -3}, "seed must be"),
+        ({"resize": 16}, "resize=16 is below image_size=32"),
+        ({"mean": [0.5]}, r"mean needs three values, one a channel, found \[0.5\]"),
+        ({"std": []}, "std needs three values"),
+        ({"std": [0.2, 0.0, 0.2]}, "std must be positive"),
+        ({"val_size": 1.0}, "val_size must be a fraction from 0 to below 1 or a whole number of images, found 1.0"),
+        ({"val_size": -0.1}, "val_size must be"),
+        ({"in_memory": "perhaps"}, "in_memory must be true, false or auto, found 'perhaps'"),
+        ({"augmentation": "flip_crop"}, "unknown augmentation 'flip_crop'"),
+        ({"augmentation": "random_resized_crop", "in_memory": True}, "needs the undecoded images"),
+        ({"padding": -1}, "padding must be 0 or more"),
+    ],
+)
+def test_settings_that_cannot_be(settings, message):
+    with pytest.raises(UserError, match=message) as error:
+        Fake(**settings)
+    assert "\n" not in str(error.value)
+
+
+def test_alone_without_a_trainer():
+    data = Fake()
+    data.prepare_data()
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    assert isinstance(batch, Batch)
+    assert batch.image.shape == (64, 3, 32, 32)
+    assert batch.view.min() >= 0
+    assert batch.view.max() < data.num_views == 162
+    assert (data.train_targets[batch.index] == batch.target).all()
+    assert next(iter(data.val_dataloader())).view.unique().tolist() == [-1]
+
+
+def test_train_validation_and_test_are_apart():
+    data = Fake(val_size=0.25)
+    train, val, test = (indices(x()) for x in (data.train_dataloader, data.val_dataloader, data.test_dataloader))
+    assert sorted(train + val) == list(range(512))
+    assert len(val) == 128
+    assert sorted(test) == list(range(256))
+    assert not data.validates_on_test
+    counts = np.bincount(data.train_targets[torch.tensor(val)])
+    assert counts.max() - counts.min() <= 1
+
+
+def test_the_split_is_the_same_for_every_seed():
+    assert torch.equal(Fake(seed=1).val_indices, Fake(seed=2).val_indices)
+    assert indices(Fake(seed=1).train_dataloader()) != indices(Fake(seed=2).train_dataloader())
+
+
+def test_the_papers_protocol_validates_on_test_and_says_so():
+    data = Fake(val_size=0)
+    data.setup("validate")
+    assert data.validates_on_test
+    assert len(indices(data.train_dataloader())) == 512
+    val, test = next(iter(data.val_dataloader())), next(iter(data.test_dataloader()))
+    assert torch.equal(val.image, test.image)
+
+
+def test_val_size_as_a_count():
+    assert len(Fake(val_size=7).val_indices) == 7
+    with pytest.raises(UserError, match="val_size=512 of 512 training images leaves none to train"):
+        Fake(val_size=512).train_dataloader()
+
+
+def test_limits():
+    data = Fake(limit_train=100, limit_eval=20)
+    assert len(indices(data.train_dataloader())) == 100
+    assert np.bincount(data.train_targets[data.train_indices]).tolist() == [10] * 10
+    assert len(indices(data.val_dataloader())) == len(indices(data.test_dataloader())) == 20
+    assert not set(data.train_indices.tolist()) & set(data.val_indices.tolist())
+    assert len(Fake(limit_train=10_000).train_indices) == len(Fake().train_indices)
+
+
+@pytest.mark.parametrize("stage", ["train_dataloader", "val_dataloader", "test_dataloader"])
+def test_in_memory_and_ordinary_path_give_the_same_images(tmp_path, stage):
+    root = image_folder(tmp_path, {"train": 8, "test": 3})
+    settings = {"root": root, "image_size": 16, "batch_size": 5, "num_workers": 0, "cache_dir": None}
+    memory, ordinary = (getattr(ImageFolder(in_memory=x, **settings), stage)() for x in (True, False))
+    assert isinstance(memory, MemoryLoader)
+    assert isinstance(ordinary, WorkerLoader)
+    for ours, other in zip(memory, ordinary, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(ours, other, strict=True))
+
+
+def test_memory_is_chosen_by_size(tmp_path, monkeypatch):
+    settings = {"root": image_folder(tmp_path, {"train": 8, "test": 3}), "cache_dir": None, "num_workers": 0}
+    assert isinstance(ImageFolder(**settings).train_dataloader(), MemoryLoader)
+    assert isinstance(Fake(in_memory=False, num_workers=0).train_dataloader(), WorkerLoader)
+    monkeypatch.setattr(base, "MEMORY_LIMIT", 24 * 3 * 32 * 32 - 1)
+    assert isinstance(ImageFolder(**settings).train_dataloader(), WorkerLoader)
+    assert isinstance(ImageFolder(in_memory=True, **settings).train_dataloader(), MemoryLoader)
+
+
+def test_channels_last():
+    image = next(iter(Fake(channels_last=True).train_dataloader())).image
+    assert image.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_fingerprint_follows_what_decides_the_training_images():
+    first = Fake().fingerprint()
+    assert Fake(seed=5, batch_size=8, num_workers=0, limit_eval=5, channels_last=True).fingerprint() == first
+    others = [
+        Digits(),
+        Fake(num_classes=11),
+        Fake(train_size=500),
+        Fake(image_size=16),
+        Fake(mean=(0.5, 0.5, 0.4)),
+        Fake(std=(0.5, 0.5, 0.4)),
+        Fake(augmentation="crop"),
+        Fake(padding=3),
+        Fake(val_size=0),
+        Fake(val_size=0.2),
+        Fake(limit_train=100),
+    ]
+    assert len({first, *(other.fingerprint() for other in others)}) == 12

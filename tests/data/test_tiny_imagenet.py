@@ -1,0 +1,85 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ctkd_lightning.data import TinyImageNet, tiny_imagenet
+from ctkd_lightning.errors import UserError
+
+WNIDS = [f"n{1000 + 7 * i:08d}" for i in range(200)]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """The published layout, with two training images and one validation image a class."""
+    root = tmp_path_factory.mktemp("tiny")
+    folder = root / "tiny-imagenet-200"
+    (folder / "val" / "images").mkdir(parents=True)
+    annotations = []
+    for number, wnid in enumerate(WNIDS):
+        (folder / "train" / wnid / "images").mkdir(parents=True)
+        image = Image.new("RGB", (64, 64), (number, 255 - number, 0))
+        for i in range(2):
+            image.save(folder / "train" / wnid / "images" / f"{wnid}_{i}.JPEG", format="png")
+        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text("0 0 63 63")
+        image.save(folder / "val" / "images" / f"val_{199 - number}.JPEG", format="png")
+        annotations.append(f"val_{199 - number}.JPEG\t{wnid}\t0\t32\t44\t62\n")
+    (folder / "val" / "val_annotations.txt").write_text("".join(annotations))
+    (folder / "wnids.txt").write_text("\n".join(np.random.default_rng(0).permutation(WNIDS)))
+    (folder / "words.txt").write_text("".join(f"{wnid}\tword {i}, other\n" for i, wnid in enumerate(WNIDS)))
+    return root
+
+
+def make(root, **settings) -> TinyImageNet:
+    settings = {"cache_dir": None, "num_workers": 0, "mean": (0, 0, 0), "std": (1, 1, 1), **settings}
+    return TinyImageNet(root, augmentation="none", **settings)
+
+
+def test_images_have_their_classes(archive):
+    data = make(archive, val_size=0.5)
+    data.prepare_data()
+    data.setup()
+    assert data.num_classes == len(data.class_names) == 200
+    assert data.class_names[5] == "word 5"
+    assert (len(data.train_indices), len(data.val_indices), len(data.test_indices)) == (200, 200, 200)
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        for image, target, *_ in loader:
+            assert image.shape[1:] == (3, 64, 64)
+            assert torch.equal((image[:, 0, 5, 5] * 255).round().long(), target)
+
+
+def test_missing_files(tmp_path, archive):
+    with pytest.raises(
+        UserError, match=r"tiny-imagenet-200 is not there: run once with network .*fetch http.*zip else"
+    ):
+        make(tmp_path, download=False).setup()
+    shutil.copytree(archive, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "tiny-imagenet-200" / "val" / "val_annotations.txt").unlink()
+    with pytest.raises(UserError, match=r"has no val/val_annotations\.txt"):
+        make(tmp_path).setup("test")
+
+
+def test_download_moves_the_whole_folder_into_place(tmp_path, archive, monkeypatch):
+    def download(url, download_root, extract_root, md5, remove_finished):
+        assert url.endswith("/tiny-imagenet-200.zip")
+        shutil.copytree(archive, extract_root)
+
+    monkeypatch.setattr(tiny_imagenet, "download_and_extract_archive", download)
+    data = make(tmp_path)
+    data.prepare_data()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["tiny-imagenet-200"]
+    monkeypatch.setattr(tiny_imagenet, "download_and_extract_archive", None)
+    data.prepare_data()  # nothing more to fetch
+    data.setup("test")
+
+
+def test_no_network(tmp_path, monkeypatch):
+    def fail(*arguments, **settings):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(tiny_imagenet, "download_and_extract_archive", fail)
+    with pytest.raises(UserError, match=r"could not be downloaded \(no route to host\)"):
+        make(tmp_path).prepare_data()
+    assert not (tmp_path / "tiny-imagenet-200").exists()
