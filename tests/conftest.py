@@ -1,0 +1,50 @@
+"""What all tests share: small commands in this process, nothing outside the test's own folder."""
+
+import os
+import sys
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has one core, not all of them
+    torch.set_num_threads(1)
+
+SMALL = [
+    "data=fake",
+    "data.train_size=64",
+    "data.test_size=32",
+    "data.image_size=8",
+    "data.batch_size=16",
+    "data.num_classes=4",
+    "data.padding=1",
+    "model=resnet56_to_resnet20",
+    "model.teacher.name=resnet8",
+    "model.student.name=resnet8",
+    "teacher.max_epochs=1",
+    "teacher.check=false",
+    "trainer=cpu",
+    "max_epochs=1",
+]
+"""Overrides that make the command take a second."""
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """Work in the test's folder, with caches of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CTKD_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """Run ``python -m ctkd_lightning.run`` with small data and networks in this process."""
+    from ctkd_lightning.run import main
+
+    def call(*overrides, small=True):
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["ctkd-run", *(SMALL if small else []), *overrides])
+        main()
+
+    yield call
+    GlobalHydra.instance().clear()

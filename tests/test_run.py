@@ -1,0 +1,261 @@
+import csv
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL
+from lightning.pytorch import Callback
+from safetensors.torch import load_file
+
+from ctkd_lightning.models import create_model, save_weights
+from ctkd_lightning.supervised import ClassifierModule
+from ctkd_lightning.temperature import GlobalTemperature
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def summary(run_dir="run"):
+    return json.loads((Path(run_dir) / "summary.json").read_text())
+
+
+def state(path):
+    return torch.load(path, weights_only=True)
+
+
+def test_the_run_directory(command, capsys):
+    command("run_dir=run", "max_epochs=2")
+    run = Path("run")
+    for name in (".hydra/config.yaml", "metrics.csv", "summary.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+                 "student.safetensors", "figures/training.png"):  # fmt: skip
+        assert (run / name).is_file(), name
+
+    with (run / "metrics.csv").open() as file:
+        columns = set(csv.DictReader(file).fieldnames)
+    assert {"train/loss", "train/ce", "train/kd", "val/loss", "val/top1", "val/top5"} <= columns
+    assert {"ctkd/lambda", "ctkd/temperature", "epoch", "step"} <= columns
+
+    found = summary()
+    for key, value in {"model": "resnet56_to_resnet20", "data": "fake", "method": "kd", "temperature": "global",
+                       "curriculum": "cosine", "seed": 1, "epochs": 2, "status": "complete"}.items():  # fmt: skip
+        assert found[key] == value
+    student = create_model("resnet8", num_classes=4)
+    assert found["student"]["parameters"] == sum(p.numel() for p in student.parameters())
+    for role in ("teacher", "student"):
+        assert found[role]["name"] == "resnet8"
+        assert 0 <= found[role]["top1"] <= found[role]["top5"] == 100
+    assert found["best"]["chosen_on"] == "best on validation"
+    assert torch.__version__.startswith(found["versions"]["torch"])
+    assert {"git", "hardware", "train_seconds", "images_per_second"} <= set(found)
+
+    checkpoint = state(run / "checkpoints" / "last.ckpt")["state_dict"]
+    weights = load_file(run / "student.safetensors")
+    assert set(weights) == set(student.state_dict())
+    for name, value in weights.items():
+        assert torch.equal(value, checkpoint[f"student.{name}"])
+    printed = capsys.readouterr().out
+    for word in ("teacher", "student", "λ", "τ", "run"):
+        assert word in printed
+
+
+def test_teacher_is_trained_once_and_found_again(command, caplog):
+    command("run_dir=a")
+    (weights,) = Path("cache").rglob("teacher.safetensors")
+    stamp = weights.stat().st_mtime_ns
+    command("run_dir=b", "seed=2")  # another student, the same teacher
+    assert weights.stat().st_mtime_ns == stamp
+    assert summary("a")["teacher"] == summary("b")["teacher"]
+    command("run_dir=c", "teacher.optimizer.lr=0.01")
+    assert len(list(Path("cache").rglob("teacher.safetensors"))) == 2
+
+
+def test_student_does_not_depend_on_whether_the_teacher_was_cached(command):
+    command("run_dir=a")
+    command("run_dir=b")
+    a, b = (load_file(f"{name}/student.safetensors") for name in "ab")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    command("run_dir=c", "seed=2")
+    assert not torch.equal(a["conv1.weight"], load_file("c/student.safetensors")["conv1.weight"])
+
+
+def test_given_teacher_is_used(command):
+    torch.manual_seed(0)
+    save_weights(create_model("resnet8", num_classes=4), "given.safetensors")
+    command("run_dir=run", "teacher.checkpoint=given.safetensors")
+    assert not list(Path("cache").rglob("teacher.safetensors"))
+
+
+class StopAfter(Callback):
+    """What Ctrl-C does, in the middle of an epoch."""
+
+    def __init__(self, steps, error=KeyboardInterrupt):
+        self.steps, self.error = steps, error
+
+    def on_train_batch_end(self, trainer, module, *args):
+        if trainer.global_step == self.steps and hasattr(module, "temperature"):
+            raise self.error
+
+
+STOP = "+callbacks.stop={_target_: test_run.StopAfter, steps: 6}"
+
+
+def test_stopped_by_hand_and_resumed(command):
+    command("run_dir=whole", "max_epochs=3", "curriculum.epochs=2")
+    with pytest.raises(SystemExit) as stopped:
+        command("run_dir=run", "max_epochs=3", "curriculum.epochs=2", STOP)
+    assert stopped.value.code != 0
+    found = summary()
+    assert (found["status"], found["epochs"]) == ("stopped in stage student", 1)
+    assert Path("run/student.safetensors").exists()
+
+    command("run_dir=run", "max_epochs=3", "curriculum.epochs=2", "resume=auto")
+    assert (summary()["status"], summary()["epochs"]) == ("complete", 3)
+    whole, resumed = (state(f"{name}/checkpoints/last.ckpt")["state_dict"] for name in ("whole", "run"))
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+    with open("run/metrics.csv") as file:
+        epochs = [row["epoch"] for row in csv.DictReader(file) if row["ctkd/lambda"]]
+    assert [float(epoch) for epoch in epochs] == [0, 1, 2]
+
+
+def test_interrupted_teacher_goes_on(command):
+    command("run_dir=whole", "teacher.max_epochs=2", "teacher.cache_dir=whole")
+    (expected,) = Path("whole").rglob("teacher.safetensors")
+    epoch_end = ClassifierModule.on_train_epoch_end
+
+    def interrupt(self):
+        epoch_end(self)
+        if self.trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassifierModule, "on_train_epoch_end", interrupt)
+        with pytest.raises(SystemExit):
+            command("run_dir=run", "teacher.max_epochs=2", "teacher.cache_dir=parts")
+    assert summary()["status"] == "stopped in stage teacher"
+    assert not list(Path("parts").rglob("teacher.safetensors"))
+    command("run_dir=run", "teacher.max_epochs=2", "teacher.cache_dir=parts")
+    (found,) = Path("parts").rglob("teacher.safetensors")
+    a, b = load_file(expected), load_file(found)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("temperature", ["fixed", "global", "instance"])
+def test_temperatures(command, temperature):
+    command("run_dir=run", f"temperature={temperature}", "curriculum=constant")
+    final = summary()["final"]
+    assert ("ctkd/lambda" in final) == (temperature != "fixed")
+    assert ("ctkd/temperature_std" in final) == (temperature == "instance")
+    if temperature == "fixed":
+        assert final["ctkd/temperature"] == 4.0
+
+
+def test_temperature_without_effect_is_said(command):
+    with pytest.warns(UserWarning, match="temperature=global has no effect: method=sp has no softened term"):
+        command("run_dir=run", "method=sp")
+    assert summary()["temperature"] == "global (no effect)"
+
+
+def test_validation_on_test_is_said(command):
+    command("run_dir=run", "data.val_size=0")
+    assert summary()["best"]["chosen_on"] == "best on test"
+
+
+def test_sweep(command):
+    command("-m", "run_dir=sweep", "temperature=fixed,global", "seed=1,2")
+    found = [summary(f"sweep/{job}") for job in range(4)]
+    assert [(s["temperature"], s["seed"]) for s in found] == [("fixed", 1), ("fixed", 2), ("global", 1), ("global", 2)]
+    single = load_file("sweep/1/student.safetensors")
+    command("run_dir=alone", "temperature=fixed", "seed=2")
+    alone = load_file("alone/student.safetensors")
+    assert all(torch.equal(single[name], alone[name]) for name in single)
+
+
+def test_two_processes(tmp_path):
+    """Through the command line, which the second process is started with again."""
+    overrides = [o for o in SMALL if o != "trainer=cpu"]
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ctkd_lightning.run",
+            *overrides,
+            "trainer=ddp_cpu",
+            "run_dir=run",
+            "curriculum=constant",
+        ],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    found = summary()
+    assert (found["status"], found["epochs"]) == ("complete", 1)
+    assert len(state("run/checkpoints/last.ckpt")["optimizer_states"][0]["state"]) > 0
+
+
+class Payload:
+    def __reduce__(self):
+        return (os.system, ("touch ran",))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model=resnet57"], r"Could not find 'model/resnet57'.*Available options.*resnet56_to_resnet20"),
+        (["data=cifar1000"], r"Could not find 'data/cifar1000'.*cifar100"),
+        (["method=kdd"], r"Could not find 'method/kdd'.*kd"),
+        (["temperature=globl"], r"Could not find 'temperature/globl'.*global"),
+        (["optimzer.lr=1"], r"optimzer"),
+        (["model.student.name=resnet9"], r"unknown model 'resnet9': did you mean"),
+        (["max_epochs=0"], r"max_epochs must be a whole number of at least 1, found 0"),
+        (["max_epochs=1.5"], r"max_epochs must be a whole number of at least 1, found 1.5"),
+        (["teacher.max_epochs=-1"], r"teacher.max_epochs must be .* found -1"),
+        (["temperature.tau_range=-3"], r"tau_range must be positive, found -3"),
+        (["temperature=fixed", "temperature.tau=0"], r"temperature must be positive, found 0"),
+        (["curriculum.epochs=0"], r"curriculum's epochs must be positive, found 0"),
+        (["curriculum.end=2"], r"end must be between 0 and 1, found 2"),
+        (["optimizer.optimizer.lr=fast"], r"SGD"),
+        (["trainer.devices=many"], r"many"),
+        (["data=image_folder", "data.root=nowhere"], r"nowhere"),
+        (["data=image_folder"], r"data.root"),
+        (["teacher.checkpoint=missing.pth"], r"teacher.checkpoint: no file at missing.pth"),
+        (["teacher.checkpoint=other.safetensors"], r"other.safetensors.*7.*4"),
+        (["teacher.checkpoint=truncated.pth"], r"truncated.pth"),
+        (["teacher.checkpoint=malicious.pth"], r"malicious.pth"),
+        (["resume=missing.ckpt"], r"resume: no file at missing.ckpt"),
+        (["run_dir=file/below"], r"file"),
+        (["teacher.cache_dir=file/below"], r"cannot write the teacher's folder .*set teacher.cache_dir"),
+        (["teacher.check=true", "teacher.checkpoint=untrained.safetensors"], r"no better than chance"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line(command, overrides, message, capfd):
+    Path("file").write_text("not a folder")
+    torch.manual_seed(0)
+    save_weights(create_model("resnet8", num_classes=7), "other.safetensors")
+    save_weights(create_model("resnet8", num_classes=4), "untrained.safetensors")
+    torch.save({"model": {"x": torch.zeros(1000)}}, "truncated.pth")
+    Path("truncated.pth").write_bytes(Path("truncated.pth").read_bytes()[:700])
+    Path("malicious.pth").write_bytes(pickle.dumps(Payload()))
+    run_dir = [] if any(o.startswith("run_dir") for o in overrides) else ["run_dir=run"]
+    groups = tuple(o.partition("=")[0] for o in overrides if o.partition("=")[0] in ("data", "model"))
+    small = [o for o in SMALL if not o.startswith(groups)]
+    with pytest.raises(SystemExit) as stopped:
+        command(*small, *overrides, *run_dir, small=False)
+    assert isinstance(stopped.value.code, str)
+    line = stopped.value.code
+    assert line.startswith("error: ")
+    assert "\n" not in line
+    assert re.search(message, line), line
+    assert "Traceback" not in capfd.readouterr().err
+    assert not Path("ran").exists()
+
+
+def test_learned_temperature_moves(command):
+    command("run_dir=run", "curriculum=constant", "max_epochs=2")
+    value = state("run/checkpoints/last.ckpt")["state_dict"]["temperature.value"]
+    assert value != GlobalTemperature().value
