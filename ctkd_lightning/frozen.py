@@ -32,18 +32,18 @@ class FrozenNetwork(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The network's output, without gradients."""
         network = self.network
-        self._follow_device(args)
+        self._follow_device((*args, *kwargs.values()))
         if network.training:  # someone reached in and flipped it
             network.eval()
         with torch.no_grad():
             return network(*args, **kwargs)
 
-    def _follow_device(self, args: tuple[Any, ...]) -> None:
+    def _follow_device(self, inputs: tuple[Any, ...]) -> None:
         # Strategies that move registered parameters one by one (FSDP) pass the hidden network by.
-        inputs = next((a for a in args if isinstance(a, Tensor)), None)
+        tensor = next((x for x in inputs if isinstance(x, Tensor)), None)
         weight = next(self.network.parameters(), None)
-        if inputs is not None and weight is not None and inputs.device != weight.device:
-            self.network.to(inputs.device)
+        if tensor is not None and weight is not None and tensor.device != weight.device:
+            self.network.to(tensor.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FrozenNetwork:
         self.network._apply(fn, recurse)

@@ -42,6 +42,11 @@ class Foreign(LightningModule):
         return torch.optim.SGD([p for p in parameters if p.requires_grad], lr=self.learning_rate)
 
 
+class Unoptimized(Foreign):
+    def configure_optimizers(self):
+        return None
+
+
 class Spy(Callback):
     """Write down λ and τ at each step."""
 
@@ -152,8 +157,13 @@ def test_lambda_after_resume_within_an_epoch(tmp_path):
 
 
 def test_no_temperature(tmp_path):
-    with pytest.raises(UserError, match=r"Foreign holds no temperature: give it self\.temperature = GlobalTemperature"):
+    with pytest.raises(UserError, match="Foreign holds no temperature, and the callback has no teacher") as error:
         fit(tmp_path, Foreign(), CurriculumTemperatureCallback())
+    code = str(error.value).splitlines()[1:]  # both ways
+    assert len(code) == 3
+    assert "self.temperature = GlobalTemperature()" in code[0]
+    assert "kd_loss(" in code[1]
+    assert "CurriculumTemperatureCallback(teacher=" in code[2]
 
 
 def test_bad_interval():
@@ -171,7 +181,7 @@ def test_bad_interval():
         ),
         (lambda: Foreign(t=GlobalTemperature(initial_value=-9.0)), ConstantCurriculum(), "of its range: 1.0"),
         (lambda: Foreign(t=GlobalTemperature()), ConstantCurriculum(0.0), "λ never leaves 0 in 3 epoch"),
-        (lambda: Foreign(t=GlobalTemperature(), optimize_temperature=False), ConstantCurriculum(), "in no optimizer"),
+        (lambda: Unoptimized(t=GlobalTemperature()), ConstantCurriculum(), "temperatures.t.value will not learn"),
     ],
 )
 def test_warns_once(tmp_path, module, curriculum, message):

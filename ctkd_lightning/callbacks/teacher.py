@@ -1,0 +1,87 @@
+"""The teacher that a callback is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.models import load_weights
+
+# Strategies that cut parameters into pieces, or take the optimizer over, by the names of their classes: each of
+# Lightning's distributions has its own.
+_SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+
+
+def load_teacher(teacher: nn.Module | str | Path | None, model: nn.Module | None) -> nn.Module | None:
+    """The teacher itself, or ``model`` with the weights in the file that it names.
+
+    Raises:
+        UserError: neither a network nor a file with a network for it, or a file that does not fit.
+    """
+    if isinstance(teacher, str | Path):
+        if model is None:
+            raise UserError(
+                f"teacher {str(teacher)!r} is a file of weights: pass the network that they belong to as teacher_model="
+            )
+        load_weights(model, teacher)
+        return model
+    if model is not None:
+        raise UserError("teacher_model is the network for a teacher that is a file: pass the file's path as teacher=")
+    if teacher is not None and not isinstance(teacher, nn.Module):
+        raise UserError(f"teacher must be a module or a path, found a {type(teacher).__name__}")
+    return teacher
+
+
+def check_separate(teacher: nn.Module, module: nn.Module) -> None:
+    """Refuse a teacher that is, or holds, a part of what is trained: it would be frozen with it.
+
+    Raises:
+        UserError: naming a parameter that both have.
+    """
+    trained = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
+    shared = [trained[id(p)] for p in teacher.parameters() if id(p) in trained]
+    if shared:
+        raise UserError(
+            f"the teacher shares {len(shared)} trained parameter(s) with {type(module).__name__}, such as "
+            f"{shared[0]!r}: it must stand still; pass a copy, copy.deepcopy(network), or freeze it"
+        )
+
+
+def check_same_everywhere(teacher: nn.Module, strategy: Any) -> None:
+    """Refuse teachers that differ between processes; in each of them it is made anew, and nothing synchronises it.
+
+    Raises:
+        UserError: the weights' sums differ.
+    """
+    if getattr(strategy, "world_size", 1) == 1:
+        return
+    weights = [tensor.detach() for tensor in (*teacher.parameters(), *teacher.buffers())]
+    sums = [torch.stack([w.double().sum(), w.double().square().sum()]) for w in weights if w.numel()]
+    if not sums:
+        return
+    gathered = strategy.all_gather(torch.stack(sums).sum(dim=0))
+    if not torch.equal(gathered, gathered[:1].expand_as(gathered)):
+        raise UserError(
+            "the teacher's weights differ between the processes: load the same file in each, or call seed_everything "
+            "before the teacher is made"
+        )
+
+
+def check_strategy(strategy: Any, learned: Iterable[str]) -> None:
+    """Refuse learned temperatures of the callback's own where the strategy shards what it is given.
+
+    Raises:
+        UserError: naming the strategies that serve.
+    """
+    names = [kind.__name__ for kind in type(strategy).__mro__]
+    sharded = next((name for name in _SHARDED if name in names), None)
+    if sharded and any(True for _ in learned):
+        raise UserError(
+            f"{sharded} cuts parameters into pieces, and a learned temperature is one number: use strategy='ddp', or "
+            "with this strategy temperature=FixedTemperature(4.0)"
+        )
