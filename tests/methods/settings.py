@@ -62,7 +62,7 @@ def _levels(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _classes(like: Tensor) -> Tensor:
-    return TARGET[: len(like)]
+    return torch.arange(len(like)) % 2
 
 
 _SMALL, _LARGE = (3, 4, 4), (5, 6, 6)

@@ -1,0 +1,32 @@
+import pytest
+import torch
+from torch import nn
+
+from ctkd_lightning.methods.adapter import Adapter, BatchNorm
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 4, 5)])
+def test_batch_norm_is_torchs(shape):
+    x = torch.randn(shape)
+    reference = nn.BatchNorm1d(3) if len(shape) == 2 else nn.BatchNorm2d(3)
+    ours = BatchNorm(3)
+    torch.testing.assert_close(ours(x), reference(x))
+    torch.testing.assert_close(ours.state_dict(), reference.state_dict())
+    torch.testing.assert_close(ours.eval()(x), reference.eval()(x))
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1)])
+def test_a_single_vector_is_normalised_by_the_running_statistics(shape):
+    layer = BatchNorm(3)
+    layer(torch.randn(20, 3, 4, 4) * 2 + 1)
+    before = layer.running_mean.clone()
+    x = torch.randn(shape)
+    in_training = layer(x)
+    assert torch.equal(layer.running_mean, before)
+    torch.testing.assert_close(in_training, layer.eval()(x))
+
+
+def test_takes_its_input_in_its_own_type():
+    adapter = Adapter(nn.Linear(3, 2))
+    assert adapter(torch.ones(1, 3, dtype=torch.float16)).dtype == torch.float32
+    assert adapter.half()(torch.ones(1, 3)).dtype == torch.float16
