@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning.pytorch.utilities.combined_loader import CombinedLoader, _shutdown_workers_and_reset_iterator
 
 from ctkd_lightning.data import Batch
 from ctkd_lightning.data.augmentation import CropFlip, RandomResizedCropFlip
@@ -139,6 +140,20 @@ def test_a_broken_file_is_named_in_one_line(tmp_path, num_workers):
     loader = WorkerLoader(files, EvaluationSampler(torch.arange(2), 2), preprocess, num_workers)
     with pytest.raises(UserError, match=r"^cannot decode the image .*1\.png .*: replace or remove the file$"):
         list(loader)
+    _shutdown_workers_and_reset_iterator(loader)
+
+
+def test_lightning_stops_the_workers_at_the_end_of_a_run():
+    loader = make("workers 2")
+    next(iter(loader))
+    workers = loader._iterator._workers
+    assert [worker.is_alive() for worker in workers] == [True, True]
+    combined = CombinedLoader(loader)
+    iter(combined)
+    combined.reset()
+    assert [worker.is_alive() for worker in workers] == [False, False]
+    assert len(list(loader)) == 6  # with new workers
+    combined.reset()
 
 
 @pytest.mark.gpu
