@@ -82,10 +82,28 @@ def check_settings(cfg: DictConfig) -> None:
         epochs = OmegaConf.select(cfg, key)
         if not isinstance(epochs, int) or epochs < 1:
             raise UserError(f"{key} must be a whole number of at least 1, found {epochs}")
+    check_optimizer(cfg.optimizer, "optimizer")
+    check_optimizer(cfg.teacher, "teacher.optimizer")
     for key in ("teacher.checkpoint", "resume"):
         path = OmegaConf.select(cfg, key)
         if path is not None and path != "auto" and not Path(path).is_file():
             raise UserError(f"{key}: no file at {path}; give the path of one, or leave {key} out")
+
+
+def check_optimizer(node: DictConfig, name: str) -> None:
+    """Make an optimizer and its scheduler for nothing: their mistakes would show only after the teacher's training.
+
+    Raises:
+        UserError: naming the setting and what torch says of it.
+    """
+    try:
+        optimizer = instantiate(node.optimizer)([nn.Parameter(torch.zeros(1))])
+        if node.scheduler is not None:
+            instantiate(node.scheduler)(optimizer)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{name}: {node.optimizer._target_} or its scheduler cannot be made: {error}") from error
 
 
 def count_processes(trainer: DictConfig) -> int:
@@ -95,7 +113,9 @@ def count_processes(trainer: DictConfig) -> int:
         return torch.cuda.device_count() if accelerator_in_use(trainer.accelerator) == "cuda" else 1
     if isinstance(devices, str) and "," in devices:
         return len(devices.strip(",").split(","))
-    return int(devices) if isinstance(devices, int | str) else len(devices)
+    if isinstance(devices, str):
+        return int(devices) if devices.isdigit() else 1  # the Trainer says what is wrong with other words
+    return devices if isinstance(devices, int) else len(devices)
 
 
 class Job:

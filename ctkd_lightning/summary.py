@@ -44,7 +44,7 @@ def print_table(summary: Mapping[str, Any], run_dir: Path) -> None:
     for role in ("teacher", "student"):
         network = summary[role]
         table.add_row(
-            role, network["name"], f"{network['parameters']:,}", _number(network["top1"]), _number(network["top5"])
+            role, network["name"], _count(network["parameters"]), _number(network["top1"]), _number(network["top5"])
         )
     console = Console()
     console.print(table)
@@ -72,6 +72,10 @@ def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if summary["status"] != "complete":
         lines.append(("status", f"{summary['status']}; go on with resume=auto and the same run_dir"))
     return lines
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
 
 
 def _number(value: float | None) -> str:

@@ -43,7 +43,8 @@ def command(monkeypatch, tmp_path):
 
     def call(*overrides, small=True):
         GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["ctkd-run", *(SMALL if small else []), *overrides])
+        arguments = sorted([*(SMALL if small else []), *overrides], key=lambda word: not word.startswith("-"))
+        monkeypatch.setattr(sys, "argv", ["ctkd-run", *arguments])
         main()
 
     yield call
