@@ -208,7 +208,7 @@ class CRD(Method):
         for bank, new in ((self.student_bank, student), (self.teacher_bank, teacher)):
             rows = self.momentum * bank[index] + (1 - self.momentum) * new[first]
             bank[index] = unit(rows).to(bank.dtype)
-        self.labels[index] = target[first]
+        self.labels[index] = target
 
     @torch.no_grad()
     def _calibrate(self, *directions: tuple[Tensor, Tensor, Tensor]) -> None:

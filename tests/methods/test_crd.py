@@ -71,6 +71,14 @@ def test_memory_follows_the_embeddings_and_learns_the_classes():
     assert method.labels.tolist() == [0 if i == 3 else 2 if i == 7 else -1 for i in range(20)]
 
 
+def test_a_sample_twice_in_a_batch_is_remembered_as_it_came_first():
+    method = make(momentum=0.0)
+    torch.manual_seed(1)
+    embedded = torch.nn.functional.normalize(method.student_embedding(outputs(3).features["pooled"]))
+    step(method, [3, 7, 3], [0, 2, 0])
+    torch.testing.assert_close(method.student_bank[[3, 7]], embedded[:2])
+
+
 def test_positives_are_the_memory_before_the_step_and_negatives_are_of_other_classes(monkeypatch):
     method = make()
     step(method, list(range(10)), [0] * 5 + [1] * 5)

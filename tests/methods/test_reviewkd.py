@@ -6,15 +6,17 @@ from ctkd_lightning.methods import ReviewKD, reviewkd_loss
 from ctkd_lightning.methods.reviewkd import AttentionFusion
 
 
-def test_pyramids_of_means():
-    student, teacher = torch.randn(2, 3, 2, 8, 8)
-    total = ((student - teacher) ** 2).mean()
-    for weight, size in ((0.5, 4), (0.25, 2), (0.125, 1)):
-        cell = 8 // size
+@pytest.mark.parametrize(("size", "pyramid"), [(8, (4, 2, 1)), (4, (2, 1)), (2, (1,))])
+def test_pyramids_of_means(size, pyramid):
+    student, teacher = torch.randn(2, 3, 2, size, size)
+    total, weights = ((student - teacher) ** 2).mean(), 1.0
+    for level, cells in enumerate(pyramid, start=1):
+        cell, weight = size // cells, 0.5**level
+        weights += weight
         pooled = [x.unfold(2, cell, cell).unfold(3, cell, cell).mean((4, 5)) for x in (student, teacher)]
         total = total + weight * ((pooled[0] - pooled[1]) ** 2).mean()
     last = torch.randn(2, 3, 5, 1, 1)
-    expected = total / 1.875 + ((last[0] - last[1]) ** 2).mean()  # a single pixel has no pyramid
+    expected = total / weights + ((last[0] - last[1]) ** 2).mean()  # a single pixel has no pyramid
     torch.testing.assert_close(reviewkd_loss([student, last[0]], [teacher, last[1]]), expected)
 
 
