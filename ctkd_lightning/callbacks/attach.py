@@ -39,7 +39,7 @@ class Attachment:
         self.student, self.ce_weight = student, ce_weight
         self._recorder: CallRecorder | None = None
         self._batch: Any = None
-        self._steps = self._distilled = 0
+        self._by_hand = self._distilled = 0  # steps optimized by hand, losses that were distilled
         self._overrides = Overrides()
         self._wrap("configure_optimizers", self._configure_optimizers)
         self._wrap("training_step", self._training_step)
@@ -64,12 +64,12 @@ class Attachment:
         self._recorder = self._batch = None
 
     def check_distilled(self) -> None:
-        """Look whether any step had a distillation loss.
+        """Look whether steps that optimize by hand had a distillation loss; not all of them must call the student.
 
         Raises:
-            UserError: there were steps, and none had it.
+            UserError: none had it.
         """
-        if self._steps and not self._distilled:
+        if self._by_hand and not self._distilled:
             raise UserError(self._never_called())
 
     def _hide(self) -> None:
@@ -88,8 +88,8 @@ class Attachment:
         return configure()
 
     def _training_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self._steps += 1
         self._batch = args[0] if args else next(iter(kwargs.values()), None)
+        self._by_hand += not self.module.automatic_optimization
         with self.recorder.recording():
             output = step(*args, **kwargs)
         if self.module.automatic_optimization:
