@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
 _CHILD = "_ctkd_distiller"
+_DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"  # DistributedDataParallel's own name
 
 
 class Attachment:
@@ -45,6 +46,9 @@ class Attachment:
         self._wrap("training_step", self._training_step)
         self._wrap("manual_backward", self._manual_backward)
         module._modules[_CHILD] = distiller.train()
+        # DDP would look for the buffers again at each step. They need no synchronisation: each process computes λ.
+        buffers = [f"{_CHILD}.{name}" for name, _ in distiller.named_buffers()]
+        self._overrides.set(module, _DDP_IGNORES, [*getattr(module, _DDP_IGNORES, ()), *buffers])
 
     @property
     def recorder(self) -> CallRecorder:

@@ -1,0 +1,74 @@
+"""Two gloo processes against the loop by hand, which sees both their batches at once."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ctkd_lightning import InstanceTemperature, LinearCurriculum
+from tests.callbacks import foreign
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+CURRICULUM = LinearCurriculum(epochs=4, start=0.5)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ddp")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*command, "-m", "tests.callbacks.ddp_script", str(folder)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def flat(module):
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "way 1",
+        "way 2",
+        "way 2, part",
+        "way 1, find_unused_parameters",
+        "way 2, find_unused_parameters",
+        "way 1, manual",
+        "way 2, manual",
+        "way 2, accumulation",
+        "way 2, compiled",
+    ],
+)
+def test_equals_a_loop_by_hand(results, case):
+    first, second = (result[case] for result in results)
+    assert first == second
+    net, value = foreign.by_hand(CURRICULUM, batch_size=16, accumulate=2 if "accumulation" in case else 1)
+    assert torch.tensor(first["weights"]) == pytest.approx(flat(net), abs=1e-6)
+    assert first["temperature"] == pytest.approx([value.item()], abs=1e-6)
+    assert abs(value.item()) > 0.02
+    assert {"ctkd/lambda", "ctkd/temperature"} <= set(first["logged"])
+
+
+def test_temperature_starts_from_the_first_process(results):
+    first, second = (result["way 2, per sample"] for result in results)
+    assert first == second
+    torch.manual_seed(0)
+    start = flat(InstanceTemperature(3, hidden=4))
+    assert 0 < (torch.tensor(first["temperature"]) - start).abs().max() < 0.5  # it moved, from there
+
+
+def test_teachers_that_differ(results):
+    assert all("weights differ between the processes" in result["way 2, teachers differ"] for result in results)
