@@ -34,7 +34,7 @@ from ctkd_lightning.summary import Summary, describe_environment, parameters_of,
 from ctkd_lightning.supervised import ClassifierModule
 from ctkd_lightning.teacher import check_beats_chance, teacher_key, train_teacher
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ctkd_lightning.run")  # under python -m, __name__ is __main__
 
 # Warnings about what is as it should be here.
 _EXPECTED_WARNINGS = (
