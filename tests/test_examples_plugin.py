@@ -1,0 +1,32 @@
+"""The examples of the plug-in run, learn, and move the temperature."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+START = 1 + 20 / (1 + 2.718281828459045**-1)  # the default temperature's
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(name):
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]()
+
+
+@pytest.mark.parametrize("name", ["plugin_unedited", "plugin_own_loss", "plugin_logits_output"])
+def test_digits(name):
+    results = run(name)
+    assert results["student distilled"] > 0.8  # a guesser has 0.1
+    assert abs(results["temperature"] - START) > 0.5
+
+
+@pytest.mark.slow
+def test_language_model():
+    results = run("plugin_language_model")
+    assert results["teacher"] < results["student distilled"] < 4.0  # bits; of 90 characters a guesser needs 6.5
+    assert abs(results["temperature"] - 2.0) > 0.1
