@@ -34,16 +34,20 @@ class LanguageModel(LightningModule):
         return self.head(self.rnn(self.embed(tokens))[0])
 
     def loss(self, batch: Tensor) -> Tensor:
+        """Mean cross-entropy over the characters."""
         logits, target = self(batch[:, :-1]), batch[:, 1:]
         return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=PAD)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """The loss."""
         return self.loss(batch)
 
     def test_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Log how good it is."""
         self.log("bits", self.loss(batch) / math.log(2))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer."""
         return torch.optim.Adam(self.parameters(), lr=0.01)
 
 

@@ -34,6 +34,7 @@ class Model(nn.Module):
         self.layers = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> ClassifierOutput:
+        """Logits of a batch."""
         logits = self.layers(pixel_values)
         return ClassifierOutput(None if labels is None else F.cross_entropy(logits, labels), logits)
 
@@ -46,9 +47,11 @@ class FineTuning(LightningModule):
         self.model = model
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """The loss."""
         return self.model(**batch).loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer."""
         return torch.optim.AdamW(self.parameters(), lr=0.01)
 
 

@@ -29,12 +29,14 @@ class Distilled(LightningModule):
         self.temperature = GlobalTemperature()
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """The loss."""
         x, y = batch
         student, teacher = self.student(x), self.teacher(x)
         tau = self.temperature(student, teacher)
         return 0.1 * F.cross_entropy(student, y) + 0.9 * kd_loss(student, teacher, tau)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer."""
         return torch.optim.Adam(self.student.parameters(), lr=0.01)  # the callback adds the temperature
 
 

@@ -24,17 +24,21 @@ class Classifier(LightningModule):
         self.learning_rate = learning_rate
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits of a batch."""
         return self.layers(x)
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """The loss."""
         x, y = batch
         return F.cross_entropy(self(x), y)
 
     def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        """Log how good it is."""
         x, y = batch
         self.log("accuracy", (self(x).argmax(dim=1) == y).float().mean())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer."""
         return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
 
 

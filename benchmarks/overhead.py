@@ -1,0 +1,193 @@
+"""What the callback costs a training step, the teacher's forward aside, and whether it waits for the device.
+
+    python -m benchmarks.overhead [--steps 200] [--rounds 15]
+
+Two trainings of the same distillation take turns: a LightningModule that computes it by hand, teacher, temperature and
+loss, and a plain one with the callback. A training counts by its first decile over steps, which other work on the
+machine disturbs least, and on a CPU by the process's own time; the median over the rounds of the differences is the
+callback's cost. The steps are tiny, so that it stands out; it does not grow with the networks.
+
+Operations that make the host wait for a device (reading a number, gathering by a mask, copying to the host) are counted
+in trainings of two lengths, with and without the callback: what grows with the length is paid at each step. On a GPU
+torch's own count of synchronisations stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader, TensorDataset
+
+from ctkd_lightning import ConstantCurriculum, CurriculumTemperatureCallback, GlobalTemperature
+from ctkd_lightning.frozen import FrozenNetwork
+from ctkd_lightning.methods import kd_loss
+
+CLASSES, FEATURES, BATCH = 10, 32, 16
+# A plain copy between devices is counted too, by its devices.
+WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2")
+
+
+def network(seed: int) -> nn.Module:
+    """A tiny classifier."""
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.ReLU(), nn.Linear(FEATURES, CLASSES))
+
+
+class Plain(LightningModule):
+    """Knows nothing of distillation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        return self.net(x)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """The loss."""
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The student's and the temperature's."""
+        return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
+
+
+class ByHand(Plain):
+    """Distils without a callback."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher, self.temperature = FrozenNetwork(network(1)), GlobalTemperature()
+        self.temperature.lambda_.fill_(1.0)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """Both losses."""
+        student, teacher = self(batch[0]), self.teacher(batch[0])
+        kd = kd_loss(student, teacher, self.temperature(student, teacher))
+        return 0.1 * F.cross_entropy(student, batch[1]) + 0.9 * kd
+
+
+class StepTimes(Callback):
+    """Seconds from one step's end to the next one's."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._clock = time.perf_counter if trainer.strategy.root_device.type == "cuda" else time.process_time
+        self._last = self._clock()
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Read it."""
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.synchronize()
+        now = self._clock()
+        self.seconds.append(now - self._last)
+        self._last = now
+
+
+class WaitCounter(TorchDispatchMode):
+    """Count the operations that make the host wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        name, kwargs = func.overloadpacket.__name__, kwargs or {}
+        by_mask = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        to_host = name == "_to_copy" and str(kwargs.get("device", "")) == "cpu" and args[0].device.type != "cpu"
+        self.count += name in WAITING or by_mask or to_host
+        return func(*args, **kwargs)
+
+
+def fit(module: LightningModule, steps: int, *callbacks: Callback) -> None:
+    """One epoch of so many steps."""
+    x = torch.randn(steps * BATCH, FEATURES)
+    data = DataLoader(TensorDataset(x, torch.randint(CLASSES, (len(x),))), batch_size=BATCH)
+    Trainer(
+        accelerator="auto",
+        devices=1,
+        max_epochs=1,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    ).fit(module, data)
+
+
+def callback() -> CurriculumTemperatureCallback:
+    """Way 2."""
+    return CurriculumTemperatureCallback(ConstantCurriculum(), teacher=network(1))
+
+
+def step_time(make: Callable[[], LightningModule], steps: int, *callbacks: Callback) -> float:
+    """Seconds of a step."""
+    times = StepTimes()
+    fit(make(), steps, *callbacks, times)
+    return statistics.quantiles(times.seconds, n=10)[0]
+
+
+def waits(make: Callable[[], LightningModule], steps: int, *callbacks: Callback) -> int:
+    """Operations that wait, in a training of so many steps."""
+    with WaitCounter() as counter:
+        fit(make(), steps, *callbacks)
+    return counter.count
+
+
+def waits_per_step(steps: int = 20) -> float:
+    """What the callback adds to each step."""
+    added = [waits(Plain, n, callback()) - waits(Plain, n) for n in (steps, 2 * steps)]
+    return (added[1] - added[0]) / steps
+
+
+def cuda_waits(steps: int) -> int:
+    """Synchronisations in a training with the callback, as torch counts them on a GPU."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            fit(Plain(), steps, callback())
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    costs, steps = [], []
+    for _ in range(options.rounds):
+        by_hand = step_time(ByHand, options.steps)
+        with_callback = step_time(Plain, options.steps, callback())
+        costs.append(1e6 * (with_callback - by_hand))
+        steps.append(1e6 * by_hand)
+    cost = statistics.median(costs)
+    print(f"a step by hand       {statistics.median(steps):8.0f} µs")
+    low, _, high = statistics.quantiles(costs, n=4)
+    print(f"the callback adds    {cost:8.0f} µs  (quartiles {low:.0f} to {high:.0f} over {options.rounds} rounds)")
+    print(f"of a step of 10 ms   {cost / 100:8.2f} %")
+    print(f"waits added a step   {waits_per_step():8.2f}")
+    if torch.cuda.is_available():
+        print(f"CUDA waits a step    {(cuda_waits(200) - cuda_waits(100)) / 100:8.2f}  (Lightning's own with them)")
+
+
+if __name__ == "__main__":
+    main()
