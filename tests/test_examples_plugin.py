@@ -1,5 +1,6 @@
 """The examples of the plug-in run, learn, and move the temperature."""
 
+import re
 import runpy
 from pathlib import Path
 
@@ -30,3 +31,16 @@ def test_language_model():
     results = run("plugin_language_model")
     assert results["teacher"] < results["student distilled"] < 4.0  # bits; of 90 characters a guesser needs 6.5
     assert abs(results["temperature"] - 2.0) > 0.1
+
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "plugin.md"
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_code_in_the_docs(index, capsys):
+    code = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)[index]
+    names = {}
+    exec(compile(code, str(DOCS), "exec"), names)
+    if index == 0:
+        assert "GlobalTemperature" in capsys.readouterr().out
+        assert names["distil"].temperature.lambda_ == 1.0  # the curriculum ran

@@ -58,3 +58,11 @@ def test_survives_copy_and_pickle():
     torch.save(owner, file)
     file.seek(0)
     assert torch.equal(torch.load(file, weights_only=False).teacher(x), expected)
+
+
+def test_follows_the_device_of_keyword_arguments():
+    class Keyword(nn.Linear):
+        def forward(self, *, x):
+            return super().forward(x)
+
+    assert FrozenNetwork(Keyword(4, 3))(x=torch.zeros(2, 4, device="meta")).device.type == "meta"

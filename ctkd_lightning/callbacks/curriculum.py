@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 _NEAR_END = 0.05  # of the range: where the sigmoid's slope has fallen to a fifth of its peak
+_CE_WEIGHT = 0.1  # the CTKD paper's
 _OWN = "temperature"  # the name of the temperature that the callback brings
 
 _NOTHING_TO_DO = """\
@@ -100,7 +101,7 @@ class CurriculumTemperatureCallback(Callback):
         interval: Literal["epoch", "step"] = "epoch",
         temperature: Temperature | None = None,
         method: Method | None = None,
-        ce_weight: float = 0.1,
+        ce_weight: float = _CE_WEIGHT,
         kd_weight: float | None = None,
         learning_rate: float | None = None,
         weight_decay: float | None = None,
@@ -119,10 +120,11 @@ class CurriculumTemperatureCallback(Callback):
         self.teacher = load_teacher(teacher, teacher_model)
         self.student, self.ce_weight = student, ce_weight
         self.pickers = Pickers(student_logits, teacher_logits, target, mask, class_dim)
-        if self.teacher is None and (student, temperature, method, kd_weight, self.pickers) != (*[None] * 4, Pickers()):
+        about_teacher = (student, temperature, method, ce_weight, kd_weight, self.pickers)
+        if self.teacher is None and about_teacher != (None, None, None, _CE_WEIGHT, None, Pickers()):
             raise UserError(
-                "student, temperature, method, kd_weight, class_dim, target, mask and the logits' callables say how to "
-                "distil a teacher: pass teacher= too"
+                "student, temperature, method, ce_weight, kd_weight, class_dim, target, mask and the logits' callables "
+                "say how to distil a teacher: pass teacher= too"
             )
         self.method = _weighted(method, kd_weight)
         self.temperature = GlobalTemperature() if temperature is None else temperature
@@ -137,9 +139,11 @@ class CurriculumTemperatureCallback(Callback):
         if stage != "fit":
             return
         self._release()
+        self._optimized = self._resumed = None
+        check_strategy(trainer.strategy, _find_temperatures(pl_module).values(), None)
         if self.teacher is not None:
             check_separate(self.teacher, pl_module)
-            check_strategy(trainer.strategy, (name for name, _ in self.temperature.named_parameters()))
+            check_strategy(trainer.strategy, (), self.temperature)
             distiller = Distiller(FrozenNetwork(self.teacher), self.temperature, self.method, self.pickers)
             self._attachment = Attachment(pl_module, distiller, self.student, self.ce_weight)
 
@@ -201,6 +205,10 @@ class CurriculumTemperatureCallback(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let go of the module: a crash skips teardown."""
         self._release()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Of a training that is over the optimizers are still known, for a checkpoint saved then; they are not ours.
+        return {**self.__dict__, "_records": {}, "_attachment": None, "_optimized": None, "_resumed": None}
 
     def state_dict(self) -> dict[str, Any]:
         """The temperature that the callback brought; one in the module is the module's."""
@@ -282,7 +290,7 @@ class CurriculumTemperatureCallback(Callback):
         self._records = {}
         if self._attachment is not None:
             self._attachment.release()
-        self._attachment = self._optimized = self._resumed = None
+        self._attachment = None
 
     def _check_curriculum(self, trainer: Trainer) -> None:
         epochs = trainer.max_epochs

@@ -72,16 +72,22 @@ def check_same_everywhere(teacher: nn.Module, strategy: Any) -> None:
         )
 
 
-def check_strategy(strategy: Any, learned: Iterable[str]) -> None:
-    """Refuse learned temperatures of the callback's own where the strategy shards what it is given.
+def check_strategy(strategy: Any, inside: Iterable[nn.Module], own: nn.Module | None) -> None:
+    """Refuse temperatures that a sharding strategy cannot train.
+
+    Args:
+        strategy: the Trainer's.
+        inside: temperatures in the module: a single number cannot be cut into pieces.
+        own: the one that the callback brings, which such a strategy cannot take in at all, if it learns.
 
     Raises:
-        UserError: naming the strategies that serve.
+        UserError: naming what serves.
     """
     names = [kind.__name__ for kind in type(strategy).__mro__]
     sharded = next((name for name in _SHARDED if name in names), None)
-    if sharded and any(True for _ in learned):
+    scalar = any(p.ndim == 0 for temperature in inside for p in temperature.parameters())
+    if sharded and (scalar or (own is not None and any(True for _ in own.parameters()))):
         raise UserError(
             f"{sharded} cuts parameters into pieces, and a learned temperature is one number: use strategy='ddp', or "
-            "with this strategy temperature=FixedTemperature(4.0)"
+            "with this strategy FixedTemperature(4.0)"
         )

@@ -184,7 +184,8 @@ def test_module_loads_strictly_both_ways(tmp_path):
     module, added = foreign.Plain(), callback()
     fit = trainer(tmp_path, added)
     fit.fit(module, loader())
-    fit.save_checkpoint(tmp_path / "ours.ckpt")
+    fit.save_checkpoint(tmp_path / "ours.ckpt")  # after the training: the optimizer's part is the plain module's too
+    trainer(tmp_path, max_epochs=4).fit(foreign.Plain(), loader(), ckpt_path=tmp_path / "ours.ckpt", weights_only=True)
     assert_same_state(
         foreign.Plain.load_from_checkpoint(tmp_path / "ours.ckpt", weights_only=True), module.state_dict()
     )

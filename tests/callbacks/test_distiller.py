@@ -392,6 +392,7 @@ def test_teacher_that_is_the_student(tmp_path):
         ({"student": "net"}, "pass teacher= too"),
         ({"temperature": GlobalTemperature()}, "pass teacher= too"),
         ({"mask": len}, "pass teacher= too"),
+        ({"ce_weight": 1.0}, "pass teacher= too"),
         ({"teacher": "weights.pth"}, r"'weights\.pth' is a file of weights: pass the network .* as teacher_model="),
         ({"teacher": foreign.teacher(), "teacher_model": foreign.teacher()}, "teacher_model is the network for"),
         ({"teacher": 3}, "teacher must be a module or a path, found a int"),
@@ -410,7 +411,9 @@ def test_mistakes_in_settings(settings, message):
 @pytest.mark.parametrize("strategy", ["FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"])
 def test_strategies_that_shard(strategy):
     run = SimpleNamespace(strategy=type(f"My{strategy}", (type(strategy, (), {}),), {})())
-    with pytest.raises(UserError, match=rf"{strategy} cuts parameters .* temperature=FixedTemperature\(4.0\)"):
+    with pytest.raises(UserError, match=rf"{strategy} cuts parameters .* FixedTemperature\(4.0\)"):
         CurriculumTemperatureCallback(teacher=foreign.teacher()).setup(run, Plain(), "fit")
+    with pytest.raises(UserError, match=strategy):
+        CurriculumTemperatureCallback().setup(run, WithTemperature(), "fit")
     fixed = CurriculumTemperatureCallback(teacher=foreign.teacher(), temperature=FixedTemperature(4.0))
     fixed.setup(run, Plain(), "fit")

@@ -86,14 +86,10 @@ def test_fit_validate_test_fit_on_one_module(tmp_path):
     first = added.temperature.value.item()
     trainer(tmp_path, added).fit(module, loader())  # a second training, from where the first ended
     assert added.temperature.value.item() != first
-    reference, tau = foreign.Plain(copy_of(by_hand(CURRICULUM)[0])), callback()
+    reference, tau = foreign.Plain(by_hand(CURRICULUM)[0]), callback()
     tau.temperature.value.data.fill_(first)
     trainer(tmp_path, tau).fit(reference, loader())
     assert difference(module, reference) <= 1e-6
-
-
-def copy_of(net):
-    return copy.deepcopy(net)
 
 
 def test_validation_test_and_predict_are_untouched(tmp_path):
@@ -235,3 +231,19 @@ def test_logs_the_loss_it_adds(tmp_path):
     kd = nn.functional.kl_div(log_q, log_p, log_target=True, reduction="batchmean") * tau**2
     assert fit.callback_metrics["train/kd"].item() == pytest.approx(kd.item(), rel=1e-5)
     assert fit.callback_metrics["ctkd/temperature"].item() == pytest.approx(tau)
+
+
+def test_temperature_of_the_module_serves_the_callback_too(tmp_path):
+    class Owner(foreign.Plain):
+        def __init__(self):
+            super().__init__()
+            self.temperature = foreign.temperature()
+
+    module = Owner()
+    fit = trainer(tmp_path, callback(temperature=module.temperature))
+    fit.fit(module, loader())
+    expected = by_hand(CURRICULUM)
+    assert difference(module.net, expected[0]) <= 1e-6
+    assert module.temperature.value.item() == pytest.approx(expected[1].item(), abs=1e-6)
+    assert "temperature.value" in module.state_dict()
+    assert "ctkd/temperature" in fit.callback_metrics  # one, not two
