@@ -159,7 +159,7 @@ def by_hand(
     accumulate=1,
     clip_norm=None,
     clip_value=None,
-    autocast=False,
+    autocast=None,
     dtype=torch.float32,
     seeds=(1,),
     batch_size=8,
@@ -173,7 +173,7 @@ def by_hand(
     data = [samples(seed) for seed in seeds]
     for epoch in range(epochs):
         for step, start in enumerate(range(0, 32, batch_size)):
-            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
                 losses = []
                 for x, y in data:
                     x, y = x[start : start + batch_size].to(dtype), y[start : start + batch_size]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 
@@ -41,8 +42,7 @@ CONDITIONS = {
     "accumulation": ({"accumulate_grad_batches": 2}, {"accumulate": 2}),
     "clip norm": ({"gradient_clip_val": 0.05}, {"clip_norm": 0.05}),
     "clip value": ({"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"}, {"clip_value": 0.01}),
-    "bf16-mixed": ({"precision": "bf16-mixed"}, {"autocast": True}),
-    "16-mixed": ({"precision": "16-mixed"}, {"autocast": True}),  # on the CPU Lightning takes bfloat16 for it
+    "bf16-mixed": ({"precision": "bf16-mixed"}, {"autocast": torch.bfloat16}),
     "bf16-true": ({"precision": "bf16-true"}, {"dtype": torch.bfloat16}),
 }
 
@@ -54,7 +54,24 @@ def test_equals_a_loop_by_hand(tmp_path, way, condition):
     module, added = (foreign.Distilling(), None) if way == 1 else (foreign.Plain(), callback())
     with torch.random.fork_rng():
         trainer(tmp_path, added or CurriculumTemperatureCallback(CURRICULUM), **settings).fit(module, loader())
-    check(module, added, way, by_hand(CURRICULUM, **hand), 1e-6 if "16" not in condition else 0.02)
+    check(module, added, way, by_hand(CURRICULUM, **hand), 1e-6 if "16" not in condition else 2e-3)
+
+
+@pytest.mark.parametrize("way", [1, 2])
+def test_float16_with_loss_scaling(tmp_path, way):
+    """On the CPU Lightning would take bfloat16 for "16-mixed": say it to its plugin."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    precision = MixedPrecision("16-mixed", device="cpu", scaler=scaler)
+    module, added = (foreign.Distilling(), None) if way == 1 else (foreign.Plain(), callback())
+    fit = trainer(
+        tmp_path,
+        added or CurriculumTemperatureCallback(CURRICULUM),
+        plugins=[precision],
+        gradient_clip_val=0.05,  # of the gradients that are scaled back
+    )
+    fit.fit(module, loader())
+    assert scaler.get_scale() == 1024.0  # no step was skipped
+    check(module, added, way, by_hand(CURRICULUM, clip_norm=0.05, autocast=torch.float16), 2e-3)
 
 
 def check(module, added, way, expected, tolerance=1e-6):

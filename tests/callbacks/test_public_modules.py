@@ -150,7 +150,7 @@ def test_public_module(tmp_path, monkeypatch, case):
     module, losses, gradients, callback = train(make, tmp_path, distil=True)
     assert all(torch.isfinite(loss) for loss in losses)
     assert len(losses) == STEPS
-    assert abs(callback.temperature.value.item() - 1.0) > 1e-7  # its start
+    assert callback.temperature.value != 1.0  # it moved from its start
     assert any(g is not None and not torch.allclose(g, p) for g, p in zip(gradients, plain, strict=True))
 
     fresh = make()[0]
