@@ -68,6 +68,8 @@ class DistillationModule(SupervisedModule):
         self.methods = nn.ModuleDict(_by_name(KD() if method is None else method))
         self.temperature = GlobalTemperature() if temperature is None else temperature
         self.ce_weight = ce_weight
+        if not self.uses_temperature:
+            self.temperature.requires_grad_(False)  # DDP would wait for gradients that never come
 
         needs = [role for method in self._methods.values() for role in method.needs]
         self.run_teacher = FeatureTap(self.teacher, select_layers(teacher, needs, teacher_layers))
@@ -77,6 +79,8 @@ class DistillationModule(SupervisedModule):
         if num_samples is not None:
             for method in self._methods.values():
                 method.prepare(num_samples)
+        # Each process computes the same memories, statistics and weights: DDP need not send them around in each step.
+        self._ddp_params_and_buffers_to_ignore = [f"methods.{name}" for name, _ in self.methods.named_buffers()]
 
     @property
     def network(self) -> nn.Module:

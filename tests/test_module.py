@@ -168,3 +168,13 @@ def test_no_method_is_refused():
 
 def test_learned_temperature_is_the_default():
     assert isinstance(DistillationModule(network(), network()).temperature, GlobalTemperature)
+
+
+def test_temperature_that_no_method_uses_is_not_trained():
+    module = DistillationModule(network(), network(), method=Unsoftened())
+    optimizer = module.configure_optimizers()
+    assert len(optimizer.param_groups[0]["params"]) == len(list(module.student.parameters()))
+
+
+class Unsoftened(KD):
+    uses_temperature = False

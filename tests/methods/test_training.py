@@ -1,0 +1,153 @@
+"""Every method in training: fit, stop and resume, two processes; driven by the table in settings.py."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, Trainer
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, TensorDataset
+
+from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule, InstanceTemperature
+from ctkd_lightning.curriculum import ConstantCurriculum
+from tests.methods.settings import NUM_SAMPLES, SETTINGS, TARGET
+
+CLASSES = 5
+IMAGES = torch.randn(NUM_SAMPLES, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+
+
+class Network(nn.Module):
+    """Three stages, without batch normalisation: a half batch's loss does not depend on the other half."""
+
+    feature_layers = {"stage1": "1", "stage2": "3", "stage3": "5", "pooled": "flatten"}  # noqa: RUF012
+    classifier_layer = "fc"
+
+    def __init__(self, widths=(4, 5, 6)):
+        super().__init__()
+        for i, (before, after) in enumerate(zip((3, *widths), widths, strict=False)):
+            self.add_module(str(2 * i), nn.Conv2d(before, after, 3, stride=min(i + 1, 2), padding=1))
+            self.add_module(str(2 * i + 1), nn.ReLU())
+        self.pool, self.flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        self.fc = nn.Linear(widths[-1], CLASSES)
+
+    def forward(self, x):
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
+def distillation(name):
+    torch.manual_seed(0)
+    setting = SETTINGS[name]
+    module = DistillationModule(
+        Network((4, 5, 6) if setting.same_widths else (6, 7, 8)),
+        Network(),
+        {name: setting.make()},
+        InstanceTemperature(CLASSES),
+        example_image=IMAGES[:2],
+        num_samples=NUM_SAMPLES,
+        optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9),
+    )
+    module.temperature.lambda_.fill_(1.0)
+    return module
+
+
+class SeedSteps(Callback):
+    """Methods that draw do it from the global generator, which Lightning does not save."""
+
+    def on_train_batch_start(self, trainer, *args):
+        torch.manual_seed(trainer.global_step)
+
+
+def fit(name, epochs, tmp_path, checkpoint=None):
+    module = distillation(name)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=epochs,
+        callbacks=[CurriculumTemperatureCallback(ConstantCurriculum()), SeedSteps()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    data = DataLoader(TensorDataset(IMAGES, TARGET, torch.arange(NUM_SAMPLES)), batch_size=20)
+    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    return module, trainer
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_fit_stop_and_resume(name, tmp_path):
+    start = {k: v.clone() for k, v in distillation(name).state_dict().items()}
+    straight, trainer = fit(name, 2, tmp_path)
+    assert torch.isfinite(trainer.callback_metrics[f"train/{name}"])
+    assert not torch.equal(straight.student.fc.weight, start["student.fc.weight"])
+
+    _, stopped = fit(name, 1, tmp_path)
+    stopped.save_checkpoint(tmp_path / "stopped.ckpt")
+    resumed, _ = fit(name, 2, tmp_path, checkpoint=tmp_path / "stopped.ckpt")
+    assert straight.state_dict().keys() == resumed.state_dict().keys()
+    for key, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+class Step(nn.Module):
+    """What DDP wraps: the losses as a forward pass."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+        ignored = module._ddp_params_and_buffers_to_ignore
+        self._ddp_params_and_buffers_to_ignore = [f"module.{name}" for name in ignored]
+
+    def forward(self, images, target, index):
+        return self.module.losses(images, (images, target, index))["loss"]
+
+
+def halves(step):
+    """The two halves of a step's batch."""
+    return [(slice(20 * step + 10 * half, 20 * step + 10 * half + 10)) for half in range(2)]
+
+
+def train_on_two(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    for name in SETTINGS:
+        module = distillation(name)
+        step = DistributedDataParallel(Step(module))
+        optimizer = module.configure_optimizers()
+        for number in range(2):
+            torch.manual_seed(number)
+            part = halves(number)[rank]
+            optimizer.zero_grad()
+            step(IMAGES[part], TARGET[part], torch.arange(NUM_SAMPLES)[part]).backward()
+            optimizer.step()
+        torch.save(module.state_dict(), f"{folder}/{name}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path):
+    """Gradients of two processes are averaged, so the one process takes the mean of the two halves' losses."""
+    torch.multiprocessing.spawn(train_on_two, (str(tmp_path),), nprocs=2)
+    for name in SETTINGS:
+        ranks = [torch.load(Path(tmp_path) / f"{name}-{rank}.pt", weights_only=True) for rank in range(2)]
+        for key, value in ranks[0].items():
+            if not key.endswith(("running_mean", "running_var")):  # of a method's own adapter: never used
+                torch.testing.assert_close(value, ranks[1][key], rtol=0, atol=0, msg=f"{name}: {key} drifts apart")
+        if name == "crd":  # its memories hold both processes' samples, and its draws are random
+            continue
+        module = distillation(name)
+        optimizer = module.configure_optimizers()
+        for number in range(2):
+            losses = [
+                module.losses(IMAGES[p], (IMAGES[p], TARGET[p], torch.arange(NUM_SAMPLES)[p]))["loss"]
+                for p in halves(number)
+            ]
+            optimizer.zero_grad()
+            (sum(losses) / 2).backward()
+            optimizer.step()
+        for key, parameter in module.named_parameters():
+            torch.testing.assert_close(parameter, ranks[0][key], rtol=1e-5, atol=1e-6, msg=f"{name}: {key}")
