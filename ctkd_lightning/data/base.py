@@ -48,7 +48,7 @@ class ImageDataModule(LightningDataModule):
 
     Args:
         root: folder of the data set's files.
-        batch_size: training images a step and process.
+        batch_size: training images a step and process; 64 by default.
         eval_batch_size: validation and test images a step and process.
         image_size: height and width, pixels.
         mean: one a channel, of images scaled to [0, 1].
@@ -75,6 +75,7 @@ class ImageDataModule(LightningDataModule):
     """
 
     name: str
+    default_batch_size: ClassVar[int] = 64
     default_image_size: ClassVar[int] = 32
     default_mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
     default_std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
@@ -85,7 +86,7 @@ class ImageDataModule(LightningDataModule):
         self,
         root: str | Path = "data",
         *,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         eval_batch_size: int = 256,
         image_size: int | None = None,
         mean: Sequence[float] | None = None,
@@ -106,7 +107,7 @@ class ImageDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.root = Path(root).expanduser()
-        self.batch_size = batch_size
+        self.batch_size = self.default_batch_size if batch_size is None else batch_size
         self.eval_batch_size = eval_batch_size
         self.image_size = self.default_image_size if image_size is None else image_size
         self.mean = [float(x) for x in (self.default_mean if mean is None else mean)]

@@ -21,6 +21,7 @@ class Digits(ImageDataModule):
     """
 
     name = "digits"
+    default_batch_size = 32  # few images: more steps in an epoch
     default_mean: ClassVar[tuple[float, ...]] = (0.306, 0.306, 0.306)
     default_std: ClassVar[tuple[float, ...]] = (0.323, 0.323, 0.323)
     default_augmentation = "crop"
