@@ -50,11 +50,13 @@ def plot_training(run_dir: Path, validated_on: str) -> Path | None:
         strength = temperature.twinx()
         strength.plot(*zip(*series["ctkd/lambda"], strict=True), color="tab:orange", linestyle="--", label="λ")
         strength.set(ylabel="λ", ylim=(-0.02, 1.02))
-        strength.legend(loc="lower right")
+        temperature.plot([], [], color="tab:orange", linestyle="--", label="λ")  # for the one legend of both axes
     for axes in (accuracy, losses, temperature):
+        axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.lines:
-            axes.legend(loc="best")
+            axes.legend(loc="center left" if axes is temperature else "best")
             axes.grid(alpha=0.3)
+    temperature.ticklabel_format(axis="y", useOffset=False)
     path = run_dir / "figures" / "training.png"
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=110)
