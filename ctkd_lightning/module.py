@@ -34,7 +34,8 @@ class DistillationModule(SupervisedModule):
         teacher: images to logits (B, C).
         student: images to logits (B, C).
         method: a term of the loss, or several by name; ``KD()`` by default.
-        temperature: :class:`~ctkd_lightning.GlobalTemperature` by default.
+        temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default; or
+            one for each of them, by the method's name.
         ce_weight: w_CE, the paper's γ.
         example_image: (B, 3, H, W), one or more images as they will come, for methods that read feature maps: they
             are shown to both networks once, to learn the maps' shapes.
@@ -45,7 +46,8 @@ class DistillationModule(SupervisedModule):
             ``channels_last``.
 
     Raises:
-        UserError: no method; a method that reads features, without ``example_image`` or of layers that are not there.
+        UserError: no method; temperatures by name that are not those of the softening methods; a method that reads
+            features, without ``example_image`` or of layers that are not there.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class DistillationModule(SupervisedModule):
         teacher: nn.Module,
         student: nn.Module,
         method: Method | Mapping[str, Method] | None = None,
-        temperature: Temperature | None = None,
+        temperature: Temperature | Mapping[str, Temperature] | None = None,
         *,
         ce_weight: float = 0.1,
         example_image: Tensor | None = None,
@@ -66,7 +68,7 @@ class DistillationModule(SupervisedModule):
         self.teacher = FrozenNetwork(self.network_in_layout(teacher))
         self.student = self.network_in_layout(student)
         self.methods = nn.ModuleDict(_by_name(KD() if method is None else method))
-        self.temperature = GlobalTemperature() if temperature is None else temperature
+        self.temperature = self._check_temperature(GlobalTemperature() if temperature is None else temperature)
         self.ce_weight = ce_weight
         if not self.uses_temperature:
             self.temperature.requires_grad_(False)  # DDP would wait for gradients that never come
@@ -96,6 +98,24 @@ class DistillationModule(SupervisedModule):
     def _methods(self) -> dict[str, Method]:
         return cast(dict[str, Method], dict(self.methods.items()))
 
+    def _check_temperature(self, temperature: Temperature | Mapping[str, Temperature]) -> nn.Module:
+        if isinstance(temperature, Temperature):
+            return temperature
+        softened = sorted(name for name, method in self._methods.items() if method.uses_temperature)
+        if sorted(temperature) != softened:
+            raise UserError(
+                f"temperatures are given for {', '.join(sorted(temperature)) or 'no method'}, and the methods that "
+                f"soften logits are {', '.join(softened) or 'none'}: give one for each, or one for all"
+            )
+        return nn.ModuleDict(temperature)
+
+    def _taus(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
+        """τ for each method; those that soften nothing ignore theirs."""
+        if not isinstance(self.temperature, nn.ModuleDict):
+            return dict.fromkeys(self.methods, self.temperature(student, teacher))
+        own = {name: temperature(student, teacher) for name, temperature in self.temperature.items()}
+        return dict.fromkeys(self.methods, student.new_ones(())) | own
+
     @torch.no_grad()
     def _build_methods(self, example_image: Tensor | None) -> None:
         if example_image is None:
@@ -124,12 +144,12 @@ class DistillationModule(SupervisedModule):
         target = batch[1]
         index = batch[2] if len(batch) > 2 else None
         teacher, student = self.run_teacher(images), self.run_student(images)
-        tau = self.temperature(student.logits, teacher.logits)
+        taus = self._taus(student.logits, teacher.logits)
 
         ce = F.cross_entropy(student.logits.float(), target)
         loss, terms = self.ce_weight * ce, {}
         for name, method in self._methods.items():
-            terms[name] = method(student, teacher, target, tau, index)
+            terms[name] = method(student, teacher, target, taus[name], index)
             loss = loss + method.weight * terms[name]
         return {"loss": loss, "ce": ce, **terms}
 

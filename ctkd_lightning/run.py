@@ -27,12 +27,14 @@ from ctkd_lightning.data.base import ImageDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.figures import plot_training
 from ctkd_lightning.hardware import accelerator_in_use, choose_channels_last, choose_precision
+from ctkd_lightning.methods import Method
 from ctkd_lightning.metrics_csv import carry_over, read_rows
 from ctkd_lightning.models import create_model, load_weights, save_weights
 from ctkd_lightning.module import DistillationModule
 from ctkd_lightning.summary import Summary, describe_environment, parameters_of, print_table, write_summary
 from ctkd_lightning.supervised import ClassifierModule
 from ctkd_lightning.teacher import check_beats_chance, teacher_key, train_teacher
+from ctkd_lightning.temperature import Temperature
 
 log = logging.getLogger("ctkd_lightning.run")  # under python -m, __name__ is __main__
 
@@ -229,12 +231,12 @@ class Job:
 
     def _module(self, teacher: nn.Module, student: nn.Module, data: ImageDataModule) -> DistillationModule:
         cfg = self.cfg
-        per_data = {"num_classes": data.num_classes} if "num_classes" in cfg.temperature else {}
+        methods: dict[str, Method] = instantiate(cfg.method.terms, _convert_="all")
         module = DistillationModule(
             teacher,
             student,
-            method=instantiate(cfg.method.terms, _convert_="all"),
-            temperature=instantiate(cfg.temperature, **per_data),
+            method=methods,
+            temperature=self._temperature(methods, data),
             ce_weight=cfg.method.ce_weight,
             example_image=torch.zeros(2, 3, data.image_size, data.image_size),
             num_samples=len(data.train_targets),
@@ -250,6 +252,18 @@ class Job:
             )
             self.summary["temperature"] += " (no effect)"
         return module
+
+    def _temperature(
+        self, methods: Mapping[str, Method], data: ImageDataModule
+    ) -> Temperature | dict[str, Temperature]:
+        """One temperature, or one for each method that softens logits."""
+        cfg = self.cfg.temperature
+        per_data = {"num_classes": data.num_classes} if "num_classes" in cfg else {}
+        softened = [name for name, method in methods.items() if method.uses_temperature]
+        if self.cfg.temperature_per_method and softened:
+            return {name: instantiate(cfg, **per_data) for name in softened}
+        temperature: Temperature = instantiate(cfg, **per_data)
+        return temperature
 
     def _train(self, module: DistillationModule, data: ImageDataModule) -> None:
         throughput = Throughput()

@@ -62,6 +62,9 @@ def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         tau = f"{tau} ± {std}, from {low} to {high} over the samples"
     if "ctkd/lambda" in final:
         lines.append(("λ", f"{_number(final['ctkd/lambda'])} ({summary['curriculum']})"))
+    several = {k: v for k, v in final.items() if k.startswith("ctkd/temperature/")}
+    if several:
+        tau = ", ".join(f"{_number(value)} {name.rpartition('.')[2]}" for name, value in several.items())
     lines.append(("τ", f"{tau} ({summary['temperature']})"))
     best = summary["best"]
     if best["top1"] is not None:

@@ -151,6 +151,23 @@ def test_several_methods_and_their_parameters():
     torch.testing.assert_close(losses["loss"], expected)
 
 
+def test_a_temperature_for_each_method(tmp_path):
+    methods = {"soft": KD(weight=1.0), "softer": KD(weight=2.0)}
+    taus = {"soft": FixedTemperature(2.0), "softer": GlobalTemperature()}
+    module = DistillationModule(network(), network(), methods, taus)
+    images, target = next(iter(data()))
+    losses = module.losses(images, (images, target))
+    s, t = module.student(images), module.teacher(images)
+    torch.testing.assert_close(losses["soft"], softened_kl(s, t, 2.0))
+    torch.testing.assert_close(losses["softer"], softened_kl(s, t, 15.621171572600097))
+    fit = trainer(tmp_path, callbacks=[CurriculumTemperatureCallback(ConstantCurriculum())])
+    fit.fit(module, data())
+    assert taus["softer"].value != 1.0
+    assert fit.callback_metrics["ctkd/temperature/temperature.soft"] == 2.0
+    with pytest.raises(UserError, match="given for soft, and the methods that soften logits are soft, softer"):
+        DistillationModule(network(), network(), methods, {"soft": FixedTemperature(2.0)})
+
+
 def test_channels_last_changes_nothing():
     seed_everything(0, verbose=False)
     teacher, student = (nn.Sequential(nn.Conv2d(3, 5, 2), nn.Flatten()) for _ in range(2))

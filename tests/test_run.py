@@ -161,6 +161,14 @@ def test_temperature_without_effect_is_said(command):
     assert summary()["temperature"] == "global (no effect)"
 
 
+def test_methods_combine_and_have_temperatures_of_their_own(command, capsys):
+    command("run_dir=run", "method=[pkt,dkd,kd]", "temperature_per_method=true", "curriculum=constant")
+    assert summary()["method"] == "pkt+dkd+kd"
+    keys = state("run/checkpoints/last.ckpt")["state_dict"]
+    assert {key for key in keys if key.startswith("temperature")} == {"temperature.dkd.value", "temperature.kd.value"}
+    assert re.search(r"τ +\d+\.\d\d dkd, \d+\.\d\d kd \(global\)", capsys.readouterr().out)
+
+
 def test_validation_on_test_is_said(command):
     command("run_dir=run", "data.val_size=0")
     assert summary()["best"]["chosen_on"] == "best on test"
