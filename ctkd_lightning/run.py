@@ -84,6 +84,9 @@ def check_settings(cfg: DictConfig) -> None:
         epochs = OmegaConf.select(cfg, key)
         if not isinstance(epochs, int) or epochs < 1:
             raise UserError(f"{key} must be a whole number of at least 1, found {epochs}")
+    instantiate(cfg.temperature, **({"num_classes": 2} if "num_classes" in cfg.temperature else {}))
+    instantiate(cfg.curriculum)
+    instantiate(cfg.method.terms)
     check_optimizer(cfg.optimizer, "optimizer")
     check_optimizer(cfg.teacher, "teacher.optimizer")
     for key in ("teacher.checkpoint", "resume"):

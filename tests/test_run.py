@@ -262,6 +262,8 @@ def test_bad_input_is_one_line(command, overrides, message, capfd):
     assert "\n" not in line
     assert re.search(message, line), line
     assert "Traceback" not in capfd.readouterr().err
+    if overrides[-1].startswith(("temperature", "curriculum", "optimizer", "+teacher")):
+        assert not Path("cache").exists(), "the teacher's stage came first"
     assert not Path("ran").exists()
 
 
