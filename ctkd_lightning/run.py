@@ -84,7 +84,7 @@ def check_settings(cfg: DictConfig) -> None:
         epochs = OmegaConf.select(cfg, key)
         if not isinstance(epochs, int) or epochs < 1:
             raise UserError(f"{key} must be a whole number of at least 1, found {epochs}")
-    instantiate(cfg.temperature, **({"num_classes": 2} if "num_classes" in cfg.temperature else {}))
+    make_temperature(cfg.temperature, num_classes=2)
     instantiate(cfg.curriculum)
     instantiate(cfg.method.terms)
     check_optimizer(cfg.optimizer, "optimizer")
@@ -93,6 +93,13 @@ def check_settings(cfg: DictConfig) -> None:
         path = OmegaConf.select(cfg, key)
         if path is not None and path != "auto" and not Path(path).is_file():
             raise UserError(f"{key}: no file at {path}; give the path of one, or leave {key} out")
+
+
+def make_temperature(node: DictConfig, num_classes: int) -> Temperature:
+    """The temperature of a configuration node; those that want it are told the number of classes."""
+    per_data = {"num_classes": num_classes} if "num_classes" in node else {}
+    temperature: Temperature = instantiate(node, **per_data)
+    return temperature
 
 
 def check_optimizer(node: DictConfig, name: str) -> None:
@@ -261,12 +268,10 @@ class Job:
     ) -> Temperature | dict[str, Temperature]:
         """One temperature, or one for each method that softens logits."""
         cfg = self.cfg.temperature
-        per_data = {"num_classes": data.num_classes} if "num_classes" in cfg else {}
         softened = [name for name, method in methods.items() if method.uses_temperature]
         if self.cfg.temperature_per_method and softened:
-            return {name: instantiate(cfg, **per_data) for name in softened}
-        temperature: Temperature = instantiate(cfg, **per_data)
-        return temperature
+            return {name: make_temperature(cfg, data.num_classes) for name in softened}
+        return make_temperature(cfg, data.num_classes)
 
     def _train(self, module: DistillationModule, data: ImageDataModule) -> None:
         throughput = Throughput()
