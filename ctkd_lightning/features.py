@@ -29,6 +29,9 @@ class FeatureTap:
         network: any module that returns logits; it may be wrapped (compiled, DDP, frozen).
         layers: from role to dotted name. ``"layer3"`` is the layer's output, ``"fc:input"`` what the layer reads.
 
+    Attributes:
+        classifier: the network's last linear layer, where it has one.
+
     Raises:
         UserError: a layer that the network has not; in use, one that did not run, did not give one tensor, or whose
             output a later layer overwrote.
@@ -57,7 +60,7 @@ class FeatureTap:
             for role, name in self.layers.items()
         ]
         head = modules.get(find_classifier(inner))
-        self._classifier = head if isinstance(head, nn.Linear) else None
+        self.classifier = head if isinstance(head, nn.Linear) else None
 
     def __call__(self, *args: Any, **kwargs: Any) -> NetworkOutput:
         """The network's logits, features and classifier."""
@@ -72,7 +75,7 @@ class FeatureTap:
                 f"{type(self.network).__name__} gave a {type(logits).__name__}: expected a tensor of logits"
             )
         features = {role: self._feature(role, name, kept) for role, name in self.layers.items()}
-        return NetworkOutput(logits, features, self._classifier)
+        return NetworkOutput(logits, features, self.classifier)
 
     def _feature(self, role: str, name: str, kept: Mapping[str, tuple[Any, int | None]]) -> Tensor:
         if role not in kept:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ctkd_lightning.cached_teacher import CachedTeacher, cache_key
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features import FeatureTap, select_layers
 from ctkd_lightning.frozen import FrozenNetwork
 from ctkd_lightning.methods import KD, Method
+from ctkd_lightning.methods.base import NetworkOutput
 from ctkd_lightning.supervised import SupervisedModule
 from ctkd_lightning.temperature import GlobalTemperature, Temperature
 
@@ -76,6 +79,7 @@ class DistillationModule(SupervisedModule):
         needs = [role for method in self._methods.values() for role in method.needs]
         self.run_teacher = FeatureTap(self.teacher, select_layers(teacher, needs, teacher_layers))
         self.run_student = FeatureTap(self.student, select_layers(student, needs, student_layers))
+        self.cached_teacher: CachedTeacher | None = None
         if needs:
             self._build_methods(example_image)
         if num_samples is not None:
@@ -130,6 +134,32 @@ class DistillationModule(SupervisedModule):
         for method in self._methods.values():
             method.build(*outputs)
 
+    def cache_teacher(
+        self, folder: str | Path, example_image: Tensor, *, data: str, precision: str, samples: int, views: int
+    ) -> CachedTeacher:
+        """Ask the teacher only once for each view of each training sample, and keep what it gives in a file.
+
+        Batches must then say which samples and views they hold, as :class:`ctkd_lightning.data.Batch` does.
+
+        Args:
+            folder: of the file.
+            example_image: (B, 3, H, W), one or more images as they will come.
+            data: what decides the training images; :meth:`~ctkd_lightning.data.ImageDataModule.fingerprint`.
+            precision: the Trainer's.
+            samples: size of the training set.
+            views: how many views of a sample there are.
+
+        Returns:
+            The cached teacher, in use from now on.
+
+        Raises:
+            UserError: a method reads feature maps; the folder cannot be written, or the disk cannot hold the file.
+        """
+        example = self.run_teacher(self.images_in_layout(example_image))
+        key = cache_key(self.teacher.network, data, precision, views, self.run_teacher.layers)
+        self.cached_teacher = CachedTeacher(self.run_teacher, example, folder, key=key, samples=samples, views=views)
+        return self.cached_teacher
+
     def on_train_start(self) -> None:
         """Set the methods' weights: a run resumed within an epoch has no epoch start."""
         self.on_train_epoch_start()
@@ -143,7 +173,7 @@ class DistillationModule(SupervisedModule):
         """The total loss, cross-entropy and each method's unweighted term."""
         target = batch[1]
         index = batch[2] if len(batch) > 2 else None
-        teacher, student = self.run_teacher(images), self.run_student(images)
+        teacher, student = self._teacher_outputs(images, batch), self.run_student(images)
         taus = self._taus(student.logits, teacher.logits)
 
         ce = F.cross_entropy(student.logits.float(), target)
@@ -152,6 +182,9 @@ class DistillationModule(SupervisedModule):
             terms[name] = method(student, teacher, target, taus[name], index)
             loss = loss + method.weight * terms[name]
         return {"loss": loss, "ce": ce, **terms}
+
+    def _teacher_outputs(self, images: Tensor, batch: tuple[Any, ...]) -> NetworkOutput:
+        return self.run_teacher(images) if self.cached_teacher is None else self.cached_teacher(images, batch)
 
 
 def _by_name(method: Method | Mapping[str, Method]) -> dict[str, Method]:

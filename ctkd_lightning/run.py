@@ -19,8 +19,10 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
+from rich.filesize import decimal
 from torch import nn
 
+from ctkd_lightning.cached_teacher import check_cacheable
 from ctkd_lightning.callbacks.throughput import Throughput
 from ctkd_lightning.cli import hydra_main
 from ctkd_lightning.data.base import ImageDataModule
@@ -86,7 +88,9 @@ def check_settings(cfg: DictConfig) -> None:
             raise UserError(f"{key} must be a whole number of at least 1, found {epochs}")
     make_temperature(cfg.temperature, num_classes=2)
     instantiate(cfg.curriculum)
-    instantiate(cfg.method.terms)
+    methods = instantiate(cfg.method.terms)
+    if cfg.teacher_cache not in ("off", "auto"):
+        check_cacheable(role for method in methods.values() for role in method.needs)
     check_optimizer(cfg.optimizer, "optimizer")
     check_optimizer(cfg.teacher, "teacher.optimizer")
     for key in ("teacher.checkpoint", "resume"):
@@ -158,6 +162,7 @@ class Job:
             "student": {"name": cfg.model.student.name, "parameters": None, "top1": None, "top5": None},
             "best": {"top1": None, "epoch": None, "chosen_on": None},
             "final": {},
+            "teacher_cache": None,
             "train_seconds": 0.0,
             "images_per_second": None,
             "precision": str(self.precision),
@@ -188,6 +193,7 @@ class Job:
         student = create_model(**_plain(cfg.model.student), num_classes=data.num_classes)
         self.summary["student"]["parameters"] = parameters_of(student)
         module = self._module(teacher, student, data)
+        self._cache_teacher(module, data)
         self._train(module, data)
 
         self.summary["status"] = "test"
@@ -263,6 +269,28 @@ class Job:
             self.summary["temperature"] += " (no effect)"
         return module
 
+    def _cache_teacher(self, module: DistillationModule, data: ImageDataModule) -> None:
+        """Keep the teacher's outputs, where that is asked for."""
+        setting, default = self.cfg.teacher_cache, Path(self.cfg.teacher.cache_dir).parent / "teacher_outputs"
+        if setting == "off":
+            return
+        try:
+            cached = module.cache_teacher(
+                default if setting == "auto" else setting,
+                torch.zeros(2, 3, data.image_size, data.image_size),
+                data=data.fingerprint(),
+                precision=str(self.precision),
+                samples=len(data.train_targets),
+                views=data.num_views,
+            )
+        except UserError as error:
+            if setting != "auto":
+                raise
+            log.warning("No teacher cache: %s", error)
+            return
+        log.info("Teacher cache: %s, %s", cached.store.path, decimal(cached.store.nbytes))
+        data.teacher_cache = cached.store
+
     def _temperature(
         self, methods: Mapping[str, Method], data: ImageDataModule
     ) -> Temperature | dict[str, Temperature]:
@@ -296,6 +324,8 @@ class Job:
         """Keep what the training came to, whole or stopped: numbers for the summary, and the student's weights."""
         finished = trainer.current_epoch
         self.summary["epochs"] = finished
+        if module.cached_teacher and module.cached_teacher.asked:
+            self.summary["teacher_cache"] = module.cached_teacher.known / module.cached_teacher.asked
         if throughput.images_per_second:
             self.summary["images_per_second"] = throughput.images_per_second * trainer.world_size
         self.summary["final"] = {

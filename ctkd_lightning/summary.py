@@ -69,6 +69,8 @@ def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     best = summary["best"]
     if best["top1"] is not None:
         lines.append((best["chosen_on"], f"top-1 {_number(best['top1'])} % after epoch {best['epoch']}"))
+    if summary["teacher_cache"] is not None:
+        lines.append(("teacher cache", f"knew {100 * summary['teacher_cache']:.1f} % of the views"))
     rate = summary["images_per_second"]
     speed = f", {rate:,.0f} images/s" if rate else ""
     lines.append(("training", f"{summary['epochs']} epochs in {summary['train_seconds']:,.0f} s{speed}"))

@@ -169,6 +169,23 @@ def test_methods_combine_and_have_temperatures_of_their_own(command, capsys):
     assert re.search(r"τ +\d+\.\d\d dkd, \d+\.\d\d kd \(global\)", capsys.readouterr().out)
 
 
+def test_teacher_cache(command, capsys):
+    command("run_dir=first", "teacher_cache=auto")
+    command("run_dir=second", "teacher_cache=auto", "temperature=fixed", "model.student.name=resnet14")
+    assert (summary("first")["teacher_cache"], summary("second")["teacher_cache"]) == (0.0, 1.0)
+    assert "knew 100.0 % of the views" in capsys.readouterr().out
+    assert len(list(Path("cache/teacher_outputs").iterdir())) == 1
+    command("run_dir=third")
+    assert summary("third")["teacher_cache"] is None
+
+
+def test_teacher_cache_that_cannot_be(command, capsys):
+    """A folder that was named is an error; ``auto`` goes on without."""
+    command("run_dir=run", "teacher_cache=auto", "method=at")
+    assert "No teacher cache: the teacher cache keeps logits and pooled" in "".join(capsys.readouterr())
+    assert summary()["status"] == "complete"
+
+
 def test_validation_on_test_is_said(command):
     command("run_dir=run", "data.val_size=0")
     assert summary()["best"]["chosen_on"] == "best on test"
@@ -238,6 +255,9 @@ class Payload:
         (["teacher.checkpoint=malicious.pth"], r"malicious.pth"),
         (["resume=missing.ckpt"], r"resume: no file at missing.ckpt"),
         (["run_dir=file/below"], r"file"),
+        (["method=at", "teacher_cache=kept"], r"teacher cache keeps logits and pooled .* reads stages, which are maps"),
+        (["teacher.checkpoint=untrained.safetensors", "teacher_cache=file/below"], r"cannot write the teacher cache"),
+        (["data.augmentation=none", "+data.num_views=3"], r"num_views must be 1 or more, and is for random_resized"),
         (["teacher.cache_dir=file/below"], r"cannot write the teacher's folder .*set teacher.cache_dir"),
         (["teacher.check=true", "teacher.checkpoint=untrained.safetensors"], r"no better than chance"),
     ],

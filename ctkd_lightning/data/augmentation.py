@@ -122,9 +122,9 @@ class ResizeCrop:
 class RandomResizedCropFlip(ResizeCrop):
     """ImageNet's augmentation: a crop of random area and aspect ratio, resized, then a random flip.
 
-    It works on one decoded image, before the image has its size. The view number seeds torchvision's
-    ``RandomResizedCrop(size)`` and ``RandomHorizontalFlip()``; the global random state is left as it was. View -1 is
-    the resized centre crop.
+    It works on one decoded image, before the image has its size. The number it is given seeds torchvision's
+    ``RandomResizedCrop(size)`` and ``RandomHorizontalFlip()``; :class:`~ctkd_lightning.data.images.ImageFiles` makes it
+    out of sample and view. The global random state is left as it was. -1 is the resized centre crop.
 
     Args:
         size: height and width of the result, pixels.
@@ -151,7 +151,9 @@ Augmentation = NoAugmentation | CropFlip | RandomResizedCropFlip
 NAMES = ("none", "crop", "crop_flip", "random_resized_crop")
 
 
-def create_augmentation(name: str, *, image_size: int, padding: int = 4, resize: int | None = None) -> Augmentation:
+def create_augmentation(
+    name: str, *, image_size: int, padding: int = 4, resize: int | None = None, num_views: int | None = None
+) -> Augmentation:
     """Build an augmentation by its name.
 
     Args:
@@ -159,9 +161,10 @@ def create_augmentation(name: str, *, image_size: int, padding: int = 4, resize:
         image_size: height and width of the images, pixels.
         padding: pixels on each side, for the crops.
         resize: the short side of evaluated images before their centre crop, for ``"random_resized_crop"``.
+        num_views: how many seeds to draw from, for ``"random_resized_crop"``; the others' views are counted.
 
     Raises:
-        UserError: no such name, or a negative padding.
+        UserError: no such name, a negative padding, or a number of views that cannot be.
 
     Example:
         >>> create_augmentation("crop", image_size=32, padding=2)
@@ -169,10 +172,15 @@ def create_augmentation(name: str, *, image_size: int, padding: int = 4, resize:
     """
     if padding < 0:
         raise UserError(f"padding must be 0 or more pixels, found {padding}")
+    if num_views is not None and (name != "random_resized_crop" or num_views < 1):
+        raise UserError(
+            f"num_views must be 1 or more, and is for random_resized_crop; found {num_views} for {name}: "
+            "leave it out, or take another augmentation"
+        )
     if name == "none":
         return NoAugmentation()
     if name in ("crop", "crop_flip"):
         return CropFlip(padding, flip=name == "crop_flip")
     if name == "random_resized_crop":
-        return RandomResizedCropFlip(image_size, resize)
+        return RandomResizedCropFlip(image_size, resize, num_views or 2**31)
     raise UserError(f"unknown augmentation {name!r}: {suggest(str(name), NAMES)}")

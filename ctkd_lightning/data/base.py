@@ -24,7 +24,7 @@ from ctkd_lightning.data.augmentation import (
 from ctkd_lightning.data.check import check_settings
 from ctkd_lightning.data.decode import load_decoded
 from ctkd_lightning.data.images import ImageArray, ImageFiles, Images
-from ctkd_lightning.data.loader import Loader
+from ctkd_lightning.data.loader import Loader, ReadsTeacher
 from ctkd_lightning.data.memory import MemoryLoader
 from ctkd_lightning.data.preprocess import Preprocess
 from ctkd_lightning.data.sampler import EpochSampler, EvaluationSampler
@@ -56,6 +56,7 @@ class ImageDataModule(LightningDataModule):
         augmentation: of training images, ``"none"``, ``"crop"``, ``"crop_flip"`` or ``"random_resized_crop"``.
         padding: of ``"crop"`` and ``"crop_flip"``, pixels on each side.
         resize: the short side of evaluated images before their centre crop; ``image_size`` by default.
+        num_views: of ``"random_resized_crop"``, how many views of each image to draw from; 2³¹ by default.
         val_size: the part of the training images that validates: a fraction (float) or a count (int).
         limit_train: train on this many images only, in the classes' proportions.
         limit_eval: validate and test on this many images only.
@@ -72,6 +73,7 @@ class ImageDataModule(LightningDataModule):
 
     Attributes:
         name: the data set's name.
+        teacher_cache: what a teacher gives for the training images, asked ahead of each step; none by default.
     """
 
     name: str
@@ -94,6 +96,7 @@ class ImageDataModule(LightningDataModule):
         augmentation: str | None = None,
         padding: int | None = None,
         resize: int | None = None,
+        num_views: int | None = None,
         val_size: float = 0.1,
         limit_train: int | None = None,
         limit_eval: int | None = None,
@@ -118,6 +121,7 @@ class ImageDataModule(LightningDataModule):
             image_size=self.image_size,
             padding=self.default_padding if padding is None else padding,
             resize=self.resize,
+            num_views=num_views,
         )
         self.val_size = val_size
         self.limit_train = limit_train
@@ -129,6 +133,7 @@ class ImageDataModule(LightningDataModule):
         self.channels_last = channels_last
         self.download = download
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else None
+        self.teacher_cache: ReadsTeacher | None = None
         self._images: dict[Split, Images] = {}
         check_settings(self)
 
@@ -308,9 +313,10 @@ class ImageDataModule(LightningDataModule):
         # random resized crops happen where the files are decoded
         on_batch = self.augmentation if augment and isinstance(self.augmentation, CropFlip) else NoAugmentation()
         preprocess = Preprocess(on_batch, self.mean, self.std, self._device(), self.channels_last)
+        teacher_cache = self.teacher_cache if augment else None
         if isinstance(images, ImageArray) and self.in_memory:
-            return MemoryLoader(images, sampler, preprocess)
-        return WorkerLoader(images, sampler, preprocess, self.num_workers)
+            return MemoryLoader(images, sampler, preprocess, teacher_cache)
+        return WorkerLoader(images, sampler, preprocess, self.num_workers, teacher_cache)
 
     # The Trainer's processes and device
 

@@ -21,3 +21,17 @@ class Batch(NamedTuple):
     target: Tensor
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a batch
     view: Tensor
+
+
+class TeacherBatch(NamedTuple):
+    """A :class:`Batch` with what the teacher gives for it, from a cache that knows all of it.
+
+    Attributes:
+        teacher: (B, K), float16, as :class:`~ctkd_lightning.teacher_cache.TeacherCache` keeps it.
+    """
+
+    image: Tensor
+    target: Tensor
+    index: Tensor  # type: ignore[assignment]
+    view: Tensor
+    teacher: Tensor

@@ -85,6 +85,8 @@ class ImageFiles:
 
     def pixels_of(self, index: int, view: int) -> Tensor:
         """Decode one image, (3, H, W), uint8."""
+        if view >= 0:
+            view = view * len(self) + index  # the same view of two images is not the same crop
         image = self.transform(read_image(self.path(index)), view)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 

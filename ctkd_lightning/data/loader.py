@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
-from ctkd_lightning.data.batch import Batch
+from torch import Tensor
+
+from ctkd_lightning.data.batch import Batch, TeacherBatch
 from ctkd_lightning.data.sampler import EpochSampler
+
+
+class ReadsTeacher(Protocol):
+    """A cache of the teacher's outputs."""
+
+    def read(self, index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (B, K) and which of them are known (B,), for samples and views on the CPU."""
+        ...
 
 
 class Loader:
@@ -18,10 +28,14 @@ class Loader:
 
     Args:
         sampler: the order.
+        teacher_cache: asked for each batch; where it knows all of one, that is a
+            :class:`~ctkd_lightning.data.batch.TeacherBatch`. It is asked here, where the samples' numbers are still
+            with the host, so that no step waits for the device.
     """
 
-    def __init__(self, sampler: EpochSampler) -> None:
+    def __init__(self, sampler: EpochSampler, teacher_cache: ReadsTeacher | None = None) -> None:
         self.sampler = sampler
+        self.teacher_cache = teacher_cache
 
     @property
     def batch_sampler(self) -> EpochSampler:
@@ -32,16 +46,28 @@ class Loader:
         """The number of batches in an epoch."""
         return len(self.sampler)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | TeacherBatch]:
         # A generator, so that epoch and position are read at the first batch: Lightning makes the iterator before
         # it sets the epoch.
         for consumed, batch in enumerate(self._batches(), start=self.sampler.start + 1):
             self.sampler.consumed(consumed)
             yield batch
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[Batch | TeacherBatch]:
         """The rest of the epoch."""
         raise NotImplementedError
+
+    def _with_teacher(self, batch: Batch, index: Tensor, view: Tensor) -> Batch | TeacherBatch:
+        """Add the teacher's outputs where they are known; ``index`` and ``view`` are the batch's, on the CPU."""
+        if self.teacher_cache is None:
+            return batch
+        values, known = self.teacher_cache.read(index, view)
+        if not known.all():
+            return batch
+        device = batch.image.device
+        if device.type == "cuda":
+            values = values.pin_memory()
+        return TeacherBatch(*batch, values.to(device, non_blocking=True))
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the next batch."""

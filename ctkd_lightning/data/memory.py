@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ctkd_lightning.data.batch import Batch
+from ctkd_lightning.data.batch import Batch, TeacherBatch
 from ctkd_lightning.data.images import ImageArray
-from ctkd_lightning.data.loader import Loader
+from ctkd_lightning.data.loader import Loader, ReadsTeacher
 from ctkd_lightning.data.preprocess import Preprocess
 from ctkd_lightning.data.sampler import EpochSampler
 
@@ -21,17 +21,27 @@ class MemoryLoader(Loader):
         images: moved to the device, for all loaders that share them.
         sampler: the order.
         preprocess: augmentation and normalisation, on the device.
+        teacher_cache: as in :class:`~ctkd_lightning.data.loader.Loader`.
     """
 
-    def __init__(self, images: ImageArray, sampler: EpochSampler, preprocess: Preprocess) -> None:
-        super().__init__(sampler)
+    def __init__(
+        self,
+        images: ImageArray,
+        sampler: EpochSampler,
+        preprocess: Preprocess,
+        teacher_cache: ReadsTeacher | None = None,
+    ) -> None:
+        super().__init__(sampler, teacher_cache)
         self.images = images
         self.preprocess = preprocess
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[Batch | TeacherBatch]:
         device = self.preprocess.device
         images = self.images.to(device)
-        index, view = (x.to(device) for x in self.sampler.order())
-        for batch in self.sampler.slices():
-            image = self.preprocess(images.pixels.index_select(0, index[batch]), view[batch])
-            yield Batch(image, images.targets.index_select(0, index[batch]), index[batch], view[batch])
+        order = self.sampler.order()
+        indices, views = (x.to(device) for x in order)
+        for part in self.sampler.slices():
+            index, view = indices[part], views[part]
+            image = self.preprocess(images.pixels.index_select(0, index), view)
+            batch = Batch(image, images.targets.index_select(0, index), index, view)
+            yield self._with_teacher(batch, *(x[part] for x in order))

@@ -9,9 +9,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from ctkd_lightning.data.batch import Batch
+from ctkd_lightning.data.batch import Batch, TeacherBatch
 from ctkd_lightning.data.images import Images
-from ctkd_lightning.data.loader import Loader
+from ctkd_lightning.data.loader import Loader, ReadsTeacher
 from ctkd_lightning.data.preprocess import Preprocess
 from ctkd_lightning.data.sampler import EpochSampler
 from ctkd_lightning.errors import UserError
@@ -27,10 +27,18 @@ class WorkerLoader(Loader):
         sampler: the order.
         preprocess: augmentation and normalisation, on the device.
         num_workers: worker processes; 0 decodes in this one.
+        teacher_cache: as in :class:`~ctkd_lightning.data.loader.Loader`.
     """
 
-    def __init__(self, images: Images, sampler: EpochSampler, preprocess: Preprocess, num_workers: int = 0) -> None:
-        super().__init__(sampler)
+    def __init__(
+        self,
+        images: Images,
+        sampler: EpochSampler,
+        preprocess: Preprocess,
+        num_workers: int = 0,
+        teacher_cache: ReadsTeacher | None = None,
+    ) -> None:
+        super().__init__(sampler, teacher_cache)
         self.preprocess = preprocess
         self._loader = byte_loader(images, sampler, num_workers, pin_memory=preprocess.device.type == "cuda")
 
@@ -44,12 +52,13 @@ class WorkerLoader(Loader):
     def _iterator(self, iterator: None) -> None:
         self._loader._iterator = iterator
 
-    def _batches(self) -> Iterator[Batch]:
+    def _batches(self) -> Iterator[Batch | TeacherBatch]:
         device = self.preprocess.device
         with one_line_errors():
-            for image, *labels in self._loader:
-                target, index, view = (x.to(device, non_blocking=True) for x in labels)
-                yield Batch(self.preprocess(image, view), target, index, view)
+            for loaded in self._loader:
+                target, index, view = (x.to(device, non_blocking=True) for x in loaded[1:])
+                batch = Batch(self.preprocess(loaded.image, view), target, index, view)
+                yield self._with_teacher(batch, loaded.index, loaded.view)
 
 
 def byte_loader(images: Images, sampler: EpochSampler, num_workers: int, pin_memory: bool = False) -> DataLoader[Batch]:

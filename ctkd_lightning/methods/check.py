@@ -42,7 +42,8 @@ def check_temperature(temperature: float | Tensor, logits: Tensor) -> Tensor:
     if not isinstance(temperature, Tensor):
         if not temperature > 0:
             raise UserError(f"temperature must be positive, found {temperature}")
-        return logits.new_full((), float(temperature))  # filled on the device: no copy from the host
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        return logits.new_full((), float(temperature), dtype=dtype)  # filled on the device: no copy from the host
     positions = logits.shape[:-1]
     fits = temperature.ndim <= len(positions) and temperature.shape == positions[: temperature.ndim]
     column = temperature.ndim == 2 and positions and temperature.shape == (positions[0], 1)

@@ -111,6 +111,7 @@ def test_by_name():
     assert create_augmentation("none", image_size=32) == NoAugmentation()
     assert create_augmentation("crop_flip", image_size=32, padding=2) == CropFlip(2)
     assert create_augmentation("random_resized_crop", image_size=24, resize=32).num_views == 2**31
+    assert create_augmentation("random_resized_crop", image_size=24, num_views=10).num_views == 10
     with pytest.raises(UserError, match="unknown augmentation 'crop_flop': did you mean crop_flip"):
         create_augmentation("crop_flop", image_size=32)
     with pytest.raises(UserError, match="padding must be 0 or more pixels, found -1"):

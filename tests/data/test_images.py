@@ -53,6 +53,19 @@ def test_files_are_decoded_as_they_are_asked_for(tmp_path):
     assert torch.equal(pixels, torch.from_numpy(np.array(Image.open(tmp_path / "a/1.png"))).permute(2, 0, 1))
 
 
+def test_a_view_of_two_images_is_two_views(tmp_path):
+    """Each (sample, view) has a seed of its own; view -1 has none."""
+    write_images(tmp_path, 3)
+    asked = []
+    files = ImageFiles(
+        tmp_path, [f"{i}.png" for i in range(3)], [0] * 3, lambda image, view: asked.append(view) or image
+    )
+    for index in range(3):
+        for view in range(-1, 2):
+            files.pixels_of(index, view)
+    assert asked == [-1, 0, 3, -1, 1, 4, -1, 2, 5]
+
+
 def test_names_that_are_no_utf8(tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
     write_images(tmp_path, 1)

@@ -1,0 +1,137 @@
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+
+from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule
+from ctkd_lightning.cached_teacher import cache_key
+from ctkd_lightning.curriculum import ConstantCurriculum
+from ctkd_lightning.data import Fake
+from ctkd_lightning.data.batch import TeacherBatch
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods import AT, KD, RKD
+from ctkd_lightning.models import create_model
+
+EXAMPLE = torch.zeros(2, 3, 8, 8)
+
+
+def images(**settings):
+    defaults = {"train_size": 64, "test_size": 16, "num_classes": 4, "image_size": 8, "batch_size": 16, "padding": 1}
+    data = Fake(**(defaults | settings))
+    data.setup("fit")
+    return data
+
+
+def distillation(method=None):
+    seed_everything(3, verbose=False)
+    return DistillationModule(
+        create_model("resnet8", 4),
+        create_model("resnet8", 4),
+        method=method or KD(),
+        example_image=EXAMPLE,
+        optimizer=partial(torch.optim.SGD, lr=1e-3),  # rounding stays rounding
+    )
+
+
+def fit(module, data, tmp_path, cache=True, epochs=2):
+    """Train; with a cache, count how many images the teacher sees."""
+    seen = []
+    if cache:
+        cached = module.cache_teacher(
+            tmp_path / "cache",
+            EXAMPLE,
+            data=data.fingerprint(),
+            precision="32-true",
+            samples=len(data.train_targets),
+            views=data.num_views,
+        )
+        data.teacher_cache = cached.store
+    module.teacher.network.register_forward_hook(lambda _, inputs, output: seen.append(len(inputs[0])))
+    Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        callbacks=[CurriculumTemperatureCallback(ConstantCurriculum(1.0))],
+        default_root_dir=tmp_path,
+    ).fit(module, datamodule=data)
+    return module, sum(seen)
+
+
+@pytest.mark.parametrize("method", [KD, lambda: {"kd": KD(), "rkd": RKD()}], ids=["logits", "pooled features"])
+def test_cold_and_warm_runs_are_equal_and_near_the_uncached_one(tmp_path, method):
+    plain, seen = fit(distillation(method()), images(), tmp_path, cache=False)
+    samples = len(images().train_indices)
+    assert seen == 2 * samples
+    cold, seen = fit(distillation(method()), images(), tmp_path)
+    assert 0 < seen <= 2 * samples
+    assert cold.cached_teacher.known == 2 * samples - seen
+    warm, seen = fit(distillation(method()), images(), tmp_path)
+    assert seen == 0
+    assert warm.cached_teacher.known == warm.cached_teacher.asked == 2 * samples
+    for name, value in cold.state_dict().items():
+        assert torch.equal(warm.state_dict()[name], value)
+        torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-3, atol=1e-4)
+    assert not torch.equal(cold.student.conv1.weight, distillation().student.conv1.weight)
+
+
+def test_the_cache_holds_what_the_teacher_gives_for_each_view(tmp_path):
+    data = images()
+    module, _ = fit(distillation({"kd": KD(), "rkd": RKD()}), data, tmp_path)
+    teacher = create_model("resnet8", 4)
+    teacher.load_state_dict(module.teacher.network.state_dict())
+    teacher.eval()
+    pooled = []
+    teacher.flatten.register_forward_hook(lambda *call: pooled.append(call[2]))
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(1)
+    batches = list(loader)
+    for batch in batches:
+        assert isinstance(batch, TeacherBatch)
+        with torch.no_grad():
+            logits = teacher(batch.image)
+        torch.testing.assert_close(batch.teacher[:, :4].float(), logits, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(batch.teacher[:, 4:].float(), pooled.pop(), rtol=1e-3, atol=1e-4)
+    assert sum(map(len, (batch.target for batch in batches))) == len(data.train_indices)
+
+
+def test_the_views_are_drawn_as_without_a_cache(tmp_path):
+    data, cached = images(), images()
+    fit(distillation(), cached, tmp_path)
+    for epoch in (1, 7):
+        loaders = [data.train_dataloader(), cached.train_dataloader()]
+        for loader in loaders:
+            loader.sampler.set_epoch(epoch)
+        for batch, other in zip(*loaders, strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(batch, other[:4], strict=True))
+
+
+def test_other_views_of_a_known_image_are_asked_for(tmp_path):
+    fit(distillation(), images(augmentation="crop"), tmp_path, epochs=1)
+    data = images(augmentation="crop", seed=5)
+    module, seen = fit(distillation(), data, tmp_path, epochs=1)
+    assert 0 < seen < len(data.train_indices)
+    assert module.cached_teacher.known == len(data.train_indices) - seen
+
+
+def test_the_key_says_what_decides_the_outputs(tmp_path):
+    teacher = create_model("resnet8", 4)
+    key = cache_key(teacher, "data", "32-true")
+    assert key == cache_key(teacher, "data", "32-true")
+    assert key != cache_key(teacher, "data", "bf16-mixed")
+    assert key != cache_key(teacher, "other data", "32-true")
+    teacher.bn1.running_mean[0] += 1e-6
+    assert key != cache_key(teacher, "data", "32-true")
+
+
+def test_what_cannot_be_cached_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"the method reads stage1, .*which are maps: set teacher_cache=off"):
+        fit(distillation({"kd": KD(), "at": AT()}), images(), tmp_path)
+    module = distillation()
+    module.cache_teacher(tmp_path, EXAMPLE, data="x", precision="32-true", samples=9, views=1)
+    with pytest.raises(UserError, match=r"needs batches \(image, target, index, view\), found 2 entries"):
+        module.training_step((EXAMPLE, torch.zeros(2, dtype=torch.int64)), 0)
