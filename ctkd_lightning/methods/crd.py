@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -93,7 +94,8 @@ class CRD(Method):
     Both networks' features are embedded by a trainable linear layer and kept, for each training sample, in a memory
     that follows with momentum. The memory learns the samples' classes as it sees them; a row not yet seen holds a
     random direction, and serves as a negative for all. Negatives are drawn uniformly with replacement; those of the
-    anchor's own class are left out and the others stand for them.
+    anchor's own class are left out and the others stand for them. The draws are numbered, each number seeds one, and
+    the checkpoint holds the last: a resumed run draws what an uninterrupted one would.
 
     The memories are buffers: saved, resumed, and equal on all ranks without being broadcast, for each rank writes what
     all ranks saw (batches must have the same size on all ranks). DDP may therefore be told to leave them alone.
@@ -116,6 +118,7 @@ class CRD(Method):
     teacher_bank: Tensor
     labels: Tensor
     log_normalizers: Tensor
+    draws: Tensor
 
     def __init__(
         self,
@@ -142,6 +145,8 @@ class CRD(Method):
         # log Z of both directions, estimated on the first batch; zero until then
         self.register_buffer("log_normalizers", torch.zeros(2))
         self._calibrated = False
+        self.register_buffer("draws", torch.randint(2**31, ()))  # begins where the run's seed says
+        self._draws: int | None = None  # the same on the host
         if num_samples is not None:
             self.prepare(num_samples)
 
@@ -185,7 +190,7 @@ class CRD(Method):
         # difference, some of which are then one step fresher.
         if self.training:
             self._remember(s.detach(), t.detach(), target, index)
-        rows = torch.randint(len(self.labels), (len(index), self.negatives), device=index.device)
+        rows = self._draw(len(index))
         keep = self.labels[rows] != target.unsqueeze(1)
         self._calibrate((s, self.teacher_bank, rows), (t, self.student_bank, rows))
         losses = [
@@ -210,6 +215,19 @@ class CRD(Method):
             bank[index] = unit(rows).to(bank.dtype)
         self.labels[index] = target
 
+    def _draw(self, count: int) -> Tensor:
+        """The memories' rows that are the negatives of this step, on this rank: (count, K)."""
+        if self._draws is None:
+            self._draws = int(self.draws)
+        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+        (seed,) = np.random.SeedSequence((self._draws, rank)).generate_state(1)
+        generator = torch.Generator(self.draws.device).manual_seed(int(seed))
+        if self.training:
+            self._draws += 1
+            self.draws += 1
+        size, device = (count, self.negatives), self.draws.device
+        return torch.randint(len(self.labels), size, generator=generator, device=device)
+
     @torch.no_grad()
     def _calibrate(self, *directions: tuple[Tensor, Tensor, Tensor]) -> None:
         """Estimate Z once, as the authors' code does: N times the mean score of the first batch."""
@@ -224,7 +242,7 @@ class CRD(Method):
         saved = state_dict.get(f"{prefix}labels")
         if saved is not None and not len(self.labels):
             self._allocate(len(saved))
-        self._calibrated = False
+        self._calibrated, self._draws = False, None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

@@ -129,6 +129,19 @@ def test_resumes():
         assert torch.equal(resumed.state_dict()[name], value), name
 
 
+def test_draws_are_fresh_in_each_step_and_on_each_seed():
+    method, other = make(), make()
+    torch.manual_seed(7)
+    seeded = CRD(20, dim=4, negatives=16)
+    first, second = method._draw(3), method._draw(3)
+    assert first.shape == (3, 16)
+    assert not torch.equal(first, second)
+    assert torch.equal(other._draw(3), first)
+    assert not torch.equal(seeded._draw(3), first)
+    method.eval()
+    assert torch.equal(method._draw(3), method._draw(3))
+
+
 def test_backward_after_the_memory_was_written():
     method = make()
     for seed in range(3):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
@@ -54,20 +54,13 @@ def distillation(name):
     return module
 
 
-class SeedSteps(Callback):
-    """Methods that draw do it from the global generator, which Lightning does not save."""
-
-    def on_train_batch_start(self, trainer, *args):
-        torch.manual_seed(trainer.global_step)
-
-
 def fit(name, epochs, tmp_path, checkpoint=None):
     module = distillation(name)
     trainer = Trainer(
         accelerator="cpu",
         devices=1,
         max_epochs=epochs,
-        callbacks=[CurriculumTemperatureCallback(ConstantCurriculum()), SeedSteps()],
+        callbacks=[CurriculumTemperatureCallback(ConstantCurriculum())],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
