@@ -1,11 +1,12 @@
-"""What the callback costs a training step, the teacher's forward aside, and whether it waits for the device.
+"""What Lightning and the callback cost a training step, and whether the callback waits for the device.
 
     python -m benchmarks.overhead [--steps 200] [--rounds 15]
 
-Two trainings of the same distillation take turns: a LightningModule that computes it by hand, teacher, temperature and
-loss, and a plain one with the callback. A training counts by its first decile over steps, which other work on the
-machine disturbs least, and on a CPU by the process's own time; the median over the rounds of the differences is the
-callback's cost. The steps are tiny, so that it stands out; it does not grow with the networks.
+Trainings of the same distillation take turns: a raw loop; a LightningModule that computes teacher, temperature and loss
+by hand; a plain one with the callback; and the package's DistillationModule with the callback. A training counts by its
+first decile over steps, which other work on the machine disturbs least, and on a CPU by the process's own time; the
+medians over the rounds of the differences are the costs. The steps are tiny, so that they stand out; they do not grow
+with the networks.
 
 Operations that make the host wait for a device (reading a number, gathering by a mask, copying to the host) are counted
 in trainings of two lengths, with and without the callback: what grows with the length is paid at each step. On a GPU
@@ -28,7 +29,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
-from ctkd_lightning import ConstantCurriculum, CurriculumTemperatureCallback, GlobalTemperature
+from ctkd_lightning import (
+    ConstantCurriculum,
+    CurriculumTemperatureCallback,
+    DistillationModule,
+    GlobalTemperature,
+    gradient_reversal,
+)
 from ctkd_lightning.frozen import FrozenNetwork
 from ctkd_lightning.methods import kd_loss
 
@@ -78,6 +85,13 @@ class ByHand(Plain):
         return 0.1 * F.cross_entropy(student, batch[1]) + 0.9 * kd
 
 
+class Distilled(DistillationModule):
+    """The package's module on the same networks."""
+
+    def __init__(self) -> None:
+        super().__init__(network(1), network(0), optimizer=lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9))
+
+
 class StepTimes(Callback):
     """Seconds from one step's end to the next one's."""
 
@@ -113,10 +127,14 @@ class WaitCounter(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
+def batches(steps: int) -> DataLoader[Any]:
+    """Random vectors and classes."""
+    x = torch.randn(steps * BATCH, FEATURES)
+    return DataLoader(TensorDataset(x, torch.randint(CLASSES, (len(x),))), batch_size=BATCH)
+
+
 def fit(module: LightningModule, steps: int, *callbacks: Callback) -> None:
     """One epoch of so many steps."""
-    x = torch.randn(steps * BATCH, FEATURES)
-    data = DataLoader(TensorDataset(x, torch.randint(CLASSES, (len(x),))), batch_size=BATCH)
     Trainer(
         accelerator="auto",
         devices=1,
@@ -126,12 +144,38 @@ def fit(module: LightningModule, steps: int, *callbacks: Callback) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-    ).fit(module, data)
+    ).fit(module, batches(steps))
 
 
 def callback() -> CurriculumTemperatureCallback:
     """Way 2."""
     return CurriculumTemperatureCallback(ConstantCurriculum(), teacher=network(1))
+
+
+def raw_step_time(steps: int) -> float:
+    """Seconds of a step of a loop without Lightning, in plain torch."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    teacher, student = network(1).to(device).requires_grad_(False), network(0).to(device)
+    raw = torch.ones((), device=device, requires_grad=True)
+    optimizer = torch.optim.SGD([*student.parameters(), raw], lr=0.01, momentum=0.9)
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    seconds, last = [], clock()
+    for x, target in batches(steps):
+        x, target = x.to(device), target.to(device)
+        logits, tau = student(x), 1 + 20 * torch.sigmoid(gradient_reversal(raw, 1.0))
+        with torch.no_grad():
+            softened = F.log_softmax(teacher(x) / tau, 1)
+        kl = F.kl_div(F.log_softmax(logits / tau, 1), softened, log_target=True, reduction="batchmean")
+        loss = 0.1 * F.cross_entropy(logits, target) + 0.9 * tau.square() * kl
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        now = clock()
+        seconds.append(now - last)
+        last = now
+    return statistics.quantiles(seconds, n=10)[0]
 
 
 def step_time(make: Callable[[], LightningModule], steps: int, *callbacks: Callback) -> float:
@@ -173,18 +217,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    costs, steps = [], []
+    turns: dict[str, Callable[[], float]] = {
+        "raw loop": lambda: raw_step_time(options.steps),
+        "by hand": lambda: step_time(ByHand, options.steps),
+        "callback": lambda: step_time(Plain, options.steps, callback()),
+        "module": lambda: step_time(Distilled, options.steps, CurriculumTemperatureCallback(ConstantCurriculum())),
+    }
+    times: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(options.rounds):
-        by_hand = step_time(ByHand, options.steps)
-        with_callback = step_time(Plain, options.steps, callback())
-        costs.append(1e6 * (with_callback - by_hand))
-        steps.append(1e6 * by_hand)
-    cost = statistics.median(costs)
-    print(f"a step by hand       {statistics.median(steps):8.0f} µs")
-    low, _, high = statistics.quantiles(costs, n=4)
-    print(f"the callback adds    {cost:8.0f} µs  (quartiles {low:.0f} to {high:.0f} over {options.rounds} rounds)")
-    print(f"of a step of 10 ms   {cost / 100:8.2f} %")
-    print(f"waits added a step   {waits_per_step():8.2f}")
+        for name, turn in turns.items():
+            times[name].append(1e6 * turn())
+    print(f"raw loop                     {statistics.median(times['raw loop']):8.0f} µs a step")
+    for name, over, what in (
+        ("by hand", "raw loop", "Lightning adds"),
+        ("callback", "by hand", "the callback adds"),
+        ("callback", "raw loop", "both add"),
+        ("module", "raw loop", "DistillationModule's all add"),
+    ):
+        costs = [a - b for a, b in zip(times[name], times[over], strict=True)]
+        low, cost, high = statistics.quantiles(costs, n=4)
+        print(f"{what:28} {cost:8.0f} µs  (quartiles {low:.0f} to {high:.0f}), {cost / 100:.2f} % of 10 ms")
+    print(f"waits added a step           {waits_per_step():8.2f}")
     if torch.cuda.is_available():
         print(f"CUDA waits a step    {(cuda_waits(200) - cuda_waits(100)) / 100:8.2f}  (Lightning's own with them)")
 

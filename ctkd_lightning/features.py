@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,9 @@ class FeatureTap:
     """Run a network and read, beside its logits, the outputs of named layers.
 
     Forward hooks keep what the layers give, only while the tap itself runs the network: elsewhere, and in copies of the
-    network, they do nothing. A layer that runs several times counts by its last run. Tap a network before it is
-    compiled for the first time; hooks that come later are not seen.
+    network, they do nothing. A layer that runs several times counts by its last run. The output of a layer that a later
+    one overwrites, as in-place activations do, is copied: the tap finds out on its first run, and then runs the network
+    a second time. Tap a network before it is compiled for the first time; hooks that come later are not seen.
 
     Args:
         network: any module that returns logits; it may be wrapped (compiled, DDP, frozen).
@@ -33,8 +34,7 @@ class FeatureTap:
         classifier: the network's last linear layer, where it has one.
 
     Raises:
-        UserError: a layer that the network has not; in use, one that did not run, did not give one tensor, or whose
-            output a later layer overwrote.
+        UserError: a layer that the network has not; in use, one that did not run or did not give one tensor.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
@@ -55,8 +55,9 @@ class FeatureTap:
         unknown = {role: name for role, name in self.layers.items() if name.removesuffix(_INPUT) not in modules}
         for role, name in unknown.items():
             raise UserError(f"no layer {name!r}, asked for as {role!r}: {_near(name.removesuffix(_INPUT), inner)}")
+        self._hooks = {role: _Hook(self._store, role) for role in self.layers}
         self._handles = [
-            _attach(modules[name.removesuffix(_INPUT)], _Hook(self._store, role), of_input=name.endswith(_INPUT))
+            _attach(modules[name.removesuffix(_INPUT)], self._hooks[role], of_input=name.endswith(_INPUT))
             for role, name in self.layers.items()
         ]
         head = modules.get(find_classifier(inner))
@@ -74,6 +75,11 @@ class FeatureTap:
             raise UserError(
                 f"{type(self.network).__name__} gave a {type(logits).__name__}: expected a tensor of logits"
             )
+        overwritten = [hook for role, hook in self._hooks.items() if _is_overwritten(*kept.get(role, (None, None)))]
+        if overwritten:
+            for hook in overwritten:
+                hook.copies = True
+            return self(*args, **kwargs)
         features = {role: self._feature(role, name, kept) for role, name in self.layers.items()}
         return NetworkOutput(logits, features, self.classifier)
 
@@ -82,17 +88,16 @@ class FeatureTap:
             raise UserError(
                 f"layer {name!r}, asked for as {role!r}, did not run: name one that every forward pass uses"
             )
-        value, version = kept[role]
+        value, _ = kept[role]
         if not isinstance(value, Tensor):
             raise UserError(
                 f"layer {name!r}, asked for as {role!r}, gave a {type(value).__name__}: name one of tensors"
             )
-        if version is not None and value._version != version:
-            raise UserError(
-                f"the output of layer {name!r}, asked for as {role!r}, is overwritten by a later layer: name that one, "
-                "or build the network without in-place activations"
-            )
         return value.permute(0, 3, 1, 2) if self._channels_last and value.ndim == 4 else value
+
+    def compile(self) -> None:
+        """Run the network through ``torch.compile`` from now on; run it once before, if it has layers to read."""
+        self.network = cast(nn.Module, torch.compile(self.network))
 
     def remove(self) -> None:
         """Take the hooks off the network."""
@@ -164,12 +169,13 @@ class _Hook:
     def __init__(self, store: _Store, role: str) -> None:
         self.store = store
         self.role = role
+        self.copies = False
 
     def __call__(self, layer: nn.Module, inputs: tuple[Any, ...], *output: Any) -> None:
         if self.store.active:
             value = output[0] if output else inputs[0]
-            if not output and getattr(layer, "inplace", False):
-                value = value.clone()  # the layer is about to overwrite it
+            if isinstance(value, Tensor) and (self.copies or (not output and getattr(layer, "inplace", False))):
+                value = value.clone()  # a layer is about to overwrite it
             self.store.kept[self.role] = (value, _version(value))
 
 
@@ -178,6 +184,10 @@ def _version(value: Any) -> int | None:
     if torch.compiler.is_compiling() or not isinstance(value, Tensor) or value.is_inference():
         return None
     return value._version
+
+
+def _is_overwritten(value: Any, version: int | None) -> bool:
+    return version is not None and value._version != version
 
 
 def _attach(layer: nn.Module, hook: _Hook, *, of_input: bool) -> torch.utils.hooks.RemovableHandle:

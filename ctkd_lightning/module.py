@@ -134,6 +134,11 @@ class DistillationModule(SupervisedModule):
         for method in self._methods.values():
             method.build(*outputs)
 
+    def compile_networks(self) -> None:
+        """Train through ``torch.compile`` from now on; validation and test stay as they are."""
+        self.run_teacher.compile()
+        self.run_student.compile()
+
     def cache_teacher(
         self, folder: str | Path, example_image: Tensor, *, data: str, precision: str, samples: int, views: int
     ) -> CachedTeacher:

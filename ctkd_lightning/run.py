@@ -260,6 +260,8 @@ class Job:
             scheduler=instantiate(cfg.optimizer.scheduler),
             channels_last=self.channels_last,
         )
+        if cfg.compile:
+            module.compile_networks()
         if not module.uses_temperature:
             method = self.summary["method"]
             rank_zero_warn(

@@ -46,6 +46,36 @@ def test_reads_outputs_and_inputs(images):
     assert gradient.tolist() == [72.0] * 4
 
 
+def test_an_output_that_a_later_layer_overwrites_is_copied(images):
+    network = Small()
+    conv = network.conv(images)
+    runs = []
+    network.unused.register_forward_hook(lambda *call: runs.append("unused"))
+    network.fc.register_forward_hook(lambda *call: runs.append("fc"))
+    tap = FeatureTap(network, {"last": "conv", "pooled": "fc:input"})
+    for expected_runs in (2, 3):  # the first time it finds out
+        output = tap(images)
+        assert runs == ["fc"] * expected_runs
+        assert torch.equal(output.features["last"], conv)
+        assert torch.equal(output.logits, network.fc(2 * conv.relu().mean(dim=(2, 3))))
+        runs.pop()  # the line before
+    (gradient,) = torch.autograd.grad(output.features["last"].sum(), network.conv.bias)
+    assert gradient.tolist() == [72.0] * 4
+
+
+@pytest.mark.parametrize("name", ["wrn_16_1", "resnet8", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", "ResNet50"])
+def test_any_layer_of_the_zoo_can_be_read(name):
+    """Also normalisations, on whose outputs the activations work in place: their outputs on the inputs they had."""
+    torch.manual_seed(0)
+    network = create_model(name, num_classes=5).eval()
+    norms = {n: m for n, m in network.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    images = torch.randn(2, 3, 32, 32)
+    features = FeatureTap(network, {**{n: n for n in norms}, **{f"{n}:input": f"{n}:input" for n in norms}})(images)
+    assert not torch.equal(features.logits, torch.zeros(2, 5))
+    for n, norm in norms.items():
+        torch.testing.assert_close(features.features[n], norm(features.features[f"{n}:input"]))
+
+
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
@@ -61,7 +91,6 @@ def test_unknown_layer(layer, message):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        ("conv", "the output of layer 'conv', asked for as 'last', is overwritten by a later layer"),
         ("unused", "layer 'unused', asked for as 'last', did not run"),
     ],
 )

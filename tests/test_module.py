@@ -8,7 +8,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule, FixedTemperature, GlobalTemperature
 from ctkd_lightning.curriculum import ConstantCurriculum
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import KD
+from ctkd_lightning.methods import AT, KD, PKT
+from ctkd_lightning.models import create_model
 
 
 def network(width=8):
@@ -176,6 +177,32 @@ def test_channels_last_changes_nothing():
     module = DistillationModule(teacher, student, channels_last=True)
     assert student[0].weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(module.losses(module.images_in_layout(images), (images, target))["loss"], plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [KD, lambda: {"kd": KD(), "at": AT(), "pkt": PKT()}], ids=["logits", "features"])
+def test_compiled_networks_train_as_the_others_do(method):
+    def losses(compiled):
+        seed_everything(0, verbose=False)
+        module = DistillationModule(
+            create_model("resnet8", 5), create_model("wrn_16_1", 5), method(), example_image=torch.zeros(2, 3, 16, 16)
+        )
+        if compiled:
+            module.compile_networks()
+        optimizer = module.configure_optimizers()
+        found = []
+        for size in (8, 8, 5):
+            batch = torch.randn(size, 3, 16, 16), torch.arange(size) % 5
+            loss = module.losses(batch[0], batch)["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            found.append(loss.detach())
+        return torch.stack(found), module.state_dict()
+
+    (plain, state), (compiled, compiled_state) = losses(False), losses(True)
+    torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
+    assert state.keys() == compiled_state.keys()
 
 
 def test_no_method_is_refused():

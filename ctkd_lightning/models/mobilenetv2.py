@@ -24,10 +24,10 @@ class InvertedResidual(nn.Module):
         self.conv = nn.Sequential(
             conv1x1(in_channels, hidden),
             nn.BatchNorm2d(hidden),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             conv3x3(hidden, hidden, stride, groups=hidden),
             nn.BatchNorm2d(hidden),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             conv1x1(hidden, out_channels),
             nn.BatchNorm2d(out_channels),
         )
@@ -62,14 +62,16 @@ class MobileNetV2(ZooModel):
     def __init__(self, num_classes: int = 100, in_channels: int = 3, width: float = 0.5) -> None:
         super().__init__()
         channels = int(32 * width)
-        self.conv1 = nn.Sequential(conv3x3(in_channels, channels, stride=2), nn.BatchNorm2d(channels), nn.ReLU())
+        self.conv1 = nn.Sequential(
+            conv3x3(in_channels, channels, stride=2), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+        )
         self.blocks = nn.Sequential()
         for expansion, full_channels, blocks, stride in _STAGES:
             out_channels = int(full_channels * width)
             self.blocks.append(_stage(channels, out_channels, blocks, stride, expansion))
             channels = out_channels
         last = int(_LAST_CHANNELS * max(1.0, width))
-        self.conv2 = nn.Sequential(conv1x1(channels, last), nn.BatchNorm2d(last), nn.ReLU())
+        self.conv2 = nn.Sequential(conv1x1(channels, last), nn.BatchNorm2d(last), nn.ReLU(inplace=True))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.classifier = nn.Sequential(nn.Linear(last, num_classes))

@@ -27,9 +27,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H / stride, W / stride)."""
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self.downsample(x))
+        return F.relu(out + self.downsample(x), inplace=True)
 
 
 class ResNet(ZooModel):
@@ -65,7 +65,7 @@ class ResNet(ZooModel):
         stem, first, second, third = widths
         self.conv1 = conv3x3(in_channels, stem)
         self.bn1 = nn.BatchNorm2d(stem)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.layer1 = _stage(stem, first, blocks, stride=1)
         self.layer2 = _stage(first, second, blocks, stride=2)
         self.layer3 = _stage(second, third, blocks, stride=2)

@@ -41,11 +41,11 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H / stride, W / stride)."""
-        out = self.shuffle1(F.relu(self.bn1(self.conv1(x))))
-        out = F.relu(self.bn2(self.conv2(out)))
+        out = self.shuffle1(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
         shortcut = self.shortcut(x)
-        return F.relu(torch.cat([out, shortcut], dim=1) if self.downsamples else out + shortcut)
+        return F.relu(torch.cat([out, shortcut], dim=1) if self.downsamples else out + shortcut, inplace=True)
 
 
 class ShuffleNetV1(ZooModel):
@@ -72,7 +72,7 @@ class ShuffleNetV1(ZooModel):
         super().__init__()
         self.conv1 = conv1x1(in_channels, _STEM_CHANNELS)
         self.bn1 = nn.BatchNorm2d(_STEM_CHANNELS)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         (first, _), (second, _), (third, _) = _STAGES
         self.layer1 = _stage(_STEM_CHANNELS, *_STAGES[0])
         self.layer2 = _stage(first, *_STAGES[1])

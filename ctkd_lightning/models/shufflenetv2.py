@@ -33,9 +33,9 @@ class SplitUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C, H, W)."""
         passed, out = x.chunk(2, dim=1)
-        out = F.relu(self.bn1(self.conv1(out)))
+        out = F.relu(self.bn1(self.conv1(out)), inplace=True)
         out = self.bn2(self.conv2(out))
-        out = F.relu(self.bn3(self.conv3(out)))
+        out = F.relu(self.bn3(self.conv3(out)), inplace=True)
         return self.shuffle(torch.cat([passed, out], dim=1))
 
 
@@ -60,10 +60,10 @@ class DownsamplingUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H / 2, W / 2)."""
         left = self.bn1(self.conv1(x))
-        left = F.relu(self.bn2(self.conv2(left)))
-        right = F.relu(self.bn3(self.conv3(x)))
+        left = F.relu(self.bn2(self.conv2(left)), inplace=True)
+        right = F.relu(self.bn3(self.conv3(x)), inplace=True)
         right = self.bn4(self.conv4(right))
-        right = F.relu(self.bn5(self.conv5(right)))
+        right = F.relu(self.bn5(self.conv5(right)), inplace=True)
         return self.shuffle(torch.cat([left, right], dim=1))
 
 
@@ -91,7 +91,7 @@ class ShuffleNetV2(ZooModel):
         super().__init__()
         self.conv1 = conv1x1(in_channels, _STEM_CHANNELS)
         self.bn1 = nn.BatchNorm2d(_STEM_CHANNELS)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         (first, _), (second, _), (third, _) = _STAGES
         self.layer1 = _stage(_STEM_CHANNELS, *_STAGES[0])
         self.layer2 = _stage(first, *_STAGES[1])
@@ -106,7 +106,7 @@ class ShuffleNetV2(ZooModel):
         """(B, in_channels, H, W) to logits (B, num_classes)."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
         return self.linear(self.flatten(self.avgpool(x)))
 
 

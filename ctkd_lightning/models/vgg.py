@@ -42,11 +42,11 @@ class VGG(ZooModel):
         inputs = (in_channels, *_WIDTHS)
         block0, block1, block2, block3, block4 = map(_block, inputs, _WIDTHS, convolutions)
         # a block ends before its activation, which is a layer of its own: both can be read by name
-        self.block0, self.relu0, self.pool0 = block0, nn.ReLU(), nn.MaxPool2d(2)
-        self.block1, self.relu1, self.pool1 = block1, nn.ReLU(), nn.MaxPool2d(2)
-        self.block2, self.relu2, self.pool2 = block2, nn.ReLU(), nn.MaxPool2d(2)
-        self.block3, self.relu3, self.pool3 = block3, nn.ReLU(), nn.MaxPool2d(2)
-        self.block4, self.relu4, self.pool4 = block4, nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+        self.block0, self.relu0, self.pool0 = block0, nn.ReLU(inplace=True), nn.MaxPool2d(2)
+        self.block1, self.relu1, self.pool1 = block1, nn.ReLU(inplace=True), nn.MaxPool2d(2)
+        self.block2, self.relu2, self.pool2 = block2, nn.ReLU(inplace=True), nn.MaxPool2d(2)
+        self.block3, self.relu3, self.pool3 = block3, nn.ReLU(inplace=True), nn.MaxPool2d(2)
+        self.block4, self.relu4, self.pool4 = block4, nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.classifier = nn.Linear(_WIDTHS[-1], num_classes)
         init_weights(self, linear_std=0.01)
@@ -67,7 +67,11 @@ class VGG(ZooModel):
 def _block(in_channels: int, out_channels: int, convolutions: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(convolutions):
-        layers += [nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels), nn.ReLU()]
+        layers += [
+            nn.Conv2d(in_channels, out_channels, 3, padding=1),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        ]
         in_channels = out_channels
     return nn.Sequential(*layers[:-1])
 

@@ -29,8 +29,8 @@ class PreActivationBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H / stride, W / stride)."""
-        activated = F.relu(self.bn1(x))
-        out = F.relu(self.bn2(self.conv1(activated)))
+        activated = F.relu(self.bn1(x), inplace=True)
+        out = F.relu(self.bn2(self.conv1(activated)), inplace=True)
         out = F.dropout(out, self.dropout, self.training)
         # the projection reads the activated input, the identity the raw one
         return self.conv2(out) + self.convShortcut(activated if self.projects else x)
@@ -70,7 +70,7 @@ class WideResNet(ZooModel):
         self.block2 = _stage(first, second, blocks, stride=2, dropout=dropout)
         self.block3 = _stage(second, third, blocks, stride=2, dropout=dropout)
         self.bn1 = nn.BatchNorm2d(third)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(third, num_classes)

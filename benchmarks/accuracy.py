@@ -1,0 +1,154 @@
+"""Whether speed costs accuracy: the same distillation by the reference loop, by ours, and by ours with a teacher cache.
+
+    python -m benchmarks.accuracy --root DIR --teacher FILE [--epochs 8] [--seeds 1 2] [--json FILE]
+        [--mean 0.480 0.448 0.398] [--std 0.277 0.269 0.282] [--device cuda] [--limit-train 10000]
+
+WRN-40-2 to WRN-16-2 on ``DIR/train`` and ``DIR/test``, a global temperature at full strength, SGD with the rate divided
+by ten at 5/8, 6/8 and 7/8 of the epochs. Each run starts from the same student for the same seed and ends with its
+test top-1. Runs that the JSON file already holds are not repeated, so an interrupted command can be started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import warnings
+from functools import partial
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from torch import nn
+
+from benchmarks.reference_loop import PILImages, ReferenceLoop, loader_of
+from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule
+from ctkd_lightning.curriculum import ConstantCurriculum
+from ctkd_lightning.data import ImageFolder
+from ctkd_lightning.hardware import choose_channels_last, choose_precision
+from ctkd_lightning.models import create_model, load_weights
+from ctkd_lightning.schedule import step_decay
+from ctkd_lightning.supervised import ClassifierModule
+
+LOOPS = ("reference", "auto", "cache")
+
+
+def images(arguments: argparse.Namespace, seed: int, channels_last: bool = False) -> ImageFolder:
+    """The folder, all training images in use."""
+    data = ImageFolder(
+        arguments.root,
+        mean=arguments.mean,
+        std=arguments.std,
+        batch_size=arguments.batch,
+        val_size=0,
+        limit_train=arguments.limit_train,
+        seed=seed,
+        channels_last=channels_last,
+    )
+    data.setup()
+    return data
+
+
+def trainer(arguments: argparse.Namespace, **settings: object) -> Trainer:
+    """A quiet Trainer."""
+    defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "devices": 1}
+    return Trainer(accelerator=arguments.device, **(defaults | settings))  # type: ignore[arg-type]
+
+
+def train_reference(teacher: nn.Module, student: nn.Module, data: ImageFolder, arguments: argparse.Namespace) -> None:
+    """(a) of ``benchmarks.throughput``."""
+    loop = ReferenceLoop(teacher, student, arguments.device)
+    scheduler = step_decay(loop.optimizer, arguments.epochs)
+    stored = data._split_images("train")
+    pixels, targets = stored.pixels[data.train_indices], stored.targets[data.train_indices]  # type: ignore[attr-defined]
+    batches = loader_of(PILImages(pixels, targets, data.mean, data.std), data.batch_size, 8, arguments.device)
+    for epoch in range(arguments.epochs):
+        for _ in loop.steps(batches):
+            pass
+        scheduler.step()
+        print(f"reference: epoch {epoch + 1} of {arguments.epochs}", flush=True)
+
+
+def train_ours(
+    teacher: nn.Module, student: nn.Module, data: ImageFolder, arguments: argparse.Namespace, cache: bool
+) -> None:
+    """(d) or (e)."""
+    precision = choose_precision("auto", arguments.device)
+    module = DistillationModule(
+        teacher,
+        student,
+        scheduler=partial(step_decay, max_epochs=arguments.epochs),
+        channels_last=data.channels_last,
+    )
+    if cache:
+        cached = module.cache_teacher(
+            arguments.cache_dir,
+            torch.zeros(2, 3, 32, 32),
+            data=data.fingerprint(),
+            precision=str(precision),
+            samples=len(data.train_targets),
+            views=data.num_views,
+        )
+        data.teacher_cache = cached.store
+    callback = CurriculumTemperatureCallback(ConstantCurriculum(1.0))
+    fit = trainer(
+        arguments, precision=precision, max_epochs=arguments.epochs, callbacks=[callback], limit_val_batches=0
+    )
+    fit.fit(module, datamodule=data)
+    if cache:
+        print(f"the cache knew {cached.known} of {cached.asked} views")
+
+
+def run(loop: str, seed: int, arguments: argparse.Namespace) -> float:
+    """Test top-1, percent."""
+    seed_everything(seed, verbose=False)
+    channels_last = loop != "reference" and choose_channels_last(
+        "auto", arguments.device, choose_precision("auto", arguments.device)
+    )
+    data = images(arguments, seed, channels_last)
+    teacher = create_model("wrn_40_2", data.num_classes)
+    load_weights(teacher, arguments.teacher)
+    student = create_model("wrn_16_2", data.num_classes)
+    if loop == "reference":
+        train_reference(teacher, student, data, arguments)
+    else:
+        train_ours(teacher, student, data, arguments, cache=loop == "cache")
+    (metrics,) = trainer(arguments).test(ClassifierModule(student), datamodule=data, verbose=False)
+    return float(metrics["test/top1"])
+
+
+def main() -> None:
+    """Train, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", required=True)
+    parser.add_argument("--teacher", required=True)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--loops", nargs="+", choices=LOOPS, default=LOOPS)
+    parser.add_argument("--mean", type=float, nargs=3, default=[0.480, 0.448, 0.398])
+    parser.add_argument("--std", type=float, nargs=3, default=[0.277, 0.269, 0.282])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--limit-train", type=int)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--cache-dir", default="~/.cache/ctkd_lightning/teacher_outputs")
+    parser.add_argument("--json", type=Path, default=Path("accuracy.json"))
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+    found: dict[str, float] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    for seed in arguments.seeds:
+        for loop in arguments.loops:
+            key = f"{loop} seed {seed} epochs {arguments.epochs} limit {arguments.limit_train}"
+            if key not in found:
+                found[key] = run(loop, seed, arguments)
+                arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+            print(f"{key}: {found[key]:.2f} %", flush=True)
+    for loop in arguments.loops:
+        values = [value for key, value in found.items() if key.startswith(loop)]
+        print(f"{loop:12} mean {statistics.mean(values):.2f} %, from {min(values):.2f} to {max(values):.2f}")
+
+
+if __name__ == "__main__":
+    main()
