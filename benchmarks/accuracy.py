@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import statistics
-import warnings
 from functools import partial
 from pathlib import Path
 
-import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from torch import nn
 
+from benchmarks.quiet import hush, quiet_trainer
 from benchmarks.reference_loop import PILImages, ReferenceLoop, loader_of
 from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule
 from ctkd_lightning.curriculum import ConstantCurriculum
@@ -50,19 +48,11 @@ def images(arguments: argparse.Namespace, seed: int, channels_last: bool = False
     return data
 
 
-def trainer(arguments: argparse.Namespace, **settings: object) -> Trainer:
-    """A quiet Trainer."""
-    defaults = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "devices": 1}
-    return Trainer(accelerator=arguments.device, **(defaults | settings))  # type: ignore[arg-type]
-
-
 def train_reference(teacher: nn.Module, student: nn.Module, data: ImageFolder, arguments: argparse.Namespace) -> None:
     """(a) of ``benchmarks.throughput``."""
     loop = ReferenceLoop(teacher, student, arguments.device)
     scheduler = step_decay(loop.optimizer, arguments.epochs)
-    stored = data._split_images("train")
-    pixels, targets = stored.pixels[data.train_indices], stored.targets[data.train_indices]  # type: ignore[attr-defined]
-    batches = loader_of(PILImages(pixels, targets, data.mean, data.std), data.batch_size, 8, arguments.device)
+    batches = loader_of(PILImages(data), data.batch_size, 8, arguments.device)
     for epoch in range(arguments.epochs):
         for _ in loop.steps(batches):
             pass
@@ -82,20 +72,13 @@ def train_ours(
         channels_last=data.channels_last,
     )
     if cache:
-        cached = module.cache_teacher(
-            arguments.cache_dir,
-            torch.zeros(2, 3, 32, 32),
-            data=data.fingerprint(),
-            precision=str(precision),
-            samples=len(data.train_targets),
-            views=data.num_views,
-        )
-        data.teacher_cache = cached.store
-    callback = CurriculumTemperatureCallback(ConstantCurriculum(1.0))
-    fit = trainer(
-        arguments, precision=precision, max_epochs=arguments.epochs, callbacks=[callback], limit_val_batches=0
-    )
-    fit.fit(module, datamodule=data)
+        cached = module.cache_teacher(data, arguments.cache_dir, precision=str(precision))
+    quiet_trainer(
+        arguments.device,
+        precision=precision,
+        max_epochs=arguments.epochs,
+        callbacks=[CurriculumTemperatureCallback(ConstantCurriculum(1.0))],
+    ).fit(module, datamodule=data)
     if cache:
         print(f"the cache knew {cached.known} of {cached.asked} views")
 
@@ -114,7 +97,7 @@ def run(loop: str, seed: int, arguments: argparse.Namespace) -> float:
         train_reference(teacher, student, data, arguments)
     else:
         train_ours(teacher, student, data, arguments, cache=loop == "cache")
-    (metrics,) = trainer(arguments).test(ClassifierModule(student), datamodule=data, verbose=False)
+    (metrics,) = quiet_trainer(arguments.device).test(ClassifierModule(student), datamodule=data, verbose=False)
     return float(metrics["test/top1"])
 
 
@@ -134,8 +117,7 @@ def main() -> None:
     parser.add_argument("--cache-dir", default="~/.cache/ctkd_lightning/teacher_outputs")
     parser.add_argument("--json", type=Path, default=Path("accuracy.json"))
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    hush()
 
     found: dict[str, float] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     for seed in arguments.seeds:

@@ -11,22 +11,24 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ctkd_lightning.hardware import describe_hardware
-from ctkd_lightning.methods.kd import _at_once, _in_pieces
+from ctkd_lightning.methods.kd import divergence_at_once, divergence_in_pieces
 
-FORMULATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"plain": _at_once, "pieces": _in_pieces}
+FORMULATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "plain": divergence_at_once,
+    "pieces": divergence_in_pieces,
+}
 
 
 def inputs(size: str, device: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,32 +78,14 @@ def print_peak(name: str, size: str, device: str) -> None:
         step(name, *tensors)
         print(torch.cuda.max_memory_allocated() - before - returned)
         return
-    with Watch() as watch:
-        step(name, *tensors)
-    print(watch.peak - watch.before - returned)
+    before = _peak_of_process()
+    step(name, *tensors)
+    print(_peak_of_process() - before - returned)
 
 
-class Watch:
-    """The peak of this process's resident memory, looked at each millisecond."""
-
-    def __enter__(self) -> Watch:
-        self.before = self.peak = _resident()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-        self._thread.start()
-        return self
-
-    def _look(self) -> None:
-        while not self._done.wait(0.001):
-            self.peak = max(self.peak, _resident())
-
-    def __exit__(self, *_: Any) -> None:
-        self._done.set()
-        self._thread.join()
-
-
-def _resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+def _peak_of_process() -> int:
+    """Resident bytes at their highest so far; Linux counts them in units of 1,024."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main() -> None:

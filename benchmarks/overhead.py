@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.quiet import quiet_trainer
 from ctkd_lightning import (
     ConstantCurriculum,
     CurriculumTemperatureCallback,
@@ -135,16 +136,8 @@ def batches(steps: int) -> DataLoader[Any]:
 
 def fit(module: LightningModule, steps: int, *callbacks: Callback) -> None:
     """One epoch of so many steps."""
-    Trainer(
-        accelerator="auto",
-        devices=1,
-        max_epochs=1,
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(module, batches(steps))
+    trainer = quiet_trainer("auto", max_epochs=1, callbacks=list(callbacks), enable_progress_bar=False)
+    trainer.fit(module, batches(steps))
 
 
 def callback() -> CurriculumTemperatureCallback:

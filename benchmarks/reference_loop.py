@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from ctkd_lightning.data.base import ImageDataModule
+from ctkd_lightning.data.images import ImageArray
 from ctkd_lightning.temperature import gradient_reversal
 
 
@@ -23,21 +25,21 @@ class PILImages(Dataset[tuple[Tensor, int, int]]):
     """Arrays as torchvision's CIFAR data sets give them, with the scripts' augmentation.
 
     Args:
-        pixels: (N, 3, H, W), uint8.
-        targets: (N,), int64.
-        mean: one a channel.
-        std: one a channel.
+        data: whose training images it takes, out of memory.
     """
 
-    def __init__(self, pixels: Tensor, targets: Tensor, mean: list[float], std: list[float]) -> None:
+    def __init__(self, data: ImageDataModule) -> None:
+        images = data.split_images("train")
+        assert isinstance(images, ImageArray)
+        pixels = images.pixels[data.train_indices]
         self.images = np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())
-        self.targets = targets.tolist()
+        self.targets = images.targets[data.train_indices].tolist()
         self.transform = transforms.Compose(
             [
                 transforms.RandomCrop(pixels.shape[-1], padding=4),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
-                transforms.Normalize(mean, std),
+                transforms.Normalize(data.mean, data.std),
             ]
         )
 

@@ -21,20 +21,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import random
 import statistics
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
+from benchmarks.quiet import hush, quiet_trainer
 from benchmarks.reference_loop import PILImages, ReferenceLoop, loader_of
 from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule
 from ctkd_lightning.curriculum import ConstantCurriculum
@@ -106,8 +105,7 @@ class Contest:
         self.folder = folder
         self.data = self.images()
         self.data.setup("fit")
-        images = self.data._split_images("train")
-        self.pil = PILImages(images.pixels, images.targets, self.data.mean, self.data.std)
+        self.pil = PILImages(self.data)
 
     def images(self, **settings: Any) -> Fake:
         """Enough images for a turn."""
@@ -202,37 +200,21 @@ class Contest:
         else:
             module = DistillationModule(teacher, student, channels_last=channels_last)
         if cache and isinstance(module, DistillationModule):
-            cached = module.cache_teacher(
-                self.folder,
-                torch.zeros(2, 3, 32, 32),
-                data=data.fingerprint(),
-                precision=str(chosen),
-                samples=len(data.train_targets),
-                views=data.num_views,
-            )
-            data.teacher_cache = cached.store
+            module.cache_teacher(data, self.folder, precision=str(chosen))
         if compile_networks:
-            student.compile()
-            teacher.compile()
+            module.compile_networks() if isinstance(module, DistillationModule) else student.compile()
 
         def turn() -> float:
             clock = Clock(self.device)
             callbacks = [ClockCallback(clock), CurriculumTemperatureCallback(ConstantCurriculum(1.0))]
-            trainer = Trainer(
-                accelerator=self.device,
-                devices=1,
+            quiet_trainer(
+                self.device,
                 precision=chosen,
                 max_epochs=1,
                 limit_train_batches=self.steps,
-                limit_val_batches=0,
-                logger=False,
-                enable_checkpointing=False,
                 enable_progress_bar=False,
-                enable_model_summary=False,
                 callbacks=callbacks[: 1 if alone else 2],
-                default_root_dir=str(self.folder),
-            )
-            trainer.fit(module, datamodule=data)
+            ).fit(module, datamodule=data)
             return clock.seconds
 
         return turn
@@ -286,9 +268,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore")
-    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "torchdistill"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    hush("torchdistill")
 
     with tempfile.TemporaryDirectory() as folder:
         turns = Contest(arguments, Path(folder)).contestants(arguments.compile)

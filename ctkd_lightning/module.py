@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ctkd_lightning.cached_teacher import CachedTeacher, cache_key
+from ctkd_lightning.data.base import ImageDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features import FeatureTap, select_layers
 from ctkd_lightning.frozen import FrozenNetwork
@@ -139,20 +140,16 @@ class DistillationModule(SupervisedModule):
         self.run_teacher.compile()
         self.run_student.compile()
 
-    def cache_teacher(
-        self, folder: str | Path, example_image: Tensor, *, data: str, precision: str, samples: int, views: int
-    ) -> CachedTeacher:
+    def cache_teacher(self, data: ImageDataModule, folder: str | Path, *, precision: str) -> CachedTeacher:
         """Ask the teacher only once for each view of each training sample, and keep what it gives in a file.
 
-        Batches must then say which samples and views they hold, as :class:`ctkd_lightning.data.Batch` does.
+        For data of another kind, whose batches say which samples and views they hold, set ``cached_teacher`` to a
+        :class:`~ctkd_lightning.cached_teacher.CachedTeacher` of its own.
 
         Args:
+            data: what the student trains on; its loaders ask the cache from now on.
             folder: of the file.
-            example_image: (B, 3, H, W), one or more images as they will come.
-            data: what decides the training images; :meth:`~ctkd_lightning.data.ImageDataModule.fingerprint`.
             precision: the Trainer's.
-            samples: size of the training set.
-            views: how many views of a sample there are.
 
         Returns:
             The cached teacher, in use from now on.
@@ -160,10 +157,12 @@ class DistillationModule(SupervisedModule):
         Raises:
             UserError: a method reads feature maps; the folder cannot be written, or the disk cannot hold the file.
         """
-        example = self.run_teacher(self.images_in_layout(example_image))
-        key = cache_key(self.teacher.network, data, precision, views, self.run_teacher.layers)
-        self.cached_teacher = CachedTeacher(self.run_teacher, example, folder, key=key, samples=samples, views=views)
-        return self.cached_teacher
+        example = self.run_teacher(self.images_in_layout(data.example_image))
+        views = data.num_views
+        key = cache_key(self.teacher.network, data.fingerprint(), precision, views, self.run_teacher.layers)
+        cached = CachedTeacher(self.run_teacher, example, folder, key=key, samples=len(data.train_targets), views=views)
+        self.cached_teacher, data.teacher_cache = cached, cached.store
+        return cached
 
     def on_train_start(self) -> None:
         """Set the methods' weights: a run resumed within an epoch has no epoch start."""

@@ -254,7 +254,7 @@ class Job:
             method=methods,
             temperature=self._temperature(methods, data),
             ce_weight=cfg.method.ce_weight,
-            example_image=torch.zeros(2, 3, data.image_size, data.image_size),
+            example_image=data.example_image,
             num_samples=len(data.train_targets),
             optimizer=instantiate(cfg.optimizer.optimizer),
             scheduler=instantiate(cfg.optimizer.scheduler),
@@ -278,12 +278,7 @@ class Job:
             return
         try:
             cached = module.cache_teacher(
-                default if setting == "auto" else setting,
-                torch.zeros(2, 3, data.image_size, data.image_size),
-                data=data.fingerprint(),
-                precision=str(self.precision),
-                samples=len(data.train_targets),
-                views=data.num_views,
+                data, default if setting == "auto" else setting, precision=str(self.precision)
             )
         except UserError as error:
             if setting != "auto":
@@ -291,7 +286,6 @@ class Job:
             log.warning("No teacher cache: %s", error)
             return
         log.info("Teacher cache: %s, %s", cached.store.path, decimal(cached.store.nbytes))
-        data.teacher_cache = cached.store
 
     def _temperature(
         self, methods: Mapping[str, Method], data: ImageDataModule

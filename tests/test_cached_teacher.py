@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 
 from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule
 from ctkd_lightning.cached_teacher import cache_key
@@ -12,6 +12,7 @@ from ctkd_lightning.data.batch import TeacherBatch
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import AT, KD, RKD
 from ctkd_lightning.models import create_model
+from tests.quiet import quiet_trainer
 
 EXAMPLE = torch.zeros(2, 3, 8, 8)
 
@@ -38,27 +39,11 @@ def fit(module, data, tmp_path, cache=True, epochs=2):
     """Train; with a cache, count how many images the teacher sees."""
     seen = []
     if cache:
-        cached = module.cache_teacher(
-            tmp_path / "cache",
-            EXAMPLE,
-            data=data.fingerprint(),
-            precision="32-true",
-            samples=len(data.train_targets),
-            views=data.num_views,
-        )
-        data.teacher_cache = cached.store
+        module.cache_teacher(data, tmp_path / "cache", precision="32-true")
     module.teacher.network.register_forward_hook(lambda _, inputs, output: seen.append(len(inputs[0])))
-    Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        callbacks=[CurriculumTemperatureCallback(ConstantCurriculum(1.0))],
-        default_root_dir=tmp_path,
-    ).fit(module, datamodule=data)
+    callback = CurriculumTemperatureCallback(ConstantCurriculum(1.0))
+    trainer = quiet_trainer(tmp_path, max_epochs=epochs, limit_val_batches=0, callbacks=[callback])
+    trainer.fit(module, datamodule=data)
     return module, sum(seen)
 
 
@@ -132,6 +117,6 @@ def test_what_cannot_be_cached_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"the method reads stage1, .*which are maps: set teacher_cache=off"):
         fit(distillation({"kd": KD(), "at": AT()}), images(), tmp_path)
     module = distillation()
-    module.cache_teacher(tmp_path, EXAMPLE, data="x", precision="32-true", samples=9, views=1)
+    module.cache_teacher(images(), tmp_path, precision="32-true")
     with pytest.raises(UserError, match=r"needs batches \(image, target, index, view\), found 2 entries"):
         module.training_step((EXAMPLE, torch.zeros(2, dtype=torch.int64)), 0)

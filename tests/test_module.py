@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -10,6 +10,7 @@ from ctkd_lightning.curriculum import ConstantCurriculum
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import AT, KD, PKT
 from ctkd_lightning.models import create_model
+from tests.quiet import quiet_trainer
 
 
 def network(width=8):
@@ -23,17 +24,7 @@ def data(samples=64, batch_size=16):
 
 
 def trainer(tmp_path, **settings):
-    defaults = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "max_epochs": 2,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": tmp_path,
-    }
-    return Trainer(**(defaults | settings))
+    return quiet_trainer(tmp_path, **{"max_epochs": 2, **settings})
 
 
 def softened_kl(s, t, tau):

@@ -180,9 +180,14 @@ class ImageDataModule(LightningDataModule):
         return self.augmentation.num_views
 
     @property
+    def example_image(self) -> Tensor:
+        """(2, 3, H, W): images of the right shape that show nothing, for whoever wants to see a network's outputs."""
+        return torch.zeros(2, 3, self.image_size, self.image_size)
+
+    @property
     def train_targets(self) -> Tensor:
         """(N,), int64, on the CPU: the classes of the full training set, by ``Batch.index``."""
-        return self._split_images("train").targets.cpu()
+        return self.split_images("train").targets.cpu()
 
     @cached_property
     def train_indices(self) -> Tensor:
@@ -195,7 +200,7 @@ class ImageDataModule(LightningDataModule):
     def val_indices(self) -> Tensor:
         """(n,), int64: the positions of the images that validate, in the set that they come from."""
         if self.has_validation or self.validates_on_test:
-            targets = self._split_images(self._val_split).targets.cpu()
+            targets = self.split_images(self._val_split).targets.cpu()
             return self._limited(torch.arange(len(targets)), targets, self.limit_eval)
         targets = self.train_targets
         return self._limited(self._held_out(targets), targets, self.limit_eval)
@@ -203,7 +208,7 @@ class ImageDataModule(LightningDataModule):
     @cached_property
     def test_indices(self) -> Tensor:
         """(n,), int64: the positions of the images that test, in the full test set."""
-        targets = self._split_images("test").targets.cpu()
+        targets = self.split_images("test").targets.cpu()
         return self._limited(torch.arange(len(targets)), targets, self.limit_eval)
 
     @property
@@ -252,7 +257,7 @@ class ImageDataModule(LightningDataModule):
         }
         with self._one_process_first():
             for split in sorted(needed.get(stage, {"train", self._val_split, "test"})):
-                self._split_images(split)
+                self.split_images(split)
 
     def train_dataloader(self) -> Loader:
         """Training batches, in an order that (seed, epoch) decides."""
@@ -290,7 +295,12 @@ class ImageDataModule(LightningDataModule):
             return self.augmentation
         return ResizeCrop(self.image_size, self.resize)
 
-    def _split_images(self, split: Split) -> Images:
+    def split_images(self, split: Split) -> Images:
+        """All images of a split, loaded when first asked for.
+
+        Raises:
+            UserError: the files are missing or broken.
+        """
         if split not in self._images:
             images = self.load(split)
             if isinstance(images, ImageFiles) and self._keeps_in_memory(images):
@@ -309,7 +319,7 @@ class ImageDataModule(LightningDataModule):
         return EvaluationSampler(indices, self.eval_batch_size, rank=rank, world_size=world_size)
 
     def _loader(self, split: Split, sampler: EpochSampler, augment: bool) -> Loader:
-        images = self._split_images(split)
+        images = self.split_images(split)
         # random resized crops happen where the files are decoded
         on_batch = self.augmentation if augment and isinstance(self.augmentation, CropFlip) else NoAugmentation()
         preprocess = Preprocess(on_batch, self.mean, self.std, self._device(), self.channels_last)

@@ -20,7 +20,7 @@ def worth_chunking(student: Tensor, teacher: Tensor) -> bool:
 
     A compiler makes one pass of the plain formulation by itself.
     """
-    pieces = student.numel() / CHUNK.get(student.device.type, CHUNK["cuda"])
+    pieces = student.numel() / _chunk(student)
     return pieces >= 4 and student.is_contiguous() and teacher.is_contiguous() and not torch.compiler.is_compiling()
 
 
@@ -88,12 +88,16 @@ class _ChunkedDivergence(torch.autograd.Function):
 def _softened(student: Tensor, teacher: Tensor, temperature: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
     """Pieces of rows with their temperatures and the log-probabilities of student and teacher."""
     count, classes = student.shape
-    step = max(1, CHUNK.get(student.device.type, CHUNK["cuda"]) // max(1, classes))
+    step = max(1, _chunk(student) // max(1, classes))
     for start in range(0, count, step):
         rows = slice(start, min(start + step, count))
         tau = temperature[rows]
         log_q, log_p = (torch.log_softmax(at_least_float32(x[rows]) / tau, dim=1) for x in (student, teacher))
         yield rows, tau, log_q, log_p
+
+
+def _chunk(logits: Tensor) -> int:
+    return CHUNK.get(logits.device.type, CHUNK["cuda"])
 
 
 def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:

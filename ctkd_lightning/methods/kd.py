@@ -57,7 +57,7 @@ def kd_loss(
     student, teacher = (x.movedim(class_dim, -1) for x in (student_logits, teacher_logits))
     positions = student.shape[:-1]
     tau = check_temperature(temperature, student)
-    loss = (_in_pieces if worth_chunking(student, teacher) else _at_once)(student, teacher, tau)
+    loss = (divergence_in_pieces if worth_chunking(student, teacher) else divergence_at_once)(student, teacher, tau)
     if mask is None:
         return loss.mean()
     if mask.shape != positions:
@@ -69,15 +69,15 @@ def kd_loss(
     return loss.masked_fill(~kept, 0.0).sum() / kept.sum().clamp(min=1)
 
 
-def _at_once(student: Tensor, teacher: Tensor, tau: Tensor) -> Tensor:
+def divergence_at_once(student: Tensor, teacher: Tensor, tau: Tensor) -> Tensor:
     """τ²·KL at each position."""
     log_p, log_q = soften(at_least_float32(teacher), tau), soften(at_least_float32(student), tau)
     divergence = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
     return divergence * per_position(tau, divergence).square()
 
 
-def _in_pieces(student: Tensor, teacher: Tensor, tau: Tensor) -> Tensor:
-    """:func:`_at_once`, some rows at a time."""
+def divergence_in_pieces(student: Tensor, teacher: Tensor, tau: Tensor) -> Tensor:
+    """:func:`divergence_at_once`, some rows at a time."""
     positions = student.shape[:-1]
     rows = per_position(tau, torch.empty(positions, device="meta")).expand(positions).reshape(-1, 1)
     return chunked_divergence(student.flatten(0, -2), teacher.flatten(0, -2), rows).view(positions)

@@ -4,12 +4,13 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ctkd_lightning import GlobalTemperature
 from ctkd_lightning.methods import kd_loss
+from tests.quiet import quiet_trainer
 
 LEARNING_RATE, MOMENTUM, EPOCHS = 0.5, 0.9, 3
 TAU_INIT, TAU_RANGE = 0.5, 4.0
@@ -139,17 +140,7 @@ class DistillingTwoLoaders(Distilling):
 
 
 def trainer(tmp_path, *callbacks, **settings):
-    defaults = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "max_epochs": EPOCHS,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": tmp_path,
-    }
-    return Trainer(**(defaults | settings), callbacks=list(callbacks))
+    return quiet_trainer(tmp_path, **{"max_epochs": EPOCHS, **settings}, callbacks=list(callbacks))
 
 
 def by_hand(

@@ -3,7 +3,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -18,6 +18,7 @@ from ctkd_lightning import (
 )
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import kd_loss
+from tests.quiet import quiet_trainer
 
 
 class Foreign(LightningModule):
@@ -68,17 +69,7 @@ def data(samples=32):
 
 
 def fit(tmp_path, module, *callbacks, ckpt_path=None, **settings):
-    defaults = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "max_epochs": 3,
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "default_root_dir": tmp_path,
-    }
-    trainer = Trainer(**(defaults | settings), callbacks=list(callbacks))
+    trainer = quiet_trainer(tmp_path, **{"max_epochs": 3, **settings}, callbacks=list(callbacks))
     trainer.fit(module, data(), ckpt_path=ckpt_path, weights_only=True)
     return trainer
 

@@ -1,8 +1,8 @@
 import pytest
-from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from ctkd_lightning.callbacks.throughput import Throughput
+from tests.quiet import quiet_trainer
 
 
 class Clock:
@@ -26,18 +26,13 @@ def test_counts_training_alone(tmp_path, monkeypatch):
         def validation_step(self, batch, batch_idx):
             clock.now += 100.0
 
-    Trainer(
-        accelerator="cpu",
+    quiet_trainer(
+        tmp_path,
         max_epochs=2,
         limit_train_batches=6,
         limit_val_batches=2,
         val_check_interval=3,
         callbacks=[throughput],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
     ).fit(Timed())
     steps = 2 * (2 + 2)  # the first of each epoch and the first after each validation are not counted
     assert throughput.images == steps * 32

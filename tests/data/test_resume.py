@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ctkd_lightning.data import Batch, Fake
+from tests.quiet import quiet_trainer
 
 
 class Recorder(lightning.LightningModule):
@@ -46,17 +47,7 @@ class SaveAt(Callback):
 
 def fit(data: Fake, callbacks=(), resume: Path | None = None, **settings) -> list:
     module = Recorder()
-    settings = {
-        "max_epochs": 3,
-        "accelerator": "cpu",
-        "devices": 1,
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": False,
-        **settings,
-    }
-    trainer = lightning.Trainer(callbacks=list(callbacks), **settings)
+    trainer = quiet_trainer(Path.cwd(), **{"max_epochs": 3, **settings}, callbacks=list(callbacks))
     trainer.fit(module, datamodule=data, ckpt_path=resume)
     return module.seen
 

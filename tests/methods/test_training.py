@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Trainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule, InstanceTemperature
 from ctkd_lightning.curriculum import ConstantCurriculum
 from tests.methods.settings import NUM_SAMPLES, SETTINGS, TARGET
+from tests.quiet import quiet_trainer
 
 CLASSES = 5
 IMAGES = torch.randn(NUM_SAMPLES, 3, 16, 16, generator=torch.Generator().manual_seed(5))
@@ -56,17 +56,8 @@ def distillation(name):
 
 def fit(name, epochs, tmp_path, checkpoint=None):
     module = distillation(name)
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=epochs,
-        callbacks=[CurriculumTemperatureCallback(ConstantCurriculum())],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-    )
+    callback = CurriculumTemperatureCallback(ConstantCurriculum())
+    trainer = quiet_trainer(tmp_path, max_epochs=epochs, callbacks=[callback])
     data = DataLoader(TensorDataset(IMAGES, TARGET, torch.arange(NUM_SAMPLES)), batch_size=20)
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     return module, trainer
