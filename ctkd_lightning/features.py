@@ -97,6 +97,8 @@ class FeatureTap:
 
     def compile(self) -> None:
         """Run the network through ``torch.compile`` from now on; run it once before, if it has layers to read."""
+        # else code compiled for a network without hooks also serves the next one of its class, and keeps nothing
+        torch._dynamo.config.skip_nnmodule_hook_guards = False
         self.network = cast(nn.Module, torch.compile(self.network))
 
     def remove(self) -> None:

@@ -1,4 +1,5 @@
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -61,6 +62,20 @@ def test_an_output_that_a_later_layer_overwrites_is_copied(images):
         runs.pop()  # the line before
     (gradient,) = torch.autograd.grad(output.features["last"].sum(), network.conv.bias)
     assert gradient.tolist() == [72.0] * 4
+
+
+def test_code_compiled_without_hooks_does_not_serve_a_network_with_them(images, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    for layers in ({}, {"pooled": "fc:input"}):
+        network = Small()
+        tap = FeatureTap(network, layers)
+        plain = tap(images)
+        tap.compile()
+        compiled = tap(images)
+        assert torch.equal(compiled.logits, plain.logits)
+        assert compiled.features.keys() == plain.features.keys()
+        for role, value in plain.features.items():
+            assert torch.equal(compiled.features[role], value)
 
 
 @pytest.mark.parametrize("name", ["wrn_16_1", "resnet8", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", "ResNet50"])
