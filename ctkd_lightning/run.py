@@ -183,6 +183,7 @@ class Job:
     def _run_stages(self) -> None:
         cfg = self.cfg
         data = self._data()
+        self._check_networks(data)
         teacher = self._teacher(data)
         self._check_teacher(teacher, data)
 
@@ -193,6 +194,9 @@ class Job:
         student = create_model(**_plain(cfg.model.student), num_classes=data.num_classes)
         self.summary["student"]["parameters"] = parameters_of(student)
         module = self._module(teacher, student, data)
+        self._check_temperature(module)
+        if cfg.compile:
+            module.compile_networks()
         self._cache_teacher(module, data)
         self._train(module, data)
 
@@ -206,6 +210,16 @@ class Job:
         rank_zero_only(data.prepare_data)()
         data.setup("fit")
         return data
+
+    def _check_networks(self, data: ImageDataModule) -> None:
+        """Put the networks and the method together for nothing, before the teacher is trained for hours.
+
+        Raises:
+            UserError: a network that there is not, or a method that does not fit the two.
+        """
+        nodes = (self.cfg.model.teacher, self.cfg.model.student)
+        teacher, student = (create_model(**_plain(node), num_classes=data.num_classes) for node in nodes)
+        self._module(teacher, student, data)
 
     def _teacher(self, data: ImageDataModule) -> nn.Module:
         """The teacher with its weights: given, pretrained, found in the cache, or trained now."""
@@ -248,7 +262,7 @@ class Job:
     def _module(self, teacher: nn.Module, student: nn.Module, data: ImageDataModule) -> DistillationModule:
         cfg = self.cfg
         methods: dict[str, Method] = instantiate(cfg.method.terms, _convert_="all")
-        module = DistillationModule(
+        return DistillationModule(
             teacher,
             student,
             method=methods,
@@ -260,8 +274,9 @@ class Job:
             scheduler=instantiate(cfg.optimizer.scheduler),
             channels_last=self.channels_last,
         )
-        if cfg.compile:
-            module.compile_networks()
+
+    def _check_temperature(self, module: DistillationModule) -> None:
+        """Say so where the temperature has no effect."""
         if not module.uses_temperature:
             method = self.summary["method"]
             rank_zero_warn(
@@ -269,7 +284,6 @@ class Job:
                 f"add one, for example method=[{method.replace('+', ',')},kd]"
             )
             self.summary["temperature"] += " (no effect)"
-        return module
 
     def _cache_teacher(self, module: DistillationModule, data: ImageDataModule) -> None:
         """Keep the teacher's outputs, where that is asked for."""

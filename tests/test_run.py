@@ -236,6 +236,7 @@ class Payload:
         (["temperature=globl"], r"Could not find 'temperature/globl'.*global"),
         (["optimzer.lr=1"], r"optimzer"),
         (["model.student.name=resnet9"], r"unknown model 'resnet9': did you mean"),
+        (["method=fsp", "model.student.name=vgg8"], r"FSP compares networks of the same widths"),
         (["max_epochs=0"], r"max_epochs must be a whole number of at least 1, found 0"),
         (["max_epochs=1.5"], r"max_epochs must be a whole number of at least 1, found 1.5"),
         (["teacher.max_epochs=-1"], r"teacher.max_epochs must be .* found -1"),
@@ -282,7 +283,7 @@ def test_bad_input_is_one_line(command, overrides, message, capfd):
     assert "\n" not in line
     assert re.search(message, line), line
     assert "Traceback" not in capfd.readouterr().err
-    if overrides[-1].startswith(("temperature", "curriculum", "optimizer", "+teacher")):
+    if overrides[-1].startswith(("temperature", "curriculum", "optimizer", "+teacher", "model.student")):
         assert not Path("cache").exists(), "the teacher's stage came first"
     assert not Path("ran").exists()
 
