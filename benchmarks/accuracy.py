@@ -3,9 +3,10 @@
     python -m benchmarks.accuracy --root DIR --teacher FILE [--epochs 8] [--seeds 1 2] [--json FILE]
         [--mean 0.480 0.448 0.398] [--std 0.277 0.269 0.282] [--device cuda] [--limit-train 10000]
 
-WRN-40-2 to WRN-16-2 on ``DIR/train`` and ``DIR/test``, a global temperature at full strength, SGD with the rate divided
-by ten at 5/8, 6/8 and 7/8 of the epochs. Each run starts from the same student for the same seed and ends with its
-test top-1. Runs that the JSON file already holds are not repeated, so an interrupted command can be started again.
+``--networks wrn_40_2 wrn_16_2`` on ``DIR/train`` and ``DIR/test``, a global temperature at full strength, SGD with the
+rate divided by ten at 5/8, 6/8 and 7/8 of the epochs. Each run starts from the same student for the same seed and ends
+with its test top-1. Runs that the JSON file already holds are not repeated, so an interrupted command can be started
+again.
 """
 
 from __future__ import annotations
@@ -90,9 +91,8 @@ def run(loop: str, seed: int, arguments: argparse.Namespace) -> float:
         "auto", arguments.device, choose_precision("auto", arguments.device)
     )
     data = images(arguments, seed, channels_last)
-    teacher = create_model("wrn_40_2", data.num_classes)
+    teacher, student = (create_model(name, data.num_classes) for name in arguments.networks)
     load_weights(teacher, arguments.teacher)
-    student = create_model("wrn_16_2", data.num_classes)
     if loop == "reference":
         train_reference(teacher, student, data, arguments)
     else:
@@ -106,6 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True)
     parser.add_argument("--teacher", required=True)
+    parser.add_argument("--networks", nargs=2, default=["wrn_40_2", "wrn_16_2"], metavar=("TEACHER", "STUDENT"))
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--loops", nargs="+", choices=LOOPS, default=LOOPS)
@@ -122,7 +123,7 @@ def main() -> None:
     found: dict[str, float] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     for seed in arguments.seeds:
         for loop in arguments.loops:
-            key = f"{loop} seed {seed} epochs {arguments.epochs} limit {arguments.limit_train}"
+            key = f"{loop} {' to '.join(arguments.networks)} seed {seed} epochs {arguments.epochs} limit {arguments.limit_train}"
             if key not in found:
                 found[key] = run(loop, seed, arguments)
                 arguments.json.write_text(json.dumps(found, indent=2) + "\n")
