@@ -123,7 +123,8 @@ def main() -> None:
     found: dict[str, float] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
     for seed in arguments.seeds:
         for loop in arguments.loops:
-            key = f"{loop} {' to '.join(arguments.networks)} seed {seed} epochs {arguments.epochs} limit {arguments.limit_train}"
+            settings = f"seed {seed} epochs {arguments.epochs} limit {arguments.limit_train}"
+            key = f"{loop} {' to '.join(arguments.networks)} {settings}"
             if key not in found:
                 found[key] = run(loop, seed, arguments)
                 arguments.json.write_text(json.dumps(found, indent=2) + "\n")
