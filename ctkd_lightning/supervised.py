@@ -29,8 +29,8 @@ def default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
 def state_in_layout(optimizer: Optimizer) -> None:
     """Give an optimizer's state the memory layout of its parameters.
 
-    A checkpoint keeps the layout that it was saved in. Fused optimizers on the CPU walk parameter and state in the order
-    of the memory, so that one in channels-last and the other not would mix up their elements, without an error.
+    A checkpoint keeps the layout that it was saved in. Fused optimizers on the CPU walk parameter and state in the
+    order of the memory, so that one in channels-last and the other not would mix up their elements, without an error.
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
