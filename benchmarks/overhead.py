@@ -25,6 +25,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
@@ -136,7 +137,8 @@ def batches(steps: int) -> DataLoader[Any]:
 
 def fit(module: LightningModule, steps: int, *callbacks: Callback) -> None:
     """One epoch of so many steps."""
-    trainer = quiet_trainer("auto", max_epochs=1, callbacks=list(callbacks), enable_progress_bar=False)
+    bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    trainer = quiet_trainer("auto", max_epochs=1, callbacks=list(callbacks), enable_progress_bar=bar)
     trainer.fit(module, batches(steps))
 
 

@@ -115,7 +115,9 @@ class FeatureTap:
         self.remove()
 
 
-def select_layers(network: nn.Module, needs: Iterable[str], layers: Mapping[str, str] | None = None) -> dict[str, str]:
+def select_layers(
+    network: nn.Module, needs: Iterable[str], layers: Mapping[str, str] | None = None, *, argument: str = "layers"
+) -> dict[str, str]:
     """The layers to tap for the roles that methods need.
 
     ``"stages"`` stands for all of ``stage1``, ``stage2``, …; ``"last"``, where nothing else is named, for the last
@@ -125,6 +127,7 @@ def select_layers(network: nn.Module, needs: Iterable[str], layers: Mapping[str,
         network: any module.
         needs: roles, as in :attr:`Method.needs`.
         layers: from role to dotted name; these come before the network's own and the derived ones.
+        argument: what the caller calls ``layers``, for the error.
 
     Returns:
         From role to dotted name, for :class:`FeatureTap`.
@@ -151,7 +154,7 @@ def select_layers(network: nn.Module, needs: Iterable[str], layers: Mapping[str,
             children = ", ".join(name for name, _ in inner.named_children())
             raise UserError(
                 f"{type(inner).__name__} names no layer for {role!r} (known: {found}): name one, as in "
-                f"layers={{{example!r}: 'NAME'}}, from {children} or what is inside"
+                f"{argument}={{{example}: NAME}}, from {children} or what is inside"
             )
         selected.update({r: known[r] for r in roles})
     return selected

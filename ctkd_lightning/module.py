@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ctkd_lightning.cached_teacher import CachedTeacher, cache_key
@@ -17,6 +18,7 @@ from ctkd_lightning.features import FeatureTap, select_layers
 from ctkd_lightning.frozen import FrozenNetwork
 from ctkd_lightning.methods import KD, Method
 from ctkd_lightning.methods.base import NetworkOutput
+from ctkd_lightning.methods.check import check_logits
 from ctkd_lightning.supervised import SupervisedModule
 from ctkd_lightning.temperature import GlobalTemperature, Temperature
 
@@ -41,8 +43,8 @@ class DistillationModule(SupervisedModule):
         temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default; or
             one for each of them, by the method's name.
         ce_weight: w_CE, the paper's γ.
-        example_image: (B, 3, H, W), one or more images as they will come, for methods that read feature maps: they
-            are shown to both networks once, to learn the maps' shapes.
+        example_image: (B, 3, H, W), one or more images as they will come; needed by methods that read features. Both
+            networks and each method see them once, so that misfits show before the training.
         num_samples: size of the training set, for methods that keep a memory of it.
         student_layers: from feature role to the dotted name of the student's layer, where the default does not serve.
         teacher_layers: the same for the teacher.
@@ -50,8 +52,9 @@ class DistillationModule(SupervisedModule):
             ``channels_last``.
 
     Raises:
-        UserError: no method; temperatures by name that are not those of the softening methods; a method that reads
-            features, without ``example_image`` or of layers that are not there.
+        UserError: no method, or one of a name that the losses have; temperatures by name that are not those of the
+            softening methods; a method that reads features, without ``example_image``, of layers that are not there or
+            whose shapes do not fit; with ``example_image``, networks that score different classes.
     """
 
     def __init__(
@@ -76,16 +79,30 @@ class DistillationModule(SupervisedModule):
         self.ce_weight = ce_weight
         if not self.uses_temperature:
             self.temperature.requires_grad_(False)  # DDP would wait for gradients that never come
+            if temperature is not None:
+                rank_zero_warn(
+                    f"the temperature has no effect: method {'+'.join(self._methods)} has no softened term; add one "
+                    f"with a weight, such as KD (on the command line method=[{','.join(self._methods)},kd])"
+                )
 
         needs = [role for method in self._methods.values() for role in method.needs]
-        self.run_teacher = FeatureTap(self.teacher, select_layers(teacher, needs, teacher_layers))
-        self.run_student = FeatureTap(self.student, select_layers(student, needs, student_layers))
+        self.run_teacher = FeatureTap(
+            self.teacher, select_layers(teacher, needs, teacher_layers, argument="teacher_layers")
+        )
+        self.run_student = FeatureTap(
+            self.student, select_layers(student, needs, student_layers, argument="student_layers")
+        )
         self.cached_teacher: CachedTeacher | None = None
-        if needs:
-            self._build_methods(example_image)
         if num_samples is not None:
             for method in self._methods.values():
                 method.prepare(num_samples)
+        if example_image is not None:
+            self._build_methods(self.images_in_layout(example_image))
+        elif needs:
+            raise UserError(
+                f"method {'+'.join(self._methods)} reads features and must know their shapes: pass example_image, "
+                "for example torch.zeros(2, 3, 32, 32)"
+            )
         # Each process computes the same memories, statistics and weights: DDP need not send them around in each step.
         self._ddp_params_and_buffers_to_ignore = [f"methods.{name}" for name, _ in self.methods.named_buffers()]
 
@@ -97,7 +114,7 @@ class DistillationModule(SupervisedModule):
     @property
     def uses_temperature(self) -> bool:
         """Whether the temperature acts on any of the methods."""
-        return any(method.uses_temperature for method in self._methods.values())
+        return any(method.uses_temperature and method.full_weight > 0 for method in self._methods.values())
 
     @property
     def _methods(self) -> dict[str, Method]:
@@ -106,6 +123,8 @@ class DistillationModule(SupervisedModule):
     def _check_temperature(self, temperature: Temperature | Mapping[str, Temperature]) -> nn.Module:
         if isinstance(temperature, Temperature):
             return temperature
+        if not isinstance(temperature, Mapping):
+            raise UserError(f"temperature must be a Temperature such as FixedTemperature(4.0), found {temperature!r}")
         softened = sorted(name for name, method in self._methods.items() if method.uses_temperature)
         if sorted(temperature) != softened:
             raise UserError(
@@ -122,18 +141,33 @@ class DistillationModule(SupervisedModule):
         return dict.fromkeys(self.methods, student.new_ones(())) | own
 
     @torch.no_grad()
-    def _build_methods(self, example_image: Tensor | None) -> None:
-        if example_image is None:
-            raise UserError(
-                f"method {'+'.join(self._methods)} reads features and must know their shapes: pass example_image, "
-                "for example torch.zeros(2, 3, 32, 32)"
-            )
-        images, training = self.images_in_layout(example_image), self.student.training
-        self.student.eval()
-        outputs = self.run_student(images), self.run_teacher(images)
-        self.student.train(training)
-        for method in self._methods.values():
-            method.build(*outputs)
+    def _build_methods(self, images: Tensor) -> None:
+        """Make the methods' own parts and try each method once: misfits show before the training."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        student, teacher = self.run_student(images), self.run_teacher(images)
+        check_logits(student.logits, teacher.logits)
+        first = images.new_zeros(len(images), dtype=torch.int64)
+        taus = self._taus(student.logits, teacher.logits)
+        for name, method in self._methods.items():
+            try:
+                method.build(student, teacher)
+                method.eval()(student, teacher, first, taus[name], first)
+            except UserError:
+                raise
+            except (RuntimeError, IndexError, ValueError) as error:
+                roles = [role for role in student.features if role in teacher.features]
+                found = "; ".join(
+                    f"{role} {tuple(student.features[role].shape)} and {tuple(teacher.features[role].shape)}"
+                    for role in roles
+                )
+                raise UserError(
+                    f"method {name} does not fit the features of student and teacher ({found}): {error}; name other "
+                    "layers in student_layers and teacher_layers, or take another method"
+                ) from error
+            method.train().requires_grad_(method.full_weight > 0)
+        for module, training in modes.items():
+            module.training = training
 
     def compile_networks(self) -> None:
         """Train through ``torch.compile`` from now on; validation and test stay as they are."""
@@ -164,6 +198,12 @@ class DistillationModule(SupervisedModule):
         self.cached_teacher, data.teacher_cache = cached, cached.store
         return cached
 
+    def on_fit_start(self) -> None:
+        """Say so where a method's warm-up is longer than the training."""
+        for method in self._methods.values():
+            if message := method.unfinished_warmup(self.trainer.max_epochs):
+                rank_zero_warn(message)
+
     def on_train_start(self) -> None:
         """Set the methods' weights: a run resumed within an epoch has no epoch start."""
         self.on_train_epoch_start()
@@ -183,8 +223,9 @@ class DistillationModule(SupervisedModule):
         ce = F.cross_entropy(student.logits.float(), target)
         loss, terms = self.ce_weight * ce, {}
         for name, method in self._methods.items():
-            terms[name] = method(student, teacher, target, taus[name], index)
-            loss = loss + method.weight * terms[name]
+            if method.full_weight > 0:
+                terms[name] = method(student, teacher, target, taus[name], index)
+                loss = loss + method.weight * terms[name]
         return {"loss": loss, "ce": ce, **terms}
 
     def _teacher_outputs(self, images: Tensor, batch: tuple[Any, ...]) -> NetworkOutput:
@@ -192,8 +233,16 @@ class DistillationModule(SupervisedModule):
 
 
 def _by_name(method: Method | Mapping[str, Method]) -> dict[str, Method]:
-    if isinstance(method, Method):
-        return {type(method).__name__.lower(): method}
-    if not method:
+    methods = {type(method).__name__.lower(): method} if isinstance(method, Method) else method
+    if not isinstance(methods, Mapping):
+        raise UserError(f"method must be a Method such as KD(), or several by name, found {methods!r}")
+    if not methods:
         raise UserError("method has no terms: pass at least one, for example method=KD()")
-    return dict(method)
+    for name, term in methods.items():
+        if not isinstance(term, Method):
+            raise UserError(f"method {name!r} must be a Method such as KD(), found {term!r}")
+        if name in ("loss", "ce") or not str(name).isidentifier():
+            raise UserError(
+                f"a method is named {name!r}: its loss is logged as train/NAME, so take a plain word other than loss, ce"
+            )
+    return dict(methods)

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.filesize import decimal
 from torch import nn
@@ -193,11 +193,14 @@ class Job:
         )  # the student's start does not depend on the teacher's stage
         student = create_model(**_plain(cfg.model.student), num_classes=data.num_classes)
         self.summary["student"]["parameters"] = parameters_of(student)
-        module = self._module(teacher, student, data)
-        self._check_temperature(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # _check_networks has said it
+            module = self._module(teacher, student, data)
+        if not module.uses_temperature:
+            self.summary["temperature"] += " (no effect)"
+        self._cache_teacher(module, data)
         if cfg.compile:
             module.compile_networks()
-        self._cache_teacher(module, data)
         self._train(module, data)
 
         self.summary["status"] = "test"
@@ -269,21 +272,13 @@ class Job:
             temperature=self._temperature(methods, data),
             ce_weight=cfg.method.ce_weight,
             example_image=data.example_image,
+            student_layers=cfg.student_layers,
+            teacher_layers=cfg.teacher_layers,
             num_samples=len(data.train_targets),
             optimizer=instantiate(cfg.optimizer.optimizer),
             scheduler=instantiate(cfg.optimizer.scheduler),
             channels_last=self.channels_last,
         )
-
-    def _check_temperature(self, module: DistillationModule) -> None:
-        """Say so where the temperature has no effect."""
-        if not module.uses_temperature:
-            method = self.summary["method"]
-            rank_zero_warn(
-                f"temperature={self.summary['temperature']} has no effect: method={method} has no softened term; "
-                f"add one, for example method=[{method.replace('+', ',')},kd]"
-            )
-            self.summary["temperature"] += " (no effect)"
 
     def _cache_teacher(self, module: DistillationModule, data: ImageDataModule) -> None:
         """Keep the teacher's outputs, where that is asked for."""

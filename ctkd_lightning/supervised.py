@@ -14,8 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ctkd_lightning.accuracy import TopKAccuracy
-
-_SHOW_EVERY = 50  # steps between updates of the progress bar's loss, each of which waits for the device
+from ctkd_lightning.errors import UserError
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
@@ -23,7 +22,7 @@ MakeScheduler = Callable[[Optimizer], LRScheduler]
 
 def default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
     """The CTKD paper's SGD on CIFAR-100: rate 0.05, momentum 0.9, weight decay 5e-4."""
-    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True)
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4)
 
 
 def state_in_layout(optimizer: Optimizer) -> None:
@@ -97,9 +96,12 @@ class SupervisedModule(LightningModule):
             value = value.detach()
             self._loss_sums[name] = self._loss_sums[name] + value if name in self._loss_sums else value
         self._loss_steps += 1
-        if batch_idx % _SHOW_EVERY == 0:
-            self.log("loss", losses["loss"].detach(), prog_bar=True, logger=False)
         return losses["loss"]
+
+    @property
+    def mean_loss(self) -> Tensor | None:
+        """Of the epoch's steps so far, on the device."""
+        return self._loss_sums["loss"] / self._loss_steps if self._loss_steps else None
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean losses."""
@@ -128,9 +130,25 @@ class SupervisedModule(LightningModule):
         """Optimizer and scheduler over everything that is trained, in one parameter group."""
         optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
         optimizer.register_load_state_dict_post_hook(state_in_layout)
+        self._check_clipping(optimizer)
         if self.make_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+
+    def _check_clipping(self, optimizer: Optimizer) -> None:
+        """Lightning refuses this too, in the first step and in other words."""
+        trainer = self._trainer
+        if (
+            trainer
+            and trainer.gradient_clip_val
+            and "mixed" in str(trainer.precision)
+            and optimizer.defaults.get("fused")
+        ):
+            raise UserError(
+                f"a fused optimizer does not go with gradient_clip_val={trainer.gradient_clip_val} in "
+                f"{trainer.precision}: give the optimizer fused=False (on the command line optimizer.optimizer.fused="
+                "false teacher.optimizer.fused=false)"
+            )
 
 
 class ClassifierModule(SupervisedModule):

@@ -115,7 +115,20 @@ def test_defaults():
     assert (choices.temperature, choices.curriculum, choices.trainer) == ("global", "cosine", "auto")
 
 
-def test_methods_merge():
-    cfg = composed("method=[pkt,kd]")
-    assert list(cfg.method.terms) == ["pkt", "kd"]
-    assert cfg.method.ce_weight == 0.1
+@pytest.mark.parametrize("names", [("pkt", "kd"), ("kd", "pkt")])
+def test_methods_merge_in_any_order(names):
+    cfg = composed(f"method=[{','.join(names)}]")
+    assert list(cfg.method.terms) == list(names)
+    assert (cfg.method.ce_weight, cfg.method.terms.kd.weight, cfg.method.terms.pkt.weight) == (0.1, 0.9, 30000)
+    assert composed("method=pkt").method.ce_weight == 1
+
+
+def test_weights_that_the_pair_decides():
+    assert composed("method=reviewkd").method.terms.reviewkd.weight == 1
+    assert composed("method=reviewkd", "model=resnet32x4_to_resnet8x4").method.terms.reviewkd.weight == 5
+    assert composed("method=dkd", "model=resnet56_to_resnet20").method.terms.dkd.beta == 2
+
+
+def test_layers_can_be_named():
+    cfg = composed("student_layers={stage1: block1, pooled: 'fc:input'}")
+    assert cfg.student_layers == {"stage1": "block1", "pooled": "fc:input"}

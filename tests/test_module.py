@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule, FixedTemperature, GlobalTemperature
 from ctkd_lightning.curriculum import ConstantCurriculum
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import AT, KD, PKT
+from ctkd_lightning.methods import AT, CRD, DKD, KD, PKT, VID, FitNet
 from ctkd_lightning.models import create_model
 from tests.quiet import quiet_trainer
 
@@ -194,6 +194,103 @@ def test_compiled_networks_train_as_the_others_do(method):
     (plain, state), (compiled, compiled_state) = losses(False), losses(True)
     torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
     assert state.keys() == compiled_state.keys()
+
+
+class Maps(nn.Module):
+    """Two stages of ``widths`` channels, and pooled features."""
+
+    feature_layers = {"stage1": "a", "stage2": "b"}  # noqa: RUF012
+
+    def __init__(self, classes=5, widths=(4, 6), vectors=False):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, widths[0], 3, padding=1), nn.Conv2d(widths[0], widths[1], 3, padding=1)
+        self.norm = nn.BatchNorm2d(widths[1])
+        self.fc = nn.Linear(widths[1], classes)
+        if vectors:  # as a transformer's: (B, positions, channels)
+            self.a, self.b = (nn.Sequential(layer, nn.Flatten(2)) for layer in (self.a, nn.Identity()))
+
+    def forward(self, x):
+        x = self.b(self.a(x))
+        return self.fc(self.norm(x).mean((2, 3))) if x.ndim == 4 else x.flatten(1)[:, :5]
+
+
+IMAGE = torch.zeros(2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("method", [AT, FitNet, VID], ids=lambda m: m.__name__)
+def test_features_that_do_not_fit_are_refused_before_the_training(method):
+    with pytest.raises(UserError, match=r"student features have shape|does not fit the features.*stage1"):
+        DistillationModule(Maps(vectors=True), Maps(), method(), example_image=IMAGE)
+    DistillationModule(Maps(), Maps(), method(), example_image=IMAGE)
+
+
+@pytest.mark.parametrize("method", [KD, PKT], ids=lambda m: m.__name__)
+def test_networks_that_score_other_classes_are_refused(method):
+    with pytest.raises(UserError, match=r"student logits have shape \(2, 7\) and teacher logits \(2, 5\)"):
+        DistillationModule(Maps(5), Maps(7), method(), example_image=IMAGE)
+
+
+def test_crd_without_the_number_of_samples_is_refused():
+    with pytest.raises(UserError, match="CRD has no memory: call prepare"):
+        DistillationModule(Maps(), Maps(), CRD(), example_image=IMAGE)
+    module = DistillationModule(Maps(), Maps(), CRD(), example_image=IMAGE, num_samples=30)
+    assert not module.methods["crd"].log_normalizers.any()  # the try-out has left no trace
+    assert (module.methods["crd"].labels == -1).all()
+
+
+def test_the_try_out_leaves_the_modes_of_layers_as_they_were():
+    student = Maps()
+    student.norm.eval()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    module = DistillationModule(Maps(), student, FitNet(), example_image=IMAGE + 1)
+    assert student.training
+    assert not student.norm.training
+    assert module.methods["fitnet"].adapter.training
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+def test_layers_are_asked_for_under_the_name_that_there_is():
+    with pytest.raises(UserError, match=r"names no layer for 'stages'.*as in teacher_layers={stage1: NAME}"):
+        DistillationModule(network(), Maps(), AT(), example_image=IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("kd", "method must be a Method such as KD"),
+        ([KD()], "method must be a Method such as KD"),
+        ({"kd": "kd"}, "method 'kd' must be a Method"),
+        ({"loss": KD()}, "a method is named 'loss'"),
+        ({"ce": KD()}, "a method is named 'ce'"),
+        ({"a.b": KD()}, "a method is named 'a.b'"),
+    ],
+)
+def test_methods_that_cannot_be(method, message):
+    with pytest.raises(UserError, match=message):
+        DistillationModule(network(), network(), method)
+
+
+def test_a_number_is_no_temperature():
+    with pytest.raises(UserError, match=r"such as FixedTemperature\(4.0\), found 4.0"):
+        DistillationModule(network(), network(), temperature=4.0)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_term_without_weight_is_not_computed():
+    images, target = next(iter(data()))
+    with pytest.warns(UserWarning, match=r"the temperature has no effect: method off has no softened term"):
+        module = DistillationModule(network(), network(), {"off": KD(weight=0.0)}, GlobalTemperature())
+    losses = module.losses(images, (images, target))
+    assert losses.keys() == {"loss", "ce"}
+    torch.testing.assert_close(losses["loss"], 0.1 * losses["ce"])
+    DistillationModule(network(), network(), {"off": KD(weight=0.0)})  # nobody asked for a temperature
+
+
+def test_says_that_a_warm_up_does_not_end(tmp_path):
+    module = DistillationModule(network(), network(), DKD(warmup_epochs=3))
+    with pytest.warns(UserWarning, match=r"DKD ends at 0.66\d*, not at its weight 1: warmup_epochs=3 is longer"):
+        trainer(tmp_path, max_epochs=2).fit(module, data())
+    assert float(module.methods["dkd"].weight) == pytest.approx(2 / 3)
 
 
 def test_no_method_is_refused():

@@ -162,6 +162,8 @@ class CurriculumTemperatureCallback(Callback):
         self._optimize(trainer, pl_module)
         if self._learned:
             self._check_curriculum(trainer)
+        if self.teacher is not None and (message := self.method.unfinished_warmup(trainer.max_epochs)):
+            self._warn_once("warm-up", message)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set λ: a run resumed within an epoch has no epoch start."""

@@ -119,10 +119,25 @@ class Method(nn.Module):
         else:
             self.weight = self.full_weight
 
+    def weight_in(self, epoch: int) -> float:
+        """The factor in an epoch, counted from 0."""
+        share = min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+        return self.full_weight * share
+
     def set_epoch(self, epoch: int) -> None:
         """Set the weight of this epoch, counted from 0."""
         if isinstance(self.weight, Tensor):
-            self.weight.fill_(self.full_weight * min((epoch + 1) / self.warmup_epochs, 1.0))
+            self.weight.fill_(self.weight_in(epoch))
+
+    def unfinished_warmup(self, epochs: int | None) -> str | None:
+        """What to tell a user whose training is too short for the full weight; nothing where it is not."""
+        if not epochs or epochs < 0 or epochs >= self.warmup_epochs:
+            return None
+        return (
+            f"{type(self).__name__} ends at {self.weight_in(epochs - 1):g}, not at its weight {self.full_weight:g}: "
+            f"warmup_epochs={self.warmup_epochs} is longer than the training of {epochs} epochs; lower the one or raise "
+            "the other"
+        )
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Create the parts whose shapes the networks decide, from the outputs on one example batch."""

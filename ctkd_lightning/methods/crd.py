@@ -192,7 +192,8 @@ class CRD(Method):
             self._remember(s.detach(), t.detach(), target, index)
         rows = self._draw(len(index))
         keep = self.labels[rows] != target.unsqueeze(1)
-        self._calibrate((s, self.teacher_bank, rows), (t, self.student_bank, rows))
+        if self.training:
+            self._calibrate((s, self.teacher_bank, rows), (t, self.student_bank, rows))
         losses = [
             crd_loss(anchor, positive, bank, rows, log_normalizer, self.contrast_temperature, keep)
             for anchor, positive, bank, log_normalizer in zip(

@@ -1,0 +1,43 @@
+"""A progress bar that does not slow the training down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+
+from ctkd_lightning.supervised import SupervisedModule
+
+_READ_EVERY = 50  # steps between looks at the loss, each of which waits for the device
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar with the mean training loss of the epoch so far.
+
+    Lightning reads each metric that is logged for a bar at each step, and so waits for the device at each; this reads
+    the loss now and then.
+
+    Args:
+        **settings: of ``RichProgressBar``.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._loss: float | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Read the loss, if it is time to, and move the bar."""
+        if batch_idx % _READ_EVERY == 0 and isinstance(pl_module, SupervisedModule):
+            loss = pl_module.mean_loss
+            self._loss = None if loss is None else float(loss)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What the bar shows."""
+        shown = {} if self._loss is None or not trainer.training else {"loss": self._loss}
+        return {**shown, **super().get_metrics(trainer, pl_module)}
