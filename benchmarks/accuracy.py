@@ -121,16 +121,16 @@ def main() -> None:
     hush()
 
     found: dict[str, float] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    about = f"{' to '.join(arguments.networks)} epochs {arguments.epochs} limit {arguments.limit_train}"
     for seed in arguments.seeds:
         for loop in arguments.loops:
-            settings = f"seed {seed} epochs {arguments.epochs} limit {arguments.limit_train}"
-            key = f"{loop} {' to '.join(arguments.networks)} {settings}"
+            key = f"{loop} {about} seed {seed}"
             if key not in found:
                 found[key] = run(loop, seed, arguments)
                 arguments.json.write_text(json.dumps(found, indent=2) + "\n")
             print(f"{key}: {found[key]:.2f} %", flush=True)
     for loop in arguments.loops:
-        values = [value for key, value in found.items() if key.startswith(loop)]
+        values = [found[f"{loop} {about} seed {seed}"] for seed in arguments.seeds]
         print(f"{loop:12} mean {statistics.mean(values):.2f} %, from {min(values):.2f} to {max(values):.2f}")
 
 

@@ -74,21 +74,22 @@ class ReferenceLoop:
 
     def steps(self, batches: DataLoader[tuple[Tensor, int, int]]) -> Iterator[None]:
         """Train, one batch at a time."""
-        meters = dict.fromkeys(("loss", "top1", "top5", "temperature"), 0.0)
+        meters = dict.fromkeys(("loss", "kl", "top1", "top5"), 0.0)
         for images, target, _ in batches:
-            images, target = images.to(self.device), target.to(self.device)
+            images, target = (x.to(self.device, non_blocking=True) for x in (images, target))
             student = self.student(images)
             with torch.no_grad():
                 teacher = self.teacher(images)
             tau = 1 + 20 * torch.sigmoid(gradient_reversal(self.temperature, 1.0))
             kl = F.kl_div(F.log_softmax(student / tau, 1), F.softmax(teacher / tau, 1), reduction="batchmean")
-            loss = 0.1 * F.cross_entropy(student, target) + 0.9 * kl * tau.square()[0]
+            kl = kl * tau.square()[0]
+            loss = 0.1 * F.cross_entropy(student, target) + 0.9 * kl
+            hits = student.topk(5, dim=1).indices == target[:, None]
+            meters["loss"] += loss.item()
+            meters["kl"] += kl.item()
+            meters["top1"] += hits[:, 0].sum().item()
+            meters["top5"] += hits.sum().item()
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            hits = student.topk(5, dim=1).indices == target[:, None]
-            meters["loss"] += loss.item()
-            meters["top1"] += hits[:, 0].sum().item()
-            meters["top5"] += hits.sum().item()
-            meters["temperature"] += tau.item()
             yield

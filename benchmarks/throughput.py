@@ -49,26 +49,29 @@ Turn = Callable[[], float]
 
 
 class Clock:
-    """Seconds a step, from the end of the last step of the warm-up on.
+    """Seconds a step, from the end of the warm-up to the last step; only there it waits for the device.
 
     Args:
         device: ``"cpu"`` or ``"cuda"``.
+        steps: with the warm-up.
     """
 
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.steps = 0
+    def __init__(self, device: str, steps: int) -> None:
+        self.device, self.steps = device, steps
+        self.done = 0
         self.seconds = 0.0
 
     def step(self) -> None:
         """A step has ended."""
-        self.steps += 1
-        if self.device == "cuda" and self.steps >= WARM_UP:
+        self.done += 1
+        if self.done not in (WARM_UP, self.steps):
+            return
+        if self.device == "cuda":
             torch.cuda.synchronize()
         now = time.perf_counter()
-        if self.steps == WARM_UP:
+        if self.done == WARM_UP:
             self.start = now
-        elif self.steps > WARM_UP:
+        else:
             self.seconds = (now - self.start) / (self.steps - WARM_UP)
 
 
@@ -108,9 +111,9 @@ class Contest:
         self.pil = PILImages(self.data)
 
     def images(self, **settings: Any) -> Fake:
-        """Enough images for a turn."""
+        """More than a turn trains on: worker processes that have prepared the last batch would sit idle."""
         return Fake(
-            train_size=max(self.batch * self.steps, CLASSES),
+            train_size=max(4 * self.batch * self.steps, CLASSES),
             test_size=CLASSES,
             num_classes=CLASSES,
             image_size=32,
@@ -136,7 +139,7 @@ class Contest:
 
     def timed(self, steps: Iterator[Any]) -> float:
         """Seconds a step of a plain loop."""
-        clock = Clock(self.device)
+        clock = Clock(self.device, self.steps)
         for _, _ in zip(range(self.steps), steps, strict=False):
             clock.step()
         return clock.seconds
@@ -205,7 +208,7 @@ class Contest:
             module.compile_networks() if isinstance(module, DistillationModule) else student.compile()
 
         def turn() -> float:
-            clock = Clock(self.device)
+            clock = Clock(self.device, self.steps)
             callbacks = [ClockCallback(clock), CurriculumTemperatureCallback(ConstantCurriculum(1.0))]
             quiet_trainer(
                 self.device,
@@ -269,6 +272,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     hush("torchdistill")
+    torch.backends.cudnn.benchmark = True  # as the scripts do
 
     with tempfile.TemporaryDirectory() as folder:
         turns = Contest(arguments, Path(folder)).contestants(arguments.compile)

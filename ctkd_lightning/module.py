@@ -243,6 +243,6 @@ def _by_name(method: Method | Mapping[str, Method]) -> dict[str, Method]:
             raise UserError(f"method {name!r} must be a Method such as KD(), found {term!r}")
         if name in ("loss", "ce") or not str(name).isidentifier():
             raise UserError(
-                f"a method is named {name!r}: its loss is logged as train/NAME, so take a plain word other than loss, ce"
+                f"a method is named {name!r}: its loss is logged as train/NAME, so take a word other than loss and ce"
             )
     return dict(methods)

@@ -135,8 +135,8 @@ class Method(nn.Module):
             return None
         return (
             f"{type(self).__name__} ends at {self.weight_in(epochs - 1):g}, not at its weight {self.full_weight:g}: "
-            f"warmup_epochs={self.warmup_epochs} is longer than the training of {epochs} epochs; lower the one or raise "
-            "the other"
+            f"warmup_epochs={self.warmup_epochs} is longer than the training of {epochs} epochs; lower the one or "
+            "raise the other"
         )
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
