@@ -235,10 +235,19 @@ class ImageDataModule(LightningDataModule):
         return indices[stratified_subset(targets[indices], limit)]
 
     def fingerprint(self) -> str:
-        """A hash over all that decides the training images, but not their order: a part of caches' keys."""
+        """A hash over all that decides the training images, but not their order."""
+        return self._hash(self.has_validation or self.val_size or None, self.limit_train)
+
+    def view_fingerprint(self) -> str:
+        """A hash over all that decides what an image of the full training set looks like, by ``Batch.index`` and view.
+
+        Those that train may be any part of the set.
+        """
+        return self._hash()
+
+    def _hash(self, *selection: object) -> str:
         decides = (
-            self.name, self.content, self.image_size, self.resize, self.mean, self.std, self.augmentation,
-            self.has_validation or self.val_size or None, self.limit_train,
+            self.name, self.content, self.image_size, self.resize, self.mean, self.std, self.augmentation, *selection
         )  # fmt: skip
         return hashlib.sha256(repr(decides).encode()).hexdigest()[:32]
 
@@ -308,10 +317,10 @@ class ImageDataModule(LightningDataModule):
             self._images[split] = images
         return self._images[split]
 
-    def _keeps_in_memory(self, files: ImageFiles) -> bool:
-        if isinstance(files.transform, RandomResizedCropFlip):
+    def _keeps_in_memory(self, images: Images) -> bool:
+        if isinstance(images, ImageFiles) and isinstance(images.transform, RandomResizedCropFlip):
             return False
-        fits = len(files) * 3 * self.image_size**2 <= MEMORY_LIMIT
+        fits = len(images) * 3 * self.image_size**2 <= MEMORY_LIMIT
         return fits if self.in_memory == "auto" else self.in_memory
 
     def _evaluation(self, indices: Tensor) -> EvaluationSampler:
@@ -324,7 +333,7 @@ class ImageDataModule(LightningDataModule):
         on_batch = self.augmentation if augment and isinstance(self.augmentation, CropFlip) else NoAugmentation()
         preprocess = Preprocess(on_batch, self.mean, self.std, self._device(), self.channels_last)
         teacher_cache = self.teacher_cache if augment else None
-        if isinstance(images, ImageArray) and self.in_memory:
+        if isinstance(images, ImageArray) and self._keeps_in_memory(images):
             return MemoryLoader(images, sampler, preprocess, teacher_cache)
         return WorkerLoader(images, sampler, preprocess, self.num_workers, teacher_cache)
 
