@@ -3,6 +3,7 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import seed_everything
+from torch.nn import AdaptiveAvgPool2d, AdaptiveMaxPool2d
 
 from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule
 from ctkd_lightning.cached_teacher import cache_key
@@ -101,6 +102,23 @@ def test_other_views_of_a_known_image_are_asked_for(tmp_path):
     module, seen = fit(distillation(), data, tmp_path, epochs=1)
     assert 0 < seen < len(data.train_indices)
     assert module.cached_teacher.known == len(data.train_indices) - seen
+
+
+class Scaled(torch.nn.Module):
+    """A layer that shows its function, as its address, and its setting."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.function, self.factor = lambda x: x, factor
+
+    def extra_repr(self):
+        return f"{self.function}, factor={self.factor}"
+
+
+def test_the_key_sees_settings_and_not_addresses():
+    pools = [torch.nn.Sequential(pool, torch.nn.Flatten()) for pool in (AdaptiveAvgPool2d(1), AdaptiveMaxPool2d(1))]
+    assert cache_key(pools[0]) != cache_key(pools[1])
+    assert cache_key(Scaled(1)) == cache_key(Scaled(1)) != cache_key(Scaled(2))
 
 
 def test_the_key_says_what_decides_the_outputs(tmp_path):
