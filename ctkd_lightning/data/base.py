@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -21,10 +21,11 @@ from ctkd_lightning.data.augmentation import (
     ResizeCrop,
     create_augmentation,
 )
+from ctkd_lightning.data.batch import Lookup, ReadsTeacher
 from ctkd_lightning.data.check import check_settings
 from ctkd_lightning.data.decode import load_decoded
 from ctkd_lightning.data.images import ImageArray, ImageFiles, Images
-from ctkd_lightning.data.loader import Loader, ReadsTeacher
+from ctkd_lightning.data.loader import Loader
 from ctkd_lightning.data.memory import MemoryLoader
 from ctkd_lightning.data.preprocess import Preprocess
 from ctkd_lightning.data.sampler import EpochSampler, EvaluationSampler
@@ -332,10 +333,11 @@ class ImageDataModule(LightningDataModule):
         # random resized crops happen where the files are decoded
         on_batch = self.augmentation if augment and isinstance(self.augmentation, CropFlip) else NoAugmentation()
         preprocess = Preprocess(on_batch, self.mean, self.std, self._device(), self.channels_last)
-        teacher_cache = self.teacher_cache if augment else None
+        store = self.teacher_cache if augment else None
+        look_up = None if store is None else partial(Lookup, store, self.view_fingerprint())
         if isinstance(images, ImageArray) and self._keeps_in_memory(images):
-            return MemoryLoader(images, sampler, preprocess, teacher_cache)
-        return WorkerLoader(images, sampler, preprocess, self.num_workers, teacher_cache)
+            return MemoryLoader(images, sampler, preprocess, look_up)
+        return WorkerLoader(images, sampler, preprocess, self.num_workers, look_up)
 
     # The Trainer's processes and device
 
