@@ -35,7 +35,7 @@ class FrozenNetwork(nn.Module):
         self._follow_device((*args, *kwargs.values()))
         if network.training:  # someone reached in and flipped it
             network.eval()
-        with torch.no_grad():
+        with torch.no_grad():  # a loss cannot save inference_mode's tensors for its backward pass
             return network(*args, **kwargs)
 
     def _follow_device(self, inputs: tuple[Any, ...]) -> None:

@@ -181,7 +181,8 @@ class DistillationModule(SupervisedModule):
         :class:`~ctkd_lightning.cached_teacher.CachedTeacher` of its own.
 
         Args:
-            data: what the student trains on; its loaders ask the cache from now on.
+            data: what the student trains on; its loaders ask the cache from now on. Modules that share it keep a
+                cache each; the loaders ask the last one's.
             folder: of the file.
             precision: the Trainer's.
 
@@ -192,9 +193,9 @@ class DistillationModule(SupervisedModule):
             UserError: a method reads feature maps; the folder cannot be written, or the disk cannot hold the file.
         """
         example = self.run_teacher(self.images_in_layout(data.example_image))
-        views = data.num_views
-        key = cache_key(self.teacher.network, data.fingerprint(), precision, views, self.run_teacher.layers)
-        cached = CachedTeacher(self.run_teacher, example, folder, key=key, samples=len(data.train_targets), views=views)
+        images, samples, views = data.view_fingerprint(), len(data.train_targets), data.num_views
+        key = cache_key(self.teacher.network, images, precision, views, self.run_teacher.layers)
+        cached = CachedTeacher(self.run_teacher, example, folder, key=key, samples=samples, views=views, data=images)
         self.cached_teacher, data.teacher_cache = cached, cached.store
         return cached
 

@@ -7,7 +7,9 @@ import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,11 @@ from rich.filesize import decimal
 from torch import Tensor
 
 from ctkd_lightning.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 class TeacherCache:
@@ -26,6 +33,7 @@ class TeacherCache:
     or a crash, was damaged later or came from another teacher counts as unknown, and is written anew.
 
     The whole file is reserved on the disk when it is made, so that a disk that fills up later cannot stop the run.
+    Copies, and those that arrive in another process, open the same file.
 
     Args:
         folder: where the file is, or is made.
@@ -35,6 +43,7 @@ class TeacherCache:
         width: values a record.
 
     Attributes:
+        key: as given.
         path: the file.
         nbytes: its size.
 
@@ -51,6 +60,7 @@ class TeacherCache:
     """
 
     def __init__(self, folder: str | Path, *, key: str, samples: int, views: int, width: int) -> None:
+        self.key = key
         self.path = Path(folder).expanduser() / f"{key}.npy"
         self.samples = samples
         self.views = views
@@ -60,6 +70,13 @@ class TeacherCache:
         rng = np.random.default_rng(int(key, 16))
         self._weights = rng.integers(2**64, size=width, dtype=np.uint64)
         self._place_weight, self._offset = rng.integers(2**64, size=2, dtype=np.uint64) | np.uint64(1)
+        self._records = self._open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_records"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
         self._records = self._open()
 
     @property
@@ -113,13 +130,16 @@ class TeacherCache:
         folder = self.path.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            records = self._map()
-            if records is None:
-                self._create()
+            with _alone_in(folder):
                 records = self._map()
-            if records is None:
-                raise UserError(f"the teacher cache {self.path} cannot be made: remove the file, or set teacher_cache")
-            self._reserve()
+                if records is None:
+                    self._create()
+                    records = self._map()
+                if records is None:
+                    raise UserError(
+                        f"the teacher cache {self.path} cannot be made: remove the file, or set teacher_cache"
+                    )
+                self._reserve()
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise UserError(self._too_large()) from error
@@ -133,7 +153,11 @@ class TeacherCache:
         """The file's records, or ``None`` where there is no such file or it is another kind of file."""
         try:
             records = np.load(self.path, mmap_mode="r+", allow_pickle=False)
-        except (FileNotFoundError, ValueError, EOFError):
+        except FileNotFoundError:
+            return None
+        except OSError:
+            raise
+        except Exception:  # numpy's readers name no end of errors for what is no array, or one with a damaged header
             return None
         expected = (self.samples * self.views,)
         if not isinstance(records, np.memmap) or records.shape != expected or records.dtype != self._record:
@@ -142,13 +166,12 @@ class TeacherCache:
 
     def _create(self) -> None:
         """Put an empty file in place, whole or not at all; of several processes, the first one's stays."""
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()  # not a cache of this shape: _map would have taken it
+        self.path.unlink(missing_ok=True)  # not a cache of this shape: _map would have taken it
+        self._check_space(self.nbytes)
         descriptor, partial = tempfile.mkstemp(dir=self.path.parent, suffix=".partial")
         os.close(descriptor)
         try:
             np.lib.format.open_memmap(partial, mode="w+", dtype=self._record, shape=(self.samples * self.views,))
-            self._check_space(os.stat(partial))
             with contextlib.suppress(FileExistsError):
                 os.link(partial, self.path)
         finally:
@@ -158,13 +181,12 @@ class TeacherCache:
         """Have the disk set all blocks aside: a write into a mapped file has no other way to fail than a crash."""
         with open(self.path, "r+b") as file:
             status = os.fstat(file.fileno())
-            self._check_space(status)
+            self._check_space(status.st_size - 512 * status.st_blocks)
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, status.st_size)
 
-    def _check_space(self, status: os.stat_result) -> None:
-        missing = status.st_size - 512 * status.st_blocks
-        if missing > shutil.disk_usage(self.path.parent).free:
+    def _check_space(self, needed: int) -> None:
+        if needed > shutil.disk_usage(self.path.parent).free:
             raise UserError(self._too_large())
 
     def _too_large(self) -> str:
@@ -174,3 +196,18 @@ class TeacherCache:
             f"{self.views:,} views × {self.width:,} values, the disk has {decimal(free)} free: set teacher_cache to a "
             "folder on a larger disk or to off, or train on fewer views"
         )
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from opening a cache in the folder, where its file system has locks."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # without a lock, two that replace a wrong file at once may lose writes
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

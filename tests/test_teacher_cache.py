@@ -1,5 +1,8 @@
+import copy
 import multiprocessing
 import os
+import pickle
+import random
 import shutil
 import time
 from collections import namedtuple
@@ -95,11 +98,12 @@ def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
     assert cache.read(index, view)[1].all()
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "half", "zeros", "shape", "pickle"])
+@pytest.mark.parametrize("damage", ["empty", "text", "half", "zeros", "shape", "pickle", "zip", "header"])
 def test_a_file_that_is_no_cache_is_made_anew(tmp_path, damage):
     path = open_cache(tmp_path).path
     whole = path.read_bytes()
     broken = {"empty": b"", "text": b"hello", "half": whole[: len(whole) // 2], "zeros": bytes(len(whole))}
+    broken |= {"zip": b"PK\x03\x04" + whole[4:], "header": whole[:10] + b"(" * 118 + whole[128:]}
     if damage == "shape":
         np.save(path, np.zeros((2, 2)))
     elif damage == "pickle":
@@ -129,6 +133,12 @@ def test_a_disk_too_small_is_refused_before_anything_is_made(tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_larger_than_any_disk_is_refused_by_its_size(tmp_path):
+    with pytest.raises(UserError, match=r"needs 1\.5 PB for 50,000 samples × 2,147,483,648 views × 3 values, the disk"):
+        open_cache(tmp_path, samples=50_000, views=2**31)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write the teacher cache in .*file.*: set teacher_cache to a folder"):
@@ -140,6 +150,42 @@ def test_two_at_once_share_one_file(tmp_path):
     first, second = open_cache(tmp_path), open_cache(tmp_path)
     first.write(index[:5], view[:5], values_at(index[:5], view[:5]))
     assert second.read(index, view)[1].sum() == 5
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda cache: pickle.loads(pickle.dumps(cache))])
+def test_a_copy_shares_the_file(tmp_path, duplicate):
+    cache = open_cache(tmp_path, samples=1000)
+    assert len(pickle.dumps(cache)) < cache.nbytes / 10
+    other, index, view = duplicate(cache), torch.tensor([3]), torch.tensor([2])
+    other.write(index, view, torch.ones(1, 3))
+    assert cache.read(index, view)[1].all()
+
+
+def open_and_write(folder, number, start, attempts):
+    for attempt in range(attempts):
+        start.wait(60)
+        index, view = torch.tensor([number]), torch.tensor([attempt % 4])
+        open_cache(folder / str(attempt)).write(index, view, values_at(index, view))
+
+
+def test_many_open_at_once(tmp_path, monkeypatch):
+    """One file for all, whether there was none or a wrong one: nobody's writes are lost."""
+    create = TeacherCache._create
+    monkeypatch.setattr(TeacherCache, "_create", lambda cache: (time.sleep(random.uniform(0, 0.01)), create(cache)))
+    processes, count, attempts = multiprocessing.get_context("fork"), 6, 40
+    for attempt in range(0, attempts, 2):
+        (tmp_path / str(attempt)).mkdir()
+        (tmp_path / str(attempt) / "ab12.npy").write_bytes(b"hello")
+    start = processes.Barrier(count)
+    started = [processes.Process(target=open_and_write, args=(tmp_path, n, start, attempts)) for n in range(count)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+    assert [process.exitcode for process in started] == [0] * count
+    for attempt in range(attempts):
+        known = open_cache(tmp_path / str(attempt)).read(torch.arange(count), torch.full((count,), attempt % 4))[1]
+        assert known.all()
 
 
 def fill_for_ever(folder, filling):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -21,10 +21,11 @@ from ctkd_lightning.data.augmentation import (
     ResizeCrop,
     create_augmentation,
 )
+from ctkd_lightning.data.batch import Lookup, ReadsTeacher
 from ctkd_lightning.data.check import check_settings
 from ctkd_lightning.data.decode import load_decoded
 from ctkd_lightning.data.images import ImageArray, ImageFiles, Images
-from ctkd_lightning.data.loader import Loader, ReadsTeacher
+from ctkd_lightning.data.loader import Loader
 from ctkd_lightning.data.memory import MemoryLoader
 from ctkd_lightning.data.preprocess import Preprocess
 from ctkd_lightning.data.sampler import EpochSampler, EvaluationSampler
@@ -235,10 +236,19 @@ class ImageDataModule(LightningDataModule):
         return indices[stratified_subset(targets[indices], limit)]
 
     def fingerprint(self) -> str:
-        """A hash over all that decides the training images, but not their order: a part of caches' keys."""
+        """A hash over all that decides the training images, but not their order."""
+        return self._hash(self.has_validation or self.val_size or None, self.limit_train)
+
+    def view_fingerprint(self) -> str:
+        """A hash over all that decides what an image of the full training set looks like, by ``Batch.index`` and view.
+
+        Those that train may be any part of the set.
+        """
+        return self._hash()
+
+    def _hash(self, *selection: object) -> str:
         decides = (
-            self.name, self.content, self.image_size, self.resize, self.mean, self.std, self.augmentation,
-            self.has_validation or self.val_size or None, self.limit_train,
+            self.name, self.content, self.image_size, self.resize, self.mean, self.std, self.augmentation, *selection
         )  # fmt: skip
         return hashlib.sha256(repr(decides).encode()).hexdigest()[:32]
 
@@ -308,10 +318,10 @@ class ImageDataModule(LightningDataModule):
             self._images[split] = images
         return self._images[split]
 
-    def _keeps_in_memory(self, files: ImageFiles) -> bool:
-        if isinstance(files.transform, RandomResizedCropFlip):
+    def _keeps_in_memory(self, images: Images) -> bool:
+        if isinstance(images, ImageFiles) and isinstance(images.transform, RandomResizedCropFlip):
             return False
-        fits = len(files) * 3 * self.image_size**2 <= MEMORY_LIMIT
+        fits = len(images) * 3 * self.image_size**2 <= MEMORY_LIMIT
         return fits if self.in_memory == "auto" else self.in_memory
 
     def _evaluation(self, indices: Tensor) -> EvaluationSampler:
@@ -323,10 +333,11 @@ class ImageDataModule(LightningDataModule):
         # random resized crops happen where the files are decoded
         on_batch = self.augmentation if augment and isinstance(self.augmentation, CropFlip) else NoAugmentation()
         preprocess = Preprocess(on_batch, self.mean, self.std, self._device(), self.channels_last)
-        teacher_cache = self.teacher_cache if augment else None
-        if isinstance(images, ImageArray) and self.in_memory:
-            return MemoryLoader(images, sampler, preprocess, teacher_cache)
-        return WorkerLoader(images, sampler, preprocess, self.num_workers, teacher_cache)
+        store = self.teacher_cache if augment else None
+        look_up = None if store is None else partial(Lookup, store, self.view_fingerprint())
+        if isinstance(images, ImageArray) and self._keeps_in_memory(images):
+            return MemoryLoader(images, sampler, preprocess, look_up)
+        return WorkerLoader(images, sampler, preprocess, self.num_workers, look_up)
 
     # The Trainer's processes and device
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -23,15 +24,58 @@ class Batch(NamedTuple):
     view: Tensor
 
 
-class TeacherBatch(NamedTuple):
-    """A :class:`Batch` with what the teacher gives for it, from a cache that knows all of it.
+class ReadsTeacher(Protocol):
+    """A cache of the teacher's outputs.
 
     Attributes:
-        teacher: (B, K), float16, as :class:`~ctkd_lightning.teacher_cache.TeacherCache` keeps it.
+        key: two caches with the same key hold the same values.
     """
+
+    key: str
+
+    def read(self, index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (B, K) and which of them are known (B,), for samples and views on the CPU."""
+        ...
+
+
+class Lookup:
+    """What a cache knows of a batch.
+
+    Neither tuple nor dataclass, so that a Trainer that moves a batch to the device, or into another type, leaves it as
+    it is.
+
+    Args:
+        store: the cache.
+        data: the :meth:`~ctkd_lightning.data.ImageDataModule.view_fingerprint` of the images; ``None`` where nobody
+            says.
+        index: (B,), int64 on the CPU, the samples' positions in the full training set.
+        view: (B,), int64 on the CPU.
+        device: of the batch.
+
+    Attributes:
+        key: the cache's.
+        values: (B, K), on the device; where they are not known, they mean nothing.
+        known: (B,), bool on the CPU.
+    """
+
+    def __init__(
+        self, store: ReadsTeacher, data: str | None, index: Tensor, view: Tensor, device: torch.device
+    ) -> None:
+        self.key, self.data, self.index, self.view = store.key, data, index, view
+        values, self.known = store.read(index, view)
+        self.values = without_wait(values, device)
+
+
+class TeacherBatch(NamedTuple):
+    """A :class:`Batch` with what a cache knows of the teacher's outputs for it."""
 
     image: Tensor
     target: Tensor
     index: Tensor  # type: ignore[assignment]
     view: Tensor
-    teacher: Tensor
+    teacher: Lookup
+
+
+def without_wait(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor from the CPU to a device, without a wait of the host for what the device is doing."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

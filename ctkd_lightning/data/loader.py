@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from ctkd_lightning.data.batch import Batch, TeacherBatch
+from ctkd_lightning.data.batch import Batch, Lookup, TeacherBatch
 from ctkd_lightning.data.sampler import EpochSampler
 
-
-class ReadsTeacher(Protocol):
-    """A cache of the teacher's outputs."""
-
-    def read(self, index: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (B, K) and which of them are known (B,), for samples and views on the CPU."""
-        ...
+LookUp = Callable[[Tensor, Tensor, torch.device], Lookup]
+"""From a batch's index and view, on the CPU, and its device to what a cache knows of it."""
 
 
 class Loader:
@@ -28,14 +24,13 @@ class Loader:
 
     Args:
         sampler: the order.
-        teacher_cache: asked for each batch; where it knows all of one, that is a
-            :class:`~ctkd_lightning.data.batch.TeacherBatch`. It is asked here, where the samples' numbers are still
-            with the host, so that no step waits for the device.
+        look_up: called for each batch, that is then a :class:`~ctkd_lightning.data.batch.TeacherBatch`. It is called
+            here, where the samples' numbers are still with the host, so that no step waits for the device.
     """
 
-    def __init__(self, sampler: EpochSampler, teacher_cache: ReadsTeacher | None = None) -> None:
+    def __init__(self, sampler: EpochSampler, look_up: LookUp | None = None) -> None:
         self.sampler = sampler
-        self.teacher_cache = teacher_cache
+        self.look_up = look_up
 
     @property
     def batch_sampler(self) -> EpochSampler:
@@ -58,16 +53,8 @@ class Loader:
         raise NotImplementedError
 
     def _with_teacher(self, batch: Batch, index: Tensor, view: Tensor) -> Batch | TeacherBatch:
-        """Add the teacher's outputs where they are known; ``index`` and ``view`` are the batch's, on the CPU."""
-        if self.teacher_cache is None:
-            return batch
-        values, known = self.teacher_cache.read(index, view)
-        if not known.all():
-            return batch
-        device = batch.image.device
-        if device.type == "cuda":
-            values = values.pin_memory()
-        return TeacherBatch(*batch, values.to(device, non_blocking=True))
+        """Add what is known of the teacher's outputs; ``index`` and ``view`` are the batch's, on the CPU."""
+        return batch if self.look_up is None else TeacherBatch(*batch, self.look_up(index, view, batch.image.device))
 
     def state_dict(self) -> dict[str, Any]:
         """The position of the next batch."""

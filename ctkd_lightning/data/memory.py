@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ctkd_lightning.data.batch import Batch, TeacherBatch
 from ctkd_lightning.data.images import ImageArray
-from ctkd_lightning.data.loader import Loader, ReadsTeacher
+from ctkd_lightning.data.loader import Loader, LookUp
 from ctkd_lightning.data.preprocess import Preprocess
 from ctkd_lightning.data.sampler import EpochSampler
 
@@ -21,7 +21,7 @@ class MemoryLoader(Loader):
         images: moved to the device, for all loaders that share them.
         sampler: the order.
         preprocess: augmentation and normalisation, on the device.
-        teacher_cache: as in :class:`~ctkd_lightning.data.loader.Loader`.
+        look_up: as in :class:`~ctkd_lightning.data.loader.Loader`.
     """
 
     def __init__(
@@ -29,9 +29,9 @@ class MemoryLoader(Loader):
         images: ImageArray,
         sampler: EpochSampler,
         preprocess: Preprocess,
-        teacher_cache: ReadsTeacher | None = None,
+        look_up: LookUp | None = None,
     ) -> None:
-        super().__init__(sampler, teacher_cache)
+        super().__init__(sampler, look_up)
         self.images = images
         self.preprocess = preprocess
 

@@ -70,6 +70,12 @@ class TinyImageNet(ImageDataModule):
             self._existing("val/images"), names, [class_of[labels[name]] for name in names], self.transform(split)
         )
 
+    @cached_property
+    def content(self) -> str:
+        """A hash of the training files' names, sizes and times of change."""
+        loaded = self._images.get("train")
+        return (loaded if isinstance(loaded, ImageFiles) else self.load("train")).digest()
+
     @property
     def _folder(self) -> Path:
         return self.root / FOLDER

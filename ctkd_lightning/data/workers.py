@@ -11,7 +11,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from ctkd_lightning.data.batch import Batch, TeacherBatch
 from ctkd_lightning.data.images import Images
-from ctkd_lightning.data.loader import Loader, ReadsTeacher
+from ctkd_lightning.data.loader import Loader, LookUp
 from ctkd_lightning.data.preprocess import Preprocess
 from ctkd_lightning.data.sampler import EpochSampler
 from ctkd_lightning.errors import UserError
@@ -27,7 +27,7 @@ class WorkerLoader(Loader):
         sampler: the order.
         preprocess: augmentation and normalisation, on the device.
         num_workers: worker processes; 0 decodes in this one.
-        teacher_cache: as in :class:`~ctkd_lightning.data.loader.Loader`.
+        look_up: as in :class:`~ctkd_lightning.data.loader.Loader`.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class WorkerLoader(Loader):
         sampler: EpochSampler,
         preprocess: Preprocess,
         num_workers: int = 0,
-        teacher_cache: ReadsTeacher | None = None,
+        look_up: LookUp | None = None,
     ) -> None:
-        super().__init__(sampler, teacher_cache)
+        super().__init__(sampler, look_up)
         self.preprocess = preprocess
         self._loader = byte_loader(images, sampler, num_workers, pin_memory=preprocess.device.type == "cuda")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ctkd_lightning.methods.check import at_least_float32
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods.check import at_least_float32, no_autocast
 
 CHUNK = {"cpu": 2**19, "cuda": 2**24}
 """Logits a piece: some pieces fit into a CPU's cache, and fill a GPU."""
@@ -37,7 +37,8 @@ def chunked_divergence(student: Tensor, teacher: Tensor, temperature: Tensor) ->
         + (q_{ic} - p_{ic}) \log q_{ic} \right]
 
     with :math:`K_i = \sum_c p_{ic} d_{ic}`. The backward pass softens the logits a second time instead of keeping them.
-    Computed in float32 or wider; the logits' gradients have the logits' type. There is no second derivative.
+    Computed in float32 or wider; the logits' gradients have the logits' type. There is no second derivative: the
+    backward pass raises a UserError under ``create_graph=True``.
 
     Args:
         student: (N, C).
@@ -61,8 +62,13 @@ class _ChunkedDivergence(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        # once_differentiable would leave the inputs' part of a second derivative out, without an error
+        if torch.is_grad_enabled():
+            raise UserError(
+                "the divergence of large logits has no second derivative, and create_graph=True asks for one: leave it "
+                f"out, or raise {__name__}.CHUNK above a quarter of the logits' number, which softens them at once"
+            )
         inputs = ctx.saved_tensors
         student, teacher, temperature = (
             torch.empty_like(x) if needed else None for x, needed in zip(inputs, ctx.needs_input_grad, strict=True)
@@ -106,4 +112,5 @@ def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """The rows' inner products, without a buffer for the elements' products."""
-    return torch.linalg.vecdot(a, b)
+    with no_autocast(a):
+        return torch.linalg.vecdot(a, b)

@@ -112,6 +112,8 @@ def test_memory_is_chosen_by_size(tmp_path, monkeypatch):
     monkeypatch.setattr(base, "MEMORY_LIMIT", 24 * 3 * 32 * 32 - 1)
     assert isinstance(ImageFolder(**settings).train_dataloader(), WorkerLoader)
     assert isinstance(ImageFolder(in_memory=True, **settings).train_dataloader(), MemoryLoader)
+    assert isinstance(Fake(num_workers=0).train_dataloader(), WorkerLoader)
+    assert isinstance(Fake(in_memory=True).train_dataloader(), MemoryLoader)
 
 
 def test_channels_last():
@@ -136,3 +138,6 @@ def test_the_fingerprint_follows_what_decides_the_training_images():
         Fake(limit_train=100),
     ]
     assert len({first, *(other.fingerprint() for other in others)}) == 12
+    selections = {other.view_fingerprint() for other in [Fake(), *others[8:]]}
+    assert len(selections) == 1
+    assert len(selections.union(other.view_fingerprint() for other in others)) == 9

@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -48,6 +49,14 @@ def test_images_have_their_classes(archive):
         for image, target, *_ in loader:
             assert image.shape[1:] == (3, 64, 64)
             assert torch.equal((image[:, 0, 5, 5] * 255).round().long(), target)
+
+
+def test_the_fingerprint_follows_the_training_files(tmp_path, archive):
+    shutil.copytree(archive, tmp_path, dirs_exist_ok=True)
+    first = make(tmp_path).fingerprint()
+    assert make(tmp_path).fingerprint() == first
+    os.utime(tmp_path / "tiny-imagenet-200" / "train" / WNIDS[0] / "images" / f"{WNIDS[0]}_0.JPEG", (0, 0))
+    assert make(tmp_path).fingerprint() != first
 
 
 def test_missing_files(tmp_path, archive):

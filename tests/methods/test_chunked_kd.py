@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import chunked_kd, kd_loss
 from ctkd_lightning.methods.chunked_kd import chunked_divergence
 from tests.methods import golden
@@ -76,6 +77,22 @@ def test_half_precision_computes_in_float32(small_pieces, dtype):
     )
 
 
+def test_autocast_changes_nothing(small_pieces):
+    values = torch.randn(2, 6, 50, dtype=torch.float64) * 5
+    exact, (student, teacher) = values.clone().requires_grad_(), values.float()
+    tau = torch.tensor(3.3, dtype=torch.float64, requires_grad=True)
+    log_q, log_p = ((x / tau).log_softmax(1) for x in exact)
+    expected = tau**2 * F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+    expected.backward()
+    student, teacher, temperature = (x.requires_grad_() for x in (student, teacher, torch.tensor(3.3)))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = kd_loss(student, teacher, temperature)
+        loss.backward()
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(torch.stack([student.grad, teacher.grad]).double(), exact.grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(temperature.grad.double(), tau.grad, rtol=1e-4, atol=0)
+
+
 def test_large_logits_go_in_pieces_by_themselves_and_small_or_strided_ones_do_not():
     large = torch.empty(64, 2**15)
     assert chunked_kd.worth_chunking(large, large)
@@ -84,7 +101,14 @@ def test_large_logits_go_in_pieces_by_themselves_and_small_or_strided_ones_do_no
 
 
 def test_backward_twice(small_pieces):
-    student, teacher = torch.randn(3, 5, requires_grad=True), torch.randn(3, 5)
+    student, teacher = torch.randn(4, 5, requires_grad=True), torch.randn(4, 5)
     loss = kd_loss(student, teacher, 2.0)
     first, second = (torch.autograd.grad(loss, student, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_a_second_derivative_is_refused(small_pieces):
+    student = torch.randn(4, 5, requires_grad=True)
+    loss = kd_loss(student, torch.randn(4, 5), 2.0).square()
+    with pytest.raises(UserError, match=r"no second derivative, and create_graph=True asks for one: leave it out, or"):
+        torch.autograd.grad(loss, student, create_graph=True)
