@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import functools
+import math
 from pathlib import Path
 
 import hydra
@@ -11,6 +13,7 @@ from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
 from ctkd_lightning import methods
+from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import NetworkOutput
 from tests.methods.settings import SETTINGS, example
 
@@ -220,6 +223,59 @@ def test_config(name):
     assert float(method.weight) == config.method.terms[name].weight
 
 
+VECTORS, MAPS = (torch.zeros(2, 3),) * 2, (torch.zeros(2, 3, 4, 4),) * 2
+CRD_INPUTS = (*VECTORS, torch.zeros(4, 3), torch.zeros(2, 5, dtype=torch.long))
+# the settings of each class and function, with a value out of range
+WRONG_SETTINGS = [
+    (methods.AB, {"margin": -1.0}),
+    (functools.partial(methods.ab_loss, *MAPS), {"margin": -1.0}),
+    (methods.AT, {"p": 0.0}),
+    (functools.partial(methods.at_loss, *MAPS), {"p": 0.0}),
+    (methods.CC, {"dim": 0}),
+    (methods.CRD, {"num_samples": 1, "dim": 0, "negatives": 0, "contrast_temperature": 0.0, "momentum": 1.0}),
+    (functools.partial(methods.crd_loss, *CRD_INPUTS, log_normalizer=1.0), {"temperature": 0.0}),
+    (functools.partial(methods.crd_loss, *CRD_INPUTS), {"log_normalizer": -math.inf}),
+    (methods.DIST, {"beta": -1.0, "gamma": -1.0}),
+    (functools.partial(methods.dist_loss, *VECTORS, 4.0), {"beta": -1.0, "gamma": -1.0}),
+    (methods.DKD, {"alpha": -1.0, "beta": -1.0}),
+    (
+        functools.partial(methods.dkd_loss, *VECTORS, torch.zeros(2, dtype=torch.long), 4.0),
+        {"alpha": -1.0, "beta": -1.0},
+    ),
+    (methods.FT, {"rate": 0.0}),
+    (methods.KDSVD, {"rank": 0}),
+    (functools.partial(methods.kdsvd_loss, MAPS, MAPS), {"rank": 0}),
+    (methods.ReviewKD, {"max_width": 0}),
+    (methods.RKD, {"distance_weight": -1.0, "angle_weight": -1.0, "vertices": 0}),
+    (
+        functools.partial(methods.rkd_loss, *VECTORS),
+        {"distance_weight": -1.0, "angle_weight": -1.0, "vertices": 0},
+    ),
+    (methods.VID, {"init_variance": 1e-5, "eps": 0.0}),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "setting", "value"),
+    [
+        (make, setting, value)
+        for make, settings in WRONG_SETTINGS
+        for setting, wrong in settings.items()
+        for value in (wrong, math.nan, math.inf, "a", True)
+    ],
+)
+def test_settings_out_of_range(make, setting, value):
+    with pytest.raises(UserError, match=f"'s {setting} must be a (finite|whole) number.*, found {value!r}$"):
+        make(**{setting: value})
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan, math.inf, "a", True])
+def test_mlkds_factors_out_of_range(value):
+    for make in (methods.MLKD, functools.partial(methods.mlkd_loss, *VECTORS, 4.0)):
+        with pytest.raises(UserError, match=f"each of MLKD's factors must be .* above 0, found {value!r}$"):
+            make(factors=[1.0, value])
+
+
 def test_configs_merge_as_a_list(tmp_path):
     (tmp_path / "config.yaml").write_text("defaults: [_self_, {method: kd}]\nmodel: {dkd_beta: 6.0}\n")
     with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
@@ -231,11 +287,9 @@ def test_configs_merge_as_a_list(tmp_path):
 
 def test_features_that_are_missing_or_parts_that_are_not_built():
     output = NetworkOutput(torch.zeros(2, 3), {"stage1": torch.zeros(2, 3, 4, 4)})
-    with pytest.raises(
-        methods.base.UserError, match="the method needs the feature 'pooled', found stage1: tap a layer"
-    ):
+    with pytest.raises(UserError, match="the method needs the feature 'pooled', found stage1: tap a layer"):
         methods.PKT()(output, output, torch.zeros(2), torch.tensor(4.0))
-    with pytest.raises(methods.base.UserError, match="FitNet was not built: call build"):
+    with pytest.raises(UserError, match="FitNet was not built: call build"):
         methods.FitNet()(output, output, torch.zeros(2), torch.tensor(4.0))
-    with pytest.raises(methods.base.UserError, match="the method needs the feature 'stage1', found none"):
+    with pytest.raises(UserError, match="the method needs the feature 'stage1', found none"):
         methods.AT()(NetworkOutput(torch.zeros(2, 3)), output, torch.zeros(2), torch.tensor(4.0))

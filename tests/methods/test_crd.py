@@ -180,9 +180,26 @@ def test_wrong_use():
         method(outputs(2), outputs(2), torch.zeros(2), torch.tensor(4.0))
     with pytest.raises(UserError, match="CRD has no memory: call prepare"):
         step(make(num_samples=None), [0, 1], [0, 1])
-    with pytest.raises(UserError, match=r"momentum in \[0, 1\), found dim 4, .* momentum 1"):
+    with pytest.raises(UserError, match="CRD's momentum must be a finite number from 0 and below 1, found 1"):
         make(momentum=1)
-    with pytest.raises(UserError, match="two or more, found 1"):
+    with pytest.raises(UserError, match="CRD's num_samples must be a whole number from 2, found 1"):
         method.prepare(1)
     with pytest.raises(UserError, match=r"negatives \(3, 2\): expected \(N, 4\) and \(2, K\)"):
         crd_loss(torch.eye(4)[:2], torch.eye(4)[:2], torch.eye(4), torch.zeros(3, 2), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"negatives": torch.zeros(2, 0, dtype=torch.long)}, r"negatives \(2, 0\): expected .*, N and K from 1"),
+        ({"bank": torch.zeros(0, 4)}, r"bank has shape \(0, 4\) .*, N and K from 1"),
+        ({"negatives": torch.zeros(2, 3)}, "negatives have type torch.float32: expected whole numbers"),
+        ({"keep": torch.ones(2, 1, dtype=torch.bool)}, r"keep has shape \(2, 1\) .* expected .* shape \(2, 3\)"),
+        ({"keep": torch.ones(2, 3)}, "keep .* type torch.float32: expected one truth value"),
+    ],
+)
+def test_memory_draws_and_mask_that_do_not_fit(change, message):
+    fitting = {"bank": torch.eye(4), "negatives": torch.zeros(2, 3, dtype=torch.long), "keep": None}
+    anchor = torch.eye(4)[:2]
+    with pytest.raises(UserError, match=message):
+        crd_loss(anchor, anchor, log_normalizer=1.0, **{**fitting, **change})
