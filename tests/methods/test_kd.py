@@ -19,7 +19,7 @@ def test_golden(tau):
 def test_golden_per_sample(shape):
     case = golden.CASES["kd@instance"]
     temperature = torch.tensor(case["tau"], dtype=torch.float64).reshape(shape).requires_grad_()
-    golden.check("kd@instance", lambda s: kd_loss(s, golden.TEACHER_LOGITS, temperature), golden.STUDENT_LOGITS, 2e-6)
+    golden.check("kd@instance", lambda s: kd_loss(s, golden.TEACHER_LOGITS, temperature), golden.STUDENT_LOGITS)
     # the reference adds 1e-7 to the teacher's probabilities
     expected = torch.tensor(case["grad_tau"], dtype=torch.float64)
     torch.testing.assert_close(temperature.grad.flatten(), expected, rtol=2e-5, atol=0)
