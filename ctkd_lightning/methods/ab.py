@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ctkd_lightning.methods.adapter import Adapter, BatchNorm, conv1x1, width
 from ctkd_lightning.methods.base import Method, NetworkOutput, built, stage_pairs
-from ctkd_lightning.methods.check import at_least_float32, check_features, pool_to_smaller
+from ctkd_lightning.methods.check import at_least_float32, check_features, check_number, pool_to_smaller
 
 
 def ab_loss(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
@@ -22,19 +22,20 @@ def ab_loss(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
     Args:
         student: s, (B, D, H, W), adapted and signed: not behind a rectifier.
         teacher: t, the same shape.
-        margin: m.
+        margin: m, from 0.
 
     Returns:
         A scalar: the sum over the map, the mean over the batch.
 
     Raises:
-        UserError: features that are no maps of the same shape.
+        UserError: features that are no maps of the same shape, or a margin that is no finite number from 0.
 
     Example:
         >>> ab_loss(torch.tensor([3.0, 0.5, -0.5]).view(1, 3, 1, 1), torch.tensor([1.0, 1.0, 1.0]).view(1, 3, 1, 1))
         tensor(2.5000)
     """
     check_features(student, teacher, ndim=4, same_shape=True)
+    check_number("AB's margin", margin, least=0)
     student = at_least_float32(student)
     signed = torch.where(teacher > 0, student, -student)
     return (margin - signed).clamp(min=0).square().sum() / len(student)
@@ -50,14 +51,18 @@ class AB(Method):
     step to the last.
 
     Args:
-        margin: m.
+        margin: m, from 0.
         weight: factor of the term.
+
+    Raises:
+        UserError: a setting out of range.
     """
 
     needs = ("stages",)
 
     def __init__(self, margin: float = 1.0, weight: float = 0.001) -> None:
         super().__init__(weight)
+        check_number("AB's margin", margin, least=0)
         self.margin = margin
         self.adapters: nn.ModuleList | None = None
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ctkd_lightning.methods.base import Method, NetworkOutput, stage_pairs
-from ctkd_lightning.methods.check import at_least_float32, check_features, pool_to_smaller, unit
+from ctkd_lightning.methods.check import at_least_float32, check_features, check_number, pool_to_smaller, unit
 
 
 def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:
@@ -28,7 +28,7 @@ def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:
         A scalar.
 
     Raises:
-        UserError: features that are no maps of the same batch.
+        UserError: features that are no maps of the same batch, or a power that is no finite number above 0.
 
     Example:
         >>> student = torch.tensor([[[[1.0, 0.0]]]])
@@ -36,6 +36,7 @@ def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:
         tensor(1.)
     """
     check_features(student, teacher, ndim=4)
+    check_number("AT's p", p, above=0)
     s, t = pool_to_smaller(at_least_float32(student), at_least_float32(teacher))
     return (_attention(s, p) - _attention(t, p)).square().mean()
 
@@ -52,12 +53,16 @@ class AT(Method):
     Args:
         p: power of the activations.
         weight: factor of the term.
+
+    Raises:
+        UserError: a setting out of range.
     """
 
     needs = ("stages",)
 
     def __init__(self, p: float = 2.0, weight: float = 1000.0) -> None:
         super().__init__(weight)
+        check_number("AT's p", p, above=0)
         self.p = p
 
     def forward(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods.check import check_number
 
 T = TypeVar("T")
 
@@ -97,7 +97,7 @@ class Method(nn.Module):
             so that compiled code reads its new value instead of being compiled again.
 
     Raises:
-        UserError: a weight that is negative or not finite, a negative or fractional number of epochs.
+        UserError: a weight that is no finite number from 0, or a number of epochs that is no whole one from 0.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -107,10 +107,8 @@ class Method(nn.Module):
     def __init__(self, weight: float = 1.0, warmup_epochs: int = 0) -> None:
         super().__init__()
         name = type(self).__name__
-        if not (math.isfinite(weight) and weight >= 0):
-            raise UserError(f"{name}'s weight must be a finite number from 0, found {weight}")
-        if warmup_epochs != int(warmup_epochs) or warmup_epochs < 0:
-            raise UserError(f"{name}'s warmup_epochs must be a whole number from 0, found {warmup_epochs}")
+        check_number(f"{name}'s weight", weight, least=0)
+        check_number(f"{name}'s warmup_epochs", warmup_epochs, least=0, whole=True)
         self.full_weight = float(weight)
         self.warmup_epochs = int(warmup_epochs)
         if self.warmup_epochs:

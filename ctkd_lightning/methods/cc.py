@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ctkd_lightning.methods.adapter import Adapter, width
 from ctkd_lightning.methods.base import Method, NetworkOutput, built
-from ctkd_lightning.methods.check import at_least_float32, check_features
+from ctkd_lightning.methods.check import at_least_float32, check_features, check_number
 
 
 def cc_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -44,13 +44,17 @@ class CC(Method):
     Args:
         dim: width of the embeddings.
         weight: factor of the term.
+
+    Raises:
+        UserError: a setting out of range.
     """
 
     needs = ("pooled",)
 
     def __init__(self, dim: int = 128, weight: float = 0.02) -> None:
         super().__init__(weight)
-        self.dim = dim
+        check_number("CC's dim", dim, least=1, whole=True)
+        self.dim = int(dim)
         self.student_embedding: Adapter | None = None
         self.teacher_embedding: Adapter | None = None
 

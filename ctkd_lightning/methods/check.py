@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,17 +18,60 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def check_logits(student: Tensor, teacher: Tensor) -> None:
+def check_number(
+    what: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    whole: bool = False,
+) -> None:
+    """Refuse a setting that is no finite number in its range.
+
+    Args:
+        what: the setting's name, with its owner's: ``"DKD's alpha"``.
+        value: what was given.
+        least: the least value allowed.
+        above: what the value must exceed.
+        below: what it must stay under.
+        whole: whether it must be a whole number; 20.0 is one.
+
+    Raises:
+        UserError: saying what is allowed and what was found.
+    """
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if (
+        number
+        and abs(value) < math.inf  # false for NaN
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (below is None or value < below)
+        and (not whole or value % 1 == 0)
+    ):
+        return
+    bounds = {"from": least, "above": above, "below": below}
+    limits = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+    kind = "whole" if whole else "finite"
+    raise UserError(f"{what} must be a {kind} number{limits and ' '}{limits}, found {value!r}")
+
+
+def check_logits(student: Tensor, teacher: Tensor, ndim: int | None = None) -> None:
     """Refuse logits whose shapes differ.
+
+    Args:
+        student: (..., C).
+        teacher: (..., C).
+        ndim: 2 where a loss takes (B, C) alone; any from 1 where it is None.
 
     Raises:
         UserError: naming both shapes.
     """
+    found = f"student logits have shape {tuple(student.shape)} and teacher logits {tuple(teacher.shape)}"
     if student.shape != teacher.shape:
-        raise UserError(
-            f"student logits have shape {tuple(student.shape)} and teacher logits {tuple(teacher.shape)}: "
-            "both networks must score the same samples and classes"
-        )
+        raise UserError(f"{found}: both networks must score the same samples and classes")
+    if not (student.ndim if ndim is None else student.ndim == ndim):
+        raise UserError(f"{found}: expected {'(..., C)' if ndim is None else '(B, C)'}")
 
 
 def check_temperature(temperature: float | Tensor, logits: Tensor) -> Tensor:
@@ -37,21 +84,20 @@ def check_temperature(temperature: float | Tensor, logits: Tensor) -> Tensor:
         logits: (..., C).
 
     Raises:
-        UserError: a float that is not positive, or a tensor that fits neither the samples nor the positions.
+        UserError: a float that is not positive and finite, or a tensor that fits neither the samples nor the positions.
     """
     if not isinstance(temperature, Tensor):
-        if not temperature > 0:
-            raise UserError(f"temperature must be positive, found {temperature}")
+        check_number("temperature", temperature, above=0)
         dtype = torch.promote_types(logits.dtype, torch.float32)
         return logits.new_full((), float(temperature), dtype=dtype)  # filled on the device: no copy from the host
     positions = logits.shape[:-1]
     fits = temperature.ndim <= len(positions) and temperature.shape == positions[: temperature.ndim]
     column = temperature.ndim == 2 and positions and temperature.shape == (positions[0], 1)
     if not (temperature.numel() == 1 or fits or column):
-        raise UserError(
-            f"temperature has shape {tuple(temperature.shape)}: expected a scalar, one per sample ({positions[0]},) "
-            f"or ({positions[0]}, 1), or one per position {tuple(positions)}"
-        )
+        per_sample = [f"one per sample ({positions[0]},) or ({positions[0]}, 1)"] if positions else []
+        each = [f"one per position {tuple(positions)}"] if len(positions) > 1 else []
+        expected = " or ".join(["a scalar", *per_sample, *each])
+        raise UserError(f"temperature has shape {tuple(temperature.shape)}: expected {expected}")
     return at_least_float32(temperature)
 
 
@@ -72,13 +118,20 @@ def soften(logits: Tensor, temperature: Tensor) -> Tensor:
     return torch.log_softmax(logits / per_position(temperature, logits), dim=-1)
 
 
+def is_integer(x: Tensor) -> bool:
+    """Whether a tensor's type is one of whole numbers."""
+    return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
+
+
 def check_target(target: Tensor, logits: Tensor) -> None:
     """Refuse targets that are not one class index for each row of the logits (..., C).
+
+    Their values are not looked at: that would wait for the device at each step.
 
     Raises:
         UserError: naming what was found.
     """
-    if target.shape != logits.shape[:-1] or target.is_floating_point():
+    if target.shape != logits.shape[:-1] or not is_integer(target):
         raise UserError(
             f"target has shape {tuple(target.shape)} and type {target.dtype}: expected one class index for each of "
             f"the logits' rows, shape {tuple(logits.shape[:-1])}"

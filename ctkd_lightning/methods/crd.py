@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.adapter import Adapter, width
 from ctkd_lightning.methods.base import Method, NetworkOutput, built
-from ctkd_lightning.methods.check import at_least_float32, check_features, no_autocast, unit
+from ctkd_lightning.methods.check import at_least_float32, check_features, check_number, is_integer, no_autocast, unit
 
 
 def crd_loss(
@@ -45,16 +45,16 @@ def crd_loss(
         anchor: a, (B, D), of length 1.
         positive: p, (B, D), the memory of the same samples.
         bank: m, (N, D), the whole memory; no gradient reaches it.
-        negatives: (B, K), rows of the memory.
+        negatives: (B, K), rows of the memory; their values are not looked at.
         log_normalizer: log Z; Z brings :math:`e^{a \cdot m / T}` to the scale of a probability over the N rows.
         temperature: T, of the contrast; not the distillation's.
-        keep: (B, K), false for the draws to leave out.
+        keep: (B, K), truth values: false for the draws to leave out.
 
     Returns:
         A scalar.
 
     Raises:
-        UserError: shapes that do not fit, or a temperature that is not positive.
+        UserError: shapes or types that do not fit, or a temperature that is not positive and finite.
 
     Example:
         >>> bank = torch.eye(4)
@@ -62,13 +62,10 @@ def crd_loss(
         tensor(1.3392)
     """
     check_features(anchor, positive, ndim=2, same_shape=True)
-    if bank.ndim != 2 or bank.shape[1] != anchor.shape[1] or negatives.ndim != 2 or len(negatives) != len(anchor):
-        raise UserError(
-            f"bank has shape {tuple(bank.shape)} and negatives {tuple(negatives.shape)}: expected (N, {width(anchor)}) "
-            f"and ({len(anchor)}, K)"
-        )
-    if not temperature > 0:
-        raise UserError(f"CRD's temperature must be positive, found {temperature}")
+    _check_memory(anchor, bank, negatives, keep)
+    check_number("CRD's temperature", temperature, above=0)
+    if not isinstance(log_normalizer, Tensor):
+        check_number("CRD's log_normalizer", log_normalizer)
     anchor, positive = at_least_float32(anchor), at_least_float32(positive)
     # log h(a, m) = logsigmoid(a · m / T - offset)
     offset = log_normalizer + math.log(negatives.shape[1] / len(bank))
@@ -83,9 +80,25 @@ def crd_loss(
     return (attraction + repulsion).mean()
 
 
+def _check_memory(anchor: Tensor, bank: Tensor, negatives: Tensor, keep: Tensor | None) -> None:
+    fits = bank.ndim == 2 and bank.shape[1] == anchor.shape[1] and negatives.ndim == 2 and len(negatives) == len(anchor)
+    if not (fits and len(bank) and negatives.shape[1]):
+        raise UserError(
+            f"bank has shape {tuple(bank.shape)} and negatives {tuple(negatives.shape)}: expected (N, {width(anchor)}) "
+            f"and ({len(anchor)}, K), N and K from 1"
+        )
+    if not is_integer(negatives):
+        raise UserError(f"negatives have type {negatives.dtype}: expected whole numbers, rows of the bank")
+    if keep is not None and (keep.shape != negatives.shape or keep.dtype != torch.bool):
+        raise UserError(
+            f"keep has shape {tuple(keep.shape)} and type {keep.dtype}: expected one truth value for each of the "
+            f"negatives, shape {tuple(negatives.shape)}"
+        )
+
+
 def _similarities(anchor: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
     with no_autocast(anchor):
-        return (anchor @ bank.detach().to(anchor.dtype).T).gather(1, rows)
+        return (anchor @ bank.detach().to(anchor.dtype).T).gather(1, rows.long())
 
 
 class CRD(Method):
@@ -110,7 +123,7 @@ class CRD(Method):
         weight: factor of the term.
 
     Raises:
-        UserError: sizes, temperature or momentum out of range; in use, no ``index`` or no memory.
+        UserError: a setting out of range; in use, no ``index`` or no memory.
     """
 
     needs = ("pooled",)
@@ -130,13 +143,12 @@ class CRD(Method):
         weight: float = 0.8,
     ) -> None:
         super().__init__(weight)
-        if dim < 1 or negatives < 1 or not contrast_temperature > 0 or not 0 <= momentum < 1:
-            raise UserError(
-                "CRD needs dim and negatives from 1, contrast_temperature above 0 and momentum in [0, 1), found "
-                f"dim {dim}, negatives {negatives}, contrast_temperature {contrast_temperature}, momentum {momentum}"
-            )
-        self.dim = dim
-        self.negatives = negatives
+        check_number("CRD's dim", dim, least=1, whole=True)
+        check_number("CRD's negatives", negatives, least=1, whole=True)
+        check_number("CRD's contrast_temperature", contrast_temperature, above=0)
+        check_number("CRD's momentum", momentum, least=0, below=1)
+        self.dim = int(dim)
+        self.negatives = int(negatives)
         self.contrast_temperature = contrast_temperature
         self.momentum = momentum
         self.student_embedding: Adapter | None = None
@@ -157,10 +169,9 @@ class CRD(Method):
 
     def prepare(self, num_samples: int) -> None:
         """Allocate the memories, unless they have this size already."""
-        if num_samples < 2:
-            raise UserError(f"CRD contrasts samples with each other and needs two or more, found {num_samples}")
+        check_number("CRD's num_samples", num_samples, least=2, whole=True)  # it contrasts them with each other
         if len(self.labels) != num_samples:
-            self._allocate(num_samples)
+            self._allocate(int(num_samples))
 
     def _allocate(self, num_samples: int) -> None:
         device = self.labels.device if hasattr(self, "labels") else None

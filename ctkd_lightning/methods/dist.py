@@ -5,7 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from ctkd_lightning.methods.base import Method, NetworkOutput
-from ctkd_lightning.methods.check import at_least_float32, centred_unit, check_logits, check_temperature, soften
+from ctkd_lightning.methods.check import (
+    at_least_float32,
+    centred_unit,
+    check_logits,
+    check_number,
+    check_temperature,
+    soften,
+)
 
 
 def dist_loss(
@@ -26,7 +33,8 @@ def dist_loss(
     Args:
         student_logits: (B, C).
         teacher_logits: (B, C).
-        temperature: τ > 0: a float, a scalar tensor, or one per sample (B,) or (B, 1).
+        temperature: τ > 0: a float, a scalar tensor, or one per sample (B,) or (B, 1). A tensor's
+            values are not looked at.
         beta: weight of the samples' part.
         gamma: weight of the classes' part.
 
@@ -34,7 +42,8 @@ def dist_loss(
         A scalar; a prediction that is the same for all classes, or for all samples, counts as uncorrelated.
 
     Raises:
-        UserError: shapes that differ, or a float temperature that is not positive.
+        UserError: logits that are not both (B, C), weights that are no finite numbers from 0, or a float temperature
+            that is not positive and finite.
 
     Example:
         >>> import torch
@@ -42,11 +51,17 @@ def dist_loss(
         >>> dist_loss(logits.flip(0), logits, temperature=1.0, beta=0.0)
         tensor(2.)
     """
-    check_logits(student_logits, teacher_logits)
+    check_logits(student_logits, teacher_logits, ndim=2)
+    _check_settings(beta, gamma)
     student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits)
     tau = check_temperature(temperature, student)
     q, p = soften(student, tau).exp(), soften(teacher, tau).exp()
     return beta * _pearson_distance(q, p, dim=1) + gamma * _pearson_distance(q, p, dim=0)
+
+
+def _check_settings(beta: float, gamma: float) -> None:
+    check_number("DIST's beta", beta, least=0)
+    check_number("DIST's gamma", gamma, least=0)
 
 
 def _pearson_distance(a: Tensor, b: Tensor, dim: int) -> Tensor:
@@ -62,12 +77,16 @@ class DIST(Method):
         beta: weight of the samples' part.
         gamma: weight of the classes' part.
         weight: factor of the term.
+
+    Raises:
+        UserError: a setting out of range.
     """
 
     uses_temperature = True
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, weight: float = 2.0) -> None:
         super().__init__(weight)
+        _check_settings(beta, gamma)
         self.beta = beta
         self.gamma = gamma
 

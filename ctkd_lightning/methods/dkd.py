@@ -8,7 +8,14 @@ from torch.nn import functional as F
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.base import Method, NetworkOutput
-from ctkd_lightning.methods.check import at_least_float32, check_logits, check_target, check_temperature, per_position
+from ctkd_lightning.methods.check import (
+    at_least_float32,
+    check_logits,
+    check_number,
+    check_target,
+    check_temperature,
+    per_position,
+)
 
 
 def dkd_loss(
@@ -37,8 +44,9 @@ def dkd_loss(
     Args:
         student_logits: (..., C).
         teacher_logits: the same shape.
-        target: (...) class indices.
-        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position.
+        target: (...) class indices, of which the values are not looked at: that would wait for the device.
+        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position. A tensor's
+            values are not looked at.
         alpha: weight of the target class's part.
         beta: weight of the other classes' part.
 
@@ -46,7 +54,8 @@ def dkd_loss(
         A scalar.
 
     Raises:
-        UserError: shapes that differ, fewer than two classes, or a float temperature that is not positive.
+        UserError: shapes that differ, targets of another type than whole numbers, fewer than two classes, weights that
+            are no finite numbers from 0, or a float temperature that is not positive and finite.
 
     Example:
         >>> student, teacher = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[3.0, 0.0, 1.0]])
@@ -55,6 +64,7 @@ def dkd_loss(
     """
     check_logits(student_logits, teacher_logits)
     check_target(target, student_logits)
+    _check_settings(alpha, beta)
     if student_logits.shape[-1] < 2:
         raise UserError("DKD needs two classes or more, found logits of one: use another method")
     tau = check_temperature(temperature, at_least_float32(student_logits))
@@ -65,12 +75,17 @@ def dkd_loss(
     return ((alpha * binary + beta * others) * per_position(tau, binary).square()).mean()
 
 
+def _check_settings(alpha: float, beta: float) -> None:
+    check_number("DKD's alpha", alpha, least=0)
+    check_number("DKD's beta", beta, least=0)
+
+
 def _decouple(logits: Tensor, target: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities of the target class (...), of the rest together (...), and within the rest (..., C − 1)."""
     logits = at_least_float32(logits)
     scaled = logits / per_position(tau, logits)
     column = torch.arange(logits.shape[-1] - 1, device=logits.device)
-    target = target.unsqueeze(-1)
+    target = target.long().unsqueeze(-1)
     others = scaled.gather(-1, column + (column >= target))  # every column but the target's
     rest = others.logsumexp(dim=-1, keepdim=True)
     margin = (scaled.gather(-1, target) - rest).squeeze(-1)
@@ -89,12 +104,16 @@ class DKD(Method):
         beta: weight of the other classes' part: 2, 6 or 8 in the paper, by the pair of networks.
         weight: factor of the term.
         warmup_epochs: epochs over which the factor rises linearly, 20 in the paper.
+
+    Raises:
+        UserError: a setting out of range.
     """
 
     uses_temperature = True
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, weight: float = 1.0, warmup_epochs: int = 20) -> None:
         super().__init__(weight, warmup_epochs)
+        _check_settings(alpha, beta)
         self.alpha = alpha
         self.beta = beta
 

@@ -32,7 +32,7 @@ def fsp_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         A scalar.
 
     Raises:
-        UserError: fewer than two maps, or different widths.
+        UserError: fewer than two maps, different batches, or different widths.
 
     Example:
         >>> maps = [torch.ones(1, 2, 8, 8), torch.ones(1, 3, 4, 4)]
@@ -43,6 +43,8 @@ def fsp_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         raise UserError(
             f"fsp_loss found {len(student)} student maps and {len(teacher)} teacher maps: pass two or more of each"
         )
+    for s, t in zip(student, teacher, strict=True):
+        check_features(s, t, ndim=4)
     flows = [[_flow(a, b) for a, b in itertools.pairwise(maps)] for maps in (student, teacher)]
     for s, t in zip(*flows, strict=True):
         if s.shape != t.shape:
@@ -54,7 +56,6 @@ def fsp_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
 
 
 def _flow(before: Tensor, after: Tensor) -> Tensor:
-    check_features(before, after, ndim=4)
     a, b = pool_to_smaller(at_least_float32(before), at_least_float32(after))
     with no_autocast(a):
         return a.flatten(2) @ b.flatten(2).transpose(1, 2) / a[0, 0].numel()

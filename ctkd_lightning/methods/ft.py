@@ -7,10 +7,9 @@ import itertools
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.adapter import Adapter, BatchNorm, width
 from ctkd_lightning.methods.base import Method, NetworkOutput, built
-from ctkd_lightning.methods.check import at_least_float32, check_features, pool_to_smaller, unit
+from ctkd_lightning.methods.check import at_least_float32, check_features, check_number, pool_to_smaller, unit
 
 
 def ft_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -60,15 +59,14 @@ class FT(Method):
         weight: factor of the term.
 
     Raises:
-        UserError: a rate that is not positive.
+        UserError: a setting out of range.
     """
 
     needs = ("last",)
 
     def __init__(self, rate: float = 0.5, weight: float = 200.0) -> None:
         super().__init__(weight)
-        if not rate > 0:
-            raise UserError(f"FT's rate must be positive, found {rate}")
+        check_number("FT's rate", rate, above=0)
         self.rate = rate
         self.paraphraser: Adapter | None = None
         self.reconstruction: Adapter | None = None

@@ -37,15 +37,17 @@ def kd_loss(
     Args:
         student_logits: (..., C), or with the classes at ``class_dim``.
         teacher_logits: the same shape.
-        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position.
-        mask: shape of the logits without the class dimension; false or 0 leaves a position out.
+        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position. A tensor's
+            values are not looked at.
+        mask: shape of the logits without the class dimension; false or 0 leaves a position out, whatever its logits.
         class_dim: where the classes are.
 
     Returns:
-        A scalar; 0 where the mask keeps nothing.
+        A scalar; 0 where there are no positions, or the mask keeps none.
 
     Raises:
-        UserError: shapes that differ, or a float temperature that is not positive.
+        UserError: logits or a mask whose shapes do not fit, a ``class_dim`` that the logits do not have, or a float
+            temperature that is not positive and finite.
 
     Example:
         >>> import torch
@@ -54,19 +56,37 @@ def kd_loss(
         tensor(0.3610)
     """
     check_logits(student_logits, teacher_logits)
+    dimensions = student_logits.ndim
+    if not -dimensions <= class_dim < dimensions:
+        raise UserError(
+            f"class_dim is {class_dim}, found logits of shape {tuple(student_logits.shape)}: "
+            f"pass a dimension from {-dimensions} to {dimensions - 1}"
+        )
     student, teacher = (x.movedim(class_dim, -1) for x in (student_logits, teacher_logits))
-    positions = student.shape[:-1]
     tau = check_temperature(temperature, student)
-    loss = (divergence_in_pieces if worth_chunking(student, teacher) else divergence_at_once)(student, teacher, tau)
     if mask is None:
-        return loss.mean()
+        loss = _divergence(student, teacher, tau)
+        return loss.mean() if loss.numel() else loss.sum()
+    kept = _check_mask(mask, student)
+    # Logits left out may be anything, NaN too, which a gradient of zero would carry on: zero times NaN.
+    student, teacher = (x.masked_fill(~kept.unsqueeze(-1), 0.0) for x in (student, teacher))
+    loss = _divergence(student, teacher, tau)
+    return loss.masked_fill(~kept, 0.0).sum() / kept.sum().clamp(min=1)
+
+
+def _check_mask(mask: Tensor, logits: Tensor) -> Tensor:
+    positions = logits.shape[:-1]
     if mask.shape != positions:
         raise UserError(
             f"mask has shape {tuple(mask.shape)}, the logits' positions are {tuple(positions)}: "
             "pass one entry a position"
         )
-    kept = mask.bool()
-    return loss.masked_fill(~kept, 0.0).sum() / kept.sum().clamp(min=1)
+    return mask.bool()
+
+
+def _divergence(student: Tensor, teacher: Tensor, tau: Tensor) -> Tensor:
+    in_pieces = worth_chunking(student, teacher)
+    return divergence_in_pieces(student, teacher, tau) if in_pieces else divergence_at_once(student, teacher, tau)
 
 
 def divergence_at_once(student: Tensor, teacher: Tensor, tau: Tensor) -> Tensor:

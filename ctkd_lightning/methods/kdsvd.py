@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.base import Method, NetworkOutput, stage_pairs
-from ctkd_lightning.methods.check import at_least_float32, check_features, no_autocast, unit
+from ctkd_lightning.methods.check import at_least_float32, check_features, check_number, no_autocast, unit
 
 # directions of the student among which the teacher's are looked for, beside as many as the teacher has
 _SPARE = 3
@@ -42,19 +42,19 @@ def kdsvd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], rank: int =
         A scalar.
 
     Raises:
-        UserError: fewer than two maps, different widths, or a rank below 1.
+        UserError: fewer than two maps, different widths, or a rank that is no whole number from 1.
 
     Example:
         >>> maps = [torch.rand(2, 3, 8, 8), torch.rand(2, 4, 4, 4)]
         >>> kdsvd_loss([3 * x for x in maps], maps) < 1e-9
         tensor(True)
     """
-    if len(student) != len(teacher) or len(student) < 2 or rank < 1:
+    check_number("KDSVD's rank", rank, least=1, whole=True)
+    if len(student) != len(teacher) or len(student) < 2:
         raise UserError(
-            f"kdsvd_loss found {len(student)} student maps, {len(teacher)} teacher maps and rank {rank}: pass two maps "
-            "or more of each, and a rank from 1"
+            f"kdsvd_loss found {len(student)} student maps and {len(teacher)} teacher maps: pass two or more of each"
         )
-    pairs = [_aligned_directions(s, t, rank) for s, t in zip(student, teacher, strict=True)]
+    pairs = [_aligned_directions(s, t, int(rank)) for s, t in zip(student, teacher, strict=True)]
     losses = [
         (_kernel(s, s_before) - _kernel(t, t_before)).square().sum() / len(s)
         for (s_before, t_before), (s, t) in itertools.pairwise(pairs)
@@ -133,13 +133,17 @@ class KDSVD(Method):
     Args:
         rank: singular vectors of a map.
         weight: factor of the term.
+
+    Raises:
+        UserError: a setting out of range.
     """
 
     needs = ("stages",)
 
     def __init__(self, rank: int = 1, weight: float = 1.0) -> None:
         super().__init__(weight)
-        self.rank = rank
+        check_number("KDSVD's rank", rank, least=1, whole=True)
+        self.rank = int(rank)
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Nothing to build; refuses networks of different widths before the training."""

@@ -14,22 +14,27 @@ from ctkd_lightning.methods.kd import kd_loss
 def lskd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor) -> Tensor:
     r"""Softened divergence of standardised logits: :func:`kd_loss` of z(s) and z(t).
 
-    .. math:: z(x)_c = \frac{x_c - \bar x}{\sigma(x)}
+    .. math::
+        z(x)_c = \sqrt{C - 1} \, \frac{x_c - \bar x}{\sqrt{\sum_k (x_k - \bar x)^2 + \epsilon^2}}, \qquad
+        \epsilon = 10^{-4}
 
-    with mean and (unbiased) standard deviation over the classes. Computed in float32 or wider.
+    with the mean over the classes: the logits over their (unbiased) standard deviation, but for ε, which bounds the
+    gradient of logits that hardly differ. The paper has none, the authors' code adds 1e-7 to σ. Computed in float32
+    or wider.
 
     Sun et al., *Logit Standardization in Knowledge Distillation*, CVPR 2024, https://arxiv.org/abs/2403.01427.
 
     Args:
         student_logits: (..., C).
         teacher_logits: the same shape.
-        temperature: τ > 0, in standard deviations: a float, a scalar tensor, or one per sample (B,) or (B, 1).
+        temperature: τ > 0, in standard deviations: a float, a scalar tensor, one per sample (B,) or (B, 1), or
+            one per position. A tensor's values are not looked at.
 
     Returns:
         A scalar.
 
     Raises:
-        UserError: shapes that differ, or a float temperature that is not positive.
+        UserError: shapes that differ, or a float temperature that is not positive and finite.
 
     Example:
         >>> import torch
@@ -42,8 +47,11 @@ def lskd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float
 
 
 def standardize(logits: Tensor) -> Tensor:
-    """Logits with mean 0 and standard deviation 1 over the classes; all zero where the logits are equal."""
-    # 1e-4: a spread that half precision does not resolve is no relation worth an endless gradient
+    """Logits with mean 0 and standard deviation 1 over the classes; all zero where the logits are equal.
+
+    A spread of about 1e-4 or less, which half precision does not resolve, is no relation worth an endless gradient:
+    such logits come out smaller (:func:`~ctkd_lightning.methods.check.centred_unit`).
+    """
     return centred_unit(at_least_float32(logits), dim=-1, floor=1e-4) * math.sqrt(max(logits.shape[-1] - 1, 0))
 
 

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.base import Method, NetworkOutput
-from ctkd_lightning.methods.check import at_least_float32, check_logits, check_temperature, no_autocast, soften
+from ctkd_lightning.methods.check import (
+    at_least_float32,
+    check_logits,
+    check_number,
+    check_temperature,
+    no_autocast,
+    soften,
+)
 from ctkd_lightning.methods.kd import kd_loss
 
 FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5)
@@ -38,27 +45,35 @@ def mlkd_loss(
     Args:
         student_logits: (B, C).
         teacher_logits: (B, C).
-        temperature: τ > 0: a float, a scalar tensor, or one per sample (B,) or (B, 1).
-        factors: f, positive.
+        temperature: τ > 0: a float, a scalar tensor, or one per sample (B,) or (B, 1). A tensor's
+            values are not looked at.
+        factors: f, one or more, positive.
 
     Returns:
         A scalar.
 
     Raises:
-        UserError: shapes that differ, factors or a float temperature that are not positive.
+        UserError: logits that are not both (B, C), no factors, or factors or a float temperature that are not positive
+            and finite.
 
     Example:
         >>> logits = torch.eye(3)
         >>> mlkd_loss(logits, logits.flip(0), temperature=4.0) > mlkd_loss(logits, logits, temperature=4.0)
         tensor(True)
     """
-    check_logits(student_logits, teacher_logits)
-    if not factors or min(factors) <= 0:
-        raise UserError(f"MLKD's factors of the temperature must be positive, one or more, found {tuple(factors)}")
+    check_logits(student_logits, teacher_logits, ndim=2)
+    _check_factors(factors)
     student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits)
     tau = check_temperature(temperature, student)
     with no_autocast(student):
         return torch.stack([_aligned(student, teacher, factor * tau) for factor in factors]).sum()
+
+
+def _check_factors(factors: Sequence[float]) -> None:
+    if isinstance(factors, str) or not isinstance(factors, Sequence) or not factors:
+        raise UserError(f"MLKD's factors must be one number or more in a list, found {factors!r}")
+    for factor in factors:
+        check_number("each of MLKD's factors", factor, above=0)
 
 
 def _aligned(student: Tensor, teacher: Tensor, tau: Tensor) -> Tensor:
@@ -72,14 +87,18 @@ class MLKD(Method):
     """Multi-level distillation around the temperature of the module: :func:`mlkd_loss` as a term of the loss.
 
     Args:
-        factors: of the temperature.
+        factors: of the temperature: one or more, positive.
         weight: factor of the term.
+
+    Raises:
+        UserError: a setting out of range.
     """
 
     uses_temperature = True
 
     def __init__(self, factors: Sequence[float] = FACTORS, weight: float = 0.9) -> None:
         super().__init__(weight)
+        _check_factors(factors)
         self.factors = tuple(factors)
 
     def forward(

@@ -17,20 +17,23 @@ def normkd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
         p_i = \mathrm{softmax}\!\left(\frac{t_i}{\tau_i \sigma(t_i)}\right), \quad
         q_i = \mathrm{softmax}\!\left(\frac{s_i}{\tau_i \sigma(s_i)}\right)
 
-    with σ the (unbiased) standard deviation over the classes. Computed in float32 or wider.
+    with σ the (unbiased) standard deviation over the classes. In the softmax, though not in the factor before the
+    divergence, it is :math:`\sqrt{\sigma^2 + \epsilon^2 / (C - 1)}` with :math:`\epsilon = 10^{-4}`, which bounds the
+    gradient of logits that hardly differ. Computed in float32 or wider.
 
     Chi et al., *NormKD: Normalized Logits for Knowledge Distillation*, 2023, https://arxiv.org/abs/2308.00520.
 
     Args:
         student_logits: (..., C).
         teacher_logits: the same shape.
-        temperature: τ > 0, in standard deviations: a float, a scalar tensor, or one per sample (B,) or (B, 1).
+        temperature: τ > 0, in standard deviations: a float, a scalar tensor, one per sample (B,) or (B, 1), or
+            one per position. A tensor's values are not looked at.
 
     Returns:
         A scalar.
 
     Raises:
-        UserError: shapes that differ, or a float temperature that is not positive.
+        UserError: shapes that differ, or a float temperature that is not positive and finite.
 
     Example:
         >>> import torch

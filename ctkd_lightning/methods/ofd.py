@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.adapter import Adapter, BatchNorm, conv1x1, width
 from ctkd_lightning.methods.base import Method, NetworkOutput, built, stage_pairs
 from ctkd_lightning.methods.check import at_least_float32, check_features, pool_to_smaller
@@ -25,13 +26,13 @@ def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor | None = None) -> 
     Args:
         student: (B, D, H, W), adapted.
         teacher: the same shape, best before the activation.
-        margin: m, (D,), not positive.
+        margin: m, (D,), not positive; its values are not looked at.
 
     Returns:
         A scalar: the sum over the map, the mean over the batch.
 
     Raises:
-        UserError: features that are no maps of the same shape.
+        UserError: features that are no maps of the same shape, or a margin that is not one per channel.
 
     Example:
         >>> student = torch.tensor([-3.0, 1.0, 1.0]).view(1, 3, 1, 1)
@@ -40,7 +41,10 @@ def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor | None = None) -> 
     """
     check_features(student, teacher, ndim=4, same_shape=True)
     student, teacher = at_least_float32(student), at_least_float32(teacher)
-    margin = _mean_of_negatives(teacher) if margin is None else margin
+    if margin is None:
+        margin = _mean_of_negatives(teacher)
+    elif margin.shape != (width(teacher),):
+        raise UserError(f"margin has shape {tuple(margin.shape)}, expected one per channel ({width(teacher)},)")
     goal = torch.maximum(teacher, margin.view(-1, 1, 1))
     asked = (student > goal) | (goal > 0)
     return ((student - goal).square() * asked).sum() / len(student)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.adapter import Adapter, BatchNorm, conv1x1, width
 from ctkd_lightning.methods.base import Method, NetworkOutput, built, stage_pairs
-from ctkd_lightning.methods.check import at_least_float32, check_features
+from ctkd_lightning.methods.check import at_least_float32, check_features, check_number
 
 _PYRAMID = (4, 2, 1)
 
@@ -96,13 +96,17 @@ class ReviewKD(Method):
         max_width: the most channels of the fused maps, which otherwise have as many as the student's last.
         weight: factor of the term: 1 in the paper, 5 for resnet32x4 to resnet8x4.
         warmup_epochs: epochs over which the factor rises linearly, 20 in the paper.
+
+    Raises:
+        UserError: a setting out of range.
     """
 
     needs = ("stages", "pooled")
 
     def __init__(self, max_width: int = 512, weight: float = 1.0, warmup_epochs: int = 20) -> None:
         super().__init__(weight, warmup_epochs)
-        self.max_width = max_width
+        check_number("ReviewKD's max_width", max_width, least=1, whole=True)
+        self.max_width = int(max_width)
         self.fusions: nn.ModuleList | None = None
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:

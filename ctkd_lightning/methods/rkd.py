@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.base import Method, NetworkOutput
-from ctkd_lightning.methods.check import at_least_float32, check_features, no_autocast, unit
+from ctkd_lightning.methods.check import at_least_float32, check_features, check_number, no_autocast, unit
 
 
 def rkd_loss(
@@ -42,7 +41,8 @@ def rkd_loss(
         A scalar.
 
     Raises:
-        UserError: features that are no vectors of the same batch, or no vertices.
+        UserError: features that are no vectors of the same batch, weights that are no finite numbers from 0, or
+            ``vertices`` that is no whole number from 1.
 
     Example:
         >>> square = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
@@ -50,13 +50,18 @@ def rkd_loss(
         tensor(True)
     """
     check_features(student, teacher, ndim=2)
-    if vertices < 1:
-        raise UserError(f"RKD needs one vertex or more, found {vertices}")
+    _check_settings(distance_weight, angle_weight, vertices)
     student, teacher = at_least_float32(student), at_least_float32(teacher)
     with no_autocast(student):
         distance = F.smooth_l1_loss(_distances(student), _distances(teacher))
-        angle = F.smooth_l1_loss(_cosines(student, vertices), _cosines(teacher, vertices))
+        angle = F.smooth_l1_loss(_cosines(student, int(vertices)), _cosines(teacher, int(vertices)))
     return distance_weight * distance + angle_weight * angle
+
+
+def _check_settings(distance_weight: float, angle_weight: float, vertices: int) -> None:
+    check_number("RKD's distance_weight", distance_weight, least=0)
+    check_number("RKD's angle_weight", angle_weight, least=0)
+    check_number("RKD's vertices", vertices, least=1, whole=True)
 
 
 def _distances(x: Tensor) -> Tensor:
@@ -79,6 +84,9 @@ class RKD(Method):
         angle_weight: w_A.
         vertices: the most samples of a batch at which angles are measured.
         weight: factor of the term.
+
+    Raises:
+        UserError: a setting out of range.
     """
 
     needs = ("pooled",)
@@ -87,9 +95,10 @@ class RKD(Method):
         self, distance_weight: float = 25.0, angle_weight: float = 50.0, vertices: int = 64, weight: float = 1.0
     ) -> None:
         super().__init__(weight)
+        _check_settings(distance_weight, angle_weight, vertices)
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
-        self.vertices = vertices
+        self.vertices = int(vertices)
 
     def forward(
         self,

@@ -29,7 +29,7 @@ def srrl_loss(features: Tensor, teacher_features: Tensor, logits: Tensor, teache
         A scalar.
 
     Raises:
-        UserError: shapes that differ.
+        UserError: shapes that differ, or logits that are not (B, C).
 
     Example:
         >>> import torch
@@ -37,7 +37,7 @@ def srrl_loss(features: Tensor, teacher_features: Tensor, logits: Tensor, teache
         tensor(5.)
     """
     check_features(features, teacher_features, ndim=2, same_shape=True)
-    check_logits(logits, teacher_logits)
+    check_logits(logits, teacher_logits, ndim=2)
     features, teacher_features, logits, teacher_logits = (
         at_least_float32(x) for x in (features, teacher_features, logits, teacher_logits)
     )
@@ -75,7 +75,10 @@ class SRRL(Method):
     ) -> Tensor:
         """The distance of the adapted features and of their logits."""
         if teacher.classifier is None:
-            raise UserError("SRRL needs the teacher's classifier, found none: name the teacher's last linear layer")
+            raise UserError(
+                "SRRL needs the teacher's classifier, found none: take a teacher that ends in a linear layer, or "
+                "another method"
+            )
         features = built(self.adapter, self)(student.feature("pooled"))
         pooled = teacher.feature("pooled")
         return srrl_loss(features, pooled, teacher.classifier(features.to(pooled.dtype)), teacher.logits)

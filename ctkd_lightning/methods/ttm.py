@@ -24,13 +24,14 @@ def ttm_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float 
     Args:
         student_logits: (..., C).
         teacher_logits: the same shape.
-        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position.
+        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position. A tensor's
+            values are not looked at.
 
     Returns:
         A scalar.
 
     Raises:
-        UserError: shapes that differ, or a float temperature that is not positive.
+        UserError: shapes that differ, or a float temperature that is not positive and finite.
 
     Example:
         >>> logits = torch.tensor([[3.0, 0.0, 1.0]])
@@ -48,7 +49,22 @@ def wttm_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float
         L = \frac{1}{N} \sum_i u_i \, \mathrm{KL}(p_i \| q_i), \qquad
         u_i = \sum_c \mathrm{softmax}(t_i)_c^{1 / \tau_i}
 
-    The weight lies between 1 (a sure teacher) and :math:`C^{1 - 1 / \tau}`. Paper, arguments and errors as there.
+    The weight lies between 1 (a sure teacher) and :math:`C^{1 - 1 / \tau}`. Computed in float32 or wider.
+
+    Zheng and Yang, *Knowledge Distillation Based on Transformed Teacher Matching*, ICLR 2024,
+    https://arxiv.org/abs/2402.11148. The paper's γ is 1 / τ.
+
+    Args:
+        student_logits: (..., C).
+        teacher_logits: the same shape.
+        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position. A tensor's
+            values are not looked at.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        UserError: shapes that differ, or a float temperature that is not positive and finite.
 
     Example:
         >>> logits = torch.tensor([[1.0, 1.0]])

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.adapter import Adapter, conv1x1, width
 from ctkd_lightning.methods.base import Method, NetworkOutput, built, stage_pairs
-from ctkd_lightning.methods.check import at_least_float32, check_features, pool_to_smaller
+from ctkd_lightning.methods.check import at_least_float32, check_features, check_number, pool_to_smaller
 
 
 def vid_loss(mean: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ def vid_loss(mean: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
     Args:
         mean: μ, (B, D, H, W), what a regressor makes of the student's map.
         teacher: t, the same shape.
-        variance: σ², (D,), positive.
+        variance: σ², (D,), positive; its values are not looked at.
 
     Returns:
         A scalar; it may be negative.
@@ -63,7 +63,9 @@ class GaussianRegressor(nn.Module):
 
     def __init__(self, student_width: int, teacher_width: int, init_variance: float = 5.0, eps: float = 1e-5) -> None:
         super().__init__()
-        self.raw_variance = nn.Parameter(torch.full((teacher_width,), math.log(math.expm1(init_variance - eps))))
+        excess = init_variance - eps
+        raw = excess + math.log(-math.expm1(-excess))  # softplus's inverse, without the overflow of log(expm1(x))
+        self.raw_variance = nn.Parameter(torch.full((teacher_width,), raw))
         self.mean = Adapter(
             conv1x1(student_width, teacher_width),
             nn.ReLU(),
@@ -89,15 +91,15 @@ class VID(Method):
         weight: factor of the term.
 
     Raises:
-        UserError: an initial variance that is not above ``eps``.
+        UserError: a setting out of range: ``init_variance`` must be above ``eps``, and that above 0.
     """
 
     needs = ("stages",)
 
     def __init__(self, init_variance: float = 5.0, eps: float = 1e-5, weight: float = 1.0) -> None:
         super().__init__(weight)
-        if not init_variance > eps > 0:
-            raise UserError(f"VID needs init_variance > eps > 0, found init_variance {init_variance} and eps {eps}")
+        check_number("VID's eps", eps, above=0)
+        check_number("VID's init_variance", init_variance, above=eps)
         self.init_variance = init_variance
         self.eps = eps
         self.regressors: nn.ModuleList | None = None

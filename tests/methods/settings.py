@@ -124,15 +124,23 @@ class Example:
 
 
 def example(
-    setting: Setting, batch: int = 4, classes: int = 5, scale: float = 1.0, dtype: torch.dtype = torch.float32
+    setting: Setting,
+    batch: int = 4,
+    classes: int = 5,
+    logits_scale: float = 1.0,
+    features_scale: float = 1.0,
+    same_shapes: bool = False,
+    dtype: torch.dtype = torch.float32,
 ) -> Example:
-    """Random outputs of a student and a wider teacher (of the same widths where the method wants it)."""
+    """Random outputs of a student and a wider teacher, unless the method or the caller wants the same shapes."""
     generator = torch.Generator().manual_seed(1)
-    widths = (4, 5, 6) if setting.same_widths else (6, 7, 8)
+    widths = (4, 5, 6) if setting.same_widths or same_shapes else (6, 7, 8)
     student = _network(batch, classes, (4, 5, 6), 6, generator, dtype)
-    teacher = _network(batch, classes, widths, 9, generator, dtype)
+    teacher = _network(batch, classes, widths, 6 if same_shapes else 9, generator, dtype)
     for output in (student, teacher):
-        output.logits.mul_(scale)
+        output.logits.mul_(logits_scale)
+        for feature in set(output.features.values()):  # one may have two roles
+            feature.mul_(features_scale)
     for leaf in (student.logits, *student.features.values()):
         leaf.requires_grad_()
     temperature = torch.full((batch, 1), 4.0, requires_grad=True)

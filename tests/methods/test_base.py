@@ -1,7 +1,10 @@
+import math
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
+from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import DKD, KD, NetworkOutput
 from ctkd_lightning.methods.base import middle_pair, stage_pairs
 
@@ -43,3 +46,11 @@ def test_warm_up_does_not_compile_again():
         losses.append(weighted(torch.eye(4), torch.arange(4), torch.tensor(4.0)).item())
     assert counter.frame_count == 1
     assert losses == pytest.approx([losses[-1] * (epoch + 1) / 20 for epoch in range(20)], rel=1e-5)
+
+
+@pytest.mark.parametrize("value", ["a", None, True, math.nan, math.inf, -1])
+def test_weight_and_warm_up_out_of_range(value):
+    with pytest.raises(UserError, match="DKD's weight must be a finite number from 0, found"):
+        DKD(weight=value)
+    with pytest.raises(UserError, match="DKD's warmup_epochs must be a whole number from 0, found"):
+        DKD(warmup_epochs=value)

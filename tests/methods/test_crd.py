@@ -160,18 +160,67 @@ def _rank(rank, world, file, queue):
     dist.destroy_process_group()
 
 
-def test_all_ranks_hold_the_same_memory(tmp_path):
+def on_two_ranks(target, tmp_path):
+    """What each rank puts into the queue."""
     context = mp.get_context("fork")  # no second import of torch
     queue = context.Queue()
-    ranks = [context.Process(target=_rank, args=(r, 2, tmp_path / "init", queue)) for r in range(2)]
+    ranks = [context.Process(target=target, args=(r, 2, tmp_path / "init", queue)) for r in range(2)]
     for process in ranks:
         process.start()
-    states = dict(queue.get(timeout=60) for _ in ranks)
+    results = dict(queue.get(timeout=60) for _ in ranks)
     for process in ranks:
         process.join(10)
+    return results
+
+
+def test_all_ranks_hold_the_same_memory(tmp_path):
+    states = on_two_ranks(_rank, tmp_path)
     assert states[0] == states[1]
     seen = [i for i, label in enumerate(states[0]["labels"]) if label >= 0]
     assert seen == [0, 1, 2, 3, 4, 5]
+
+
+def train(part):
+    """Three steps on a part of each batch, with the negatives of a common table: the state and the losses."""
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(3, 2, 8, 6, generator=generator)
+    rows = torch.randint(20, (3, 8, 16), generator=generator)
+    target = torch.arange(8)[part] % 2
+    method = make()
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
+    losses = []
+    for number in range(3):
+        method._draw = lambda count, number=number: rows[number, part]
+        student, teacher = (NetworkOutput(torch.zeros(len(x), 3), {"pooled": x}) for x in features[number, :, part])
+        index = (torch.arange(8) + 4 * number)[part]  # half of a batch is seen again in the next
+        loss = method(student, teacher, target, torch.tensor(4.0), index)
+        optimizer.zero_grad()
+        loss.backward()
+        if dist.is_initialized():
+            for parameter in method.parameters():
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= dist.get_world_size()
+        optimizer.step()
+        losses.append(loss.item())
+    return {name: value.tolist() for name, value in method.state_dict().items()}, losses
+
+
+def _train_on_a_half(rank, world, file, queue):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world)
+    queue.put((rank, train(slice(4 * rank, 4 * rank + 4))))
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path):
+    ranks = on_two_ranks(_train_on_a_half, tmp_path)
+    expected, losses = train(slice(0, 8))
+    for state, _ in ranks.values():
+        assert state.keys() == expected.keys()
+        for name, value in state.items():
+            torch.testing.assert_close(torch.tensor(value), torch.tensor(expected[name]), msg=name)
+    halves = zip(ranks[0][1], ranks[1][1], strict=True)
+    assert [(a + b) / 2 for a, b in halves] == pytest.approx(losses, rel=1e-5)
 
 
 def test_wrong_use():
@@ -180,9 +229,26 @@ def test_wrong_use():
         method(outputs(2), outputs(2), torch.zeros(2), torch.tensor(4.0))
     with pytest.raises(UserError, match="CRD has no memory: call prepare"):
         step(make(num_samples=None), [0, 1], [0, 1])
-    with pytest.raises(UserError, match=r"momentum in \[0, 1\), found dim 4, .* momentum 1"):
+    with pytest.raises(UserError, match="CRD's momentum must be a finite number from 0 and below 1, found 1"):
         make(momentum=1)
-    with pytest.raises(UserError, match="two or more, found 1"):
+    with pytest.raises(UserError, match="CRD's num_samples must be a whole number from 2, found 1"):
         method.prepare(1)
     with pytest.raises(UserError, match=r"negatives \(3, 2\): expected \(N, 4\) and \(2, K\)"):
         crd_loss(torch.eye(4)[:2], torch.eye(4)[:2], torch.eye(4), torch.zeros(3, 2), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"negatives": torch.zeros(2, 0, dtype=torch.long)}, r"negatives \(2, 0\): expected .*, N and K from 1"),
+        ({"bank": torch.zeros(0, 4)}, r"bank has shape \(0, 4\) .*, N and K from 1"),
+        ({"negatives": torch.zeros(2, 3)}, "negatives have type torch.float32: expected whole numbers"),
+        ({"keep": torch.ones(2, 1, dtype=torch.bool)}, r"keep has shape \(2, 1\) .* expected .* shape \(2, 3\)"),
+        ({"keep": torch.ones(2, 3)}, "keep .* type torch.float32: expected one truth value"),
+    ],
+)
+def test_memory_draws_and_mask_that_do_not_fit(change, message):
+    fitting = {"bank": torch.eye(4), "negatives": torch.zeros(2, 3, dtype=torch.long), "keep": None}
+    anchor = torch.eye(4)[:2]
+    with pytest.raises(UserError, match=message):
+        crd_loss(anchor, anchor, log_normalizer=1.0, **{**fitting, **change})

@@ -2,6 +2,7 @@ import pytest
 import torch
 from scipy.stats import pearsonr
 
+from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import dist_loss
 from tests.methods import golden
 
@@ -22,3 +23,9 @@ def test_correlations_of_scipy(tau):
 def test_constants_are_uncorrelated():
     logits = torch.randn(4, 3)
     assert dist_loss(torch.zeros(4, 3), logits, 1.0).item() == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4)])
+def test_takes_a_batch_of_predictions_alone(shape):
+    with pytest.raises(UserError, match=r"student logits have shape .* expected \(B, C\)"):
+        dist_loss(torch.zeros(shape), torch.zeros(shape), 1.0)

@@ -37,6 +37,13 @@ def test_more_positions_than_one_per_sample():
     torch.testing.assert_close(dkd_loss(student, teacher, target, 2.0), flat)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_targets_of_any_type_of_whole_numbers(dtype):
+    student, teacher = torch.randn(2, 3, 5)
+    target = torch.tensor([0, 4, 2])
+    assert dkd_loss(student, teacher, target.to(dtype), 2.0) == dkd_loss(student, teacher, target, 2.0)
+
+
 def test_warms_up():
     method = DKD(weight=2.0)
     weights = []
@@ -53,6 +60,9 @@ def test_wrong_input():
         dkd_loss(torch.zeros(2, 1), torch.zeros(2, 1), torch.zeros(2, dtype=torch.long), 1.0)
     with pytest.raises(UserError, match=r"target has shape \(2, 3\)"):
         dkd_loss(logits, logits, torch.zeros(2, 3), 1.0)
+    for dtype in (torch.bool, torch.float32):
+        with pytest.raises(UserError, match=f"target has shape .* and type {dtype}: expected one class index"):
+            dkd_loss(logits, logits, torch.zeros(2, dtype=dtype), 1.0)
     with pytest.raises(UserError, match="warmup_epochs must be a whole number from 0, found -1"):
         DKD(warmup_epochs=-1)
     with pytest.raises(UserError, match="weight must be a finite number from 0, found -2"):

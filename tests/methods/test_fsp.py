@@ -24,3 +24,5 @@ def test_wrong_input():
         fsp_loss(maps[:1], maps)
     with pytest.raises(UserError, match=r"found flow matrices \(3, 3\) of the student and \(3, 5\) of the teacher"):
         fsp_loss(maps, [maps[0], torch.zeros(2, 5, 4, 4)])
+    with pytest.raises(UserError, match=r"teacher features \(4, 3, 4, 4\): expected \(B, …\) of the same batch"):
+        fsp_loss(maps, [torch.zeros(4, 3, 4, 4)] * 2)

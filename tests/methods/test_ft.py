@@ -26,5 +26,5 @@ def test_paraphraser_learns_by_reconstruction_alone():
 
 
 def test_wrong_input():
-    with pytest.raises(UserError, match="rate must be positive, found 0"):
+    with pytest.raises(UserError, match="FT's rate must be a finite number above 0, found 0"):
         FT(rate=0.0)

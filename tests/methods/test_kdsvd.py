@@ -75,5 +75,5 @@ def test_other_widths_are_refused_before_the_training(method):
 
 def test_wrong_input():
     maps = [torch.rand(2, 3, 4, 4)]
-    with pytest.raises(UserError, match="found 1 student maps, 1 teacher maps and rank 1: pass two"):
+    with pytest.raises(UserError, match="found 1 student maps and 1 teacher maps: pass two or more"):
         kdsvd_loss(maps, maps)

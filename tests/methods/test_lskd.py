@@ -17,3 +17,10 @@ def test_standardises_as_scipy_does():
     logits = torch.randn(2, 3, 10, dtype=torch.float64) * 5 + 2
     expected = torch.from_numpy(zscore(logits.numpy(), axis=-1, ddof=1))
     torch.testing.assert_close(standardize(logits), expected)
+
+
+def test_floor_of_the_deviation():
+    logits = torch.tensor([3e-4, 0.0, 1e-4], dtype=torch.float64)
+    centred = logits - logits.mean()
+    expected = 2**0.5 * centred / (centred.square().sum() + 1e-4**2).sqrt()
+    torch.testing.assert_close(standardize(logits), expected)

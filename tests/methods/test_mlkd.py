@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import kd_loss, mlkd_loss
+from ctkd_lightning.methods import MLKD, kd_loss, mlkd_loss
 from tests.methods import golden
 
 
@@ -20,5 +20,11 @@ def test_is_the_sum_of_the_papers_three_levels():
 
 
 def test_wrong_input():
-    with pytest.raises(UserError, match=r"must be positive, one or more, found \(1\.0, 0\.0\)"):
-        mlkd_loss(torch.zeros(2, 3), torch.zeros(2, 3), 4.0, factors=(1.0, 0.0))
+    with pytest.raises(UserError, match="each of MLKD's factors must be a finite number above 0, found 0"):
+        mlkd_loss(torch.zeros(2, 3), torch.zeros(2, 3), 4.0, factors=(1.0, 0))
+    with pytest.raises(UserError, match=r"MLKD's factors must be one number or more in a list, found \[\]"):
+        MLKD(factors=[])
+    with pytest.raises(UserError, match="MLKD's factors must be one number or more in a list, found 1"):
+        MLKD(factors=1)
+    with pytest.raises(UserError, match=r"student logits have shape \(2, 3, 4\) .* expected \(B, C\)"):
+        mlkd_loss(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4), 4.0)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import OFD, NetworkOutput, ofd_loss
 
 
@@ -36,3 +37,8 @@ def test_later_stages_weigh_more():
     student = NetworkOutput(output.logits, {role: x + 1 for role, x in maps.items()})
     loss = method(student, output, torch.zeros(1), torch.tensor(4.0))
     assert loss.item() == 4 * (0.25 + 0.5 + 1)
+
+
+def test_wrong_input():
+    with pytest.raises(UserError, match=r"margin has shape \(2,\), expected one per channel \(3,\)"):
+        ofd_loss(torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), torch.zeros(2))

@@ -47,5 +47,5 @@ def test_equal_samples_have_finite_gradients():
 
 
 def test_wrong_input():
-    with pytest.raises(UserError, match="one vertex or more, found 0"):
+    with pytest.raises(UserError, match="RKD's vertices must be a whole number from 1, found 0"):
         rkd_loss(torch.zeros(2, 3), torch.zeros(2, 3), vertices=0)

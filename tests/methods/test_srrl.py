@@ -25,7 +25,9 @@ def test_golden():
 def test_needs_the_teachers_classifier_and_its_parts():
     method = SRRL()
     output = NetworkOutput(torch.zeros(2, 3), {"pooled": torch.zeros(2, 4)})
-    with pytest.raises(UserError, match="SRRL needs the teacher's classifier"):
+    with pytest.raises(
+        UserError, match="SRRL needs the teacher's classifier, found none: take a teacher that ends in a"
+    ):
         method(output, output, torch.zeros(2), torch.tensor(4.0))
     output.classifier = nn.Linear(4, 3)
     with pytest.raises(UserError, match="SRRL was not built: call build"):

@@ -26,13 +26,14 @@ def test_is_the_gaussian_nll():
     torch.testing.assert_close(vid_loss(mean, teacher, variance), expected)
 
 
-def test_initial_variance():
-    _, variance = GaussianRegressor(2, 3, init_variance=5.0)(torch.zeros(1, 2, 1, 1))
-    torch.testing.assert_close(variance, torch.full((3,), 5.0))
+@pytest.mark.parametrize("value", [2e-5, 5.0, 800.0, 1e6])
+def test_initial_variance(value):
+    _, variance = GaussianRegressor(2, 3, init_variance=value)(torch.zeros(1, 2, 1, 1))
+    torch.testing.assert_close(variance, torch.full((3,), value))
 
 
 def test_wrong_input():
     with pytest.raises(UserError, match=r"variance has shape \(1,\), expected one per channel \(3,\)"):
         vid_loss(torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), torch.ones(1))
-    with pytest.raises(UserError, match=r"init_variance > eps > 0, found init_variance 0\.0"):
-        VID(init_variance=0.0)
+    with pytest.raises(UserError, match="VID's init_variance must be a finite number above 1e-05, found 0"):
+        VID(init_variance=0)
