@@ -18,7 +18,7 @@ from ctkd_lightning.features import FeatureTap, select_layers
 from ctkd_lightning.frozen import FrozenNetwork
 from ctkd_lightning.methods import KD, Method
 from ctkd_lightning.methods.base import NetworkOutput
-from ctkd_lightning.methods.check import check_logits
+from ctkd_lightning.methods.check import check_logits, check_number
 from ctkd_lightning.supervised import SupervisedModule
 from ctkd_lightning.temperature import GlobalTemperature, Temperature
 
@@ -76,6 +76,7 @@ class DistillationModule(SupervisedModule):
         self.student = self.network_in_layout(student)
         self.methods = nn.ModuleDict(_by_name(KD() if method is None else method))
         self.temperature = self._check_temperature(GlobalTemperature() if temperature is None else temperature)
+        check_number("ce_weight", ce_weight, least=0)
         self.ce_weight = ce_weight
         if not self.uses_temperature:
             self.temperature.requires_grad_(False)  # DDP would wait for gradients that never come

@@ -30,6 +30,7 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.figures import plot_training
 from ctkd_lightning.hardware import accelerator_in_use, choose_channels_last, choose_precision
 from ctkd_lightning.methods import Method
+from ctkd_lightning.methods.check import check_number
 from ctkd_lightning.metrics_csv import carry_over, read_rows
 from ctkd_lightning.models import create_model, load_weights, save_weights
 from ctkd_lightning.module import DistillationModule
@@ -88,6 +89,7 @@ def check_settings(cfg: DictConfig) -> None:
             raise UserError(f"{key} must be a whole number of at least 1, found {epochs}")
     make_temperature(cfg.temperature, num_classes=2)
     instantiate(cfg.curriculum)
+    check_number("method.ce_weight", cfg.method.ce_weight, least=0)
     methods = instantiate(cfg.method.terms)
     if cfg.teacher_cache not in ("off", "auto"):
         check_cacheable(role for method in methods.values() for role in method.needs)

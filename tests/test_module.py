@@ -270,6 +270,14 @@ def test_methods_that_cannot_be(method, message):
         DistillationModule(network(), network(), method)
 
 
+@pytest.mark.parametrize("weight", [-1, float("nan"), "0.1"])
+def test_weight_of_the_labels_that_cannot_be(weight):
+    with pytest.raises(UserError, match="ce_weight must be a finite number from 0"):
+        DistillationModule(network(), network(), ce_weight=weight)
+    with pytest.raises(UserError, match="ce_weight must be a finite number from 0"):
+        CurriculumTemperatureCallback(teacher=network(), ce_weight=weight)
+
+
 def test_a_number_is_no_temperature():
     with pytest.raises(UserError, match=r"such as FixedTemperature\(4.0\), found 4.0"):
         DistillationModule(network(), network(), temperature=4.0)

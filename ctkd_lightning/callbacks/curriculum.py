@@ -19,6 +19,7 @@ from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.frozen import FrozenNetwork
 from ctkd_lightning.methods import KD, Method
+from ctkd_lightning.methods.check import check_number
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Temperature
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class CurriculumTemperatureCallback(Callback):
     ) -> None:
         if interval not in ("epoch", "step"):
             raise UserError(f"the curriculum's interval is 'epoch' or 'step', found {interval!r}")
+        check_number("ce_weight", ce_weight, least=0)
         self.curriculum = CosineCurriculum() if curriculum is None else curriculum
         self.interval = interval
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
