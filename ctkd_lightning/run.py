@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,11 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 from rich.filesize import decimal
 from torch import nn
 
-from ctkd_lightning.cached_teacher import check_cacheable
 from ctkd_lightning.callbacks.throughput import Throughput
 from ctkd_lightning.cli import hydra_main
 from ctkd_lightning.data.base import ImageDataModule
@@ -30,14 +30,28 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.figures import plot_training
 from ctkd_lightning.hardware import accelerator_in_use, choose_channels_last, choose_precision
 from ctkd_lightning.methods import Method
-from ctkd_lightning.methods.check import check_number
 from ctkd_lightning.metrics_csv import carry_over, read_rows
-from ctkd_lightning.models import create_model, load_weights, save_weights
+from ctkd_lightning.models import create_model, load_weights, pretrained_classes, save_weights
 from ctkd_lightning.module import DistillationModule
-from ctkd_lightning.summary import Summary, describe_environment, parameters_of, print_table, write_summary
+from ctkd_lightning.preflight import (
+    check_resumable,
+    check_settings,
+    count_processes,
+    make_temperature,
+    read_resumable,
+    resume_path,
+)
+from ctkd_lightning.summary import (
+    Summary,
+    describe_environment,
+    parameters_of,
+    print_table,
+    read_summary,
+    write_summary,
+)
 from ctkd_lightning.supervised import ClassifierModule
 from ctkd_lightning.teacher import check_beats_chance, teacher_key, train_teacher
-from ctkd_lightning.temperature import Temperature
+from ctkd_lightning.temperature import LearnedTemperature, Temperature
 
 log = logging.getLogger("ctkd_lightning.run")  # under python -m, __name__ is __main__
 
@@ -74,66 +88,7 @@ def run(cfg: DictConfig) -> None:
         if job.returncode:
             raise UserError(f"the sweep's job in {run_dir} failed with status {job.returncode}; see its messages above")
         return
-    Job(cfg, run_dir, dict(hydra_config.runtime.choices)).run()
-
-
-def check_settings(cfg: DictConfig) -> None:
-    """Refuse what could only fail later.
-
-    Raises:
-        UserError: naming the setting.
-    """
-    for key in ("max_epochs", "teacher.max_epochs"):
-        epochs = OmegaConf.select(cfg, key)
-        if not isinstance(epochs, int) or epochs < 1:
-            raise UserError(f"{key} must be a whole number of at least 1, found {epochs}")
-    make_temperature(cfg.temperature, num_classes=2)
-    instantiate(cfg.curriculum)
-    check_number("method.ce_weight", cfg.method.ce_weight, least=0)
-    methods = instantiate(cfg.method.terms)
-    if cfg.teacher_cache not in ("off", "auto"):
-        check_cacheable(role for method in methods.values() for role in method.needs)
-    check_optimizer(cfg.optimizer, "optimizer")
-    check_optimizer(cfg.teacher, "teacher.optimizer")
-    for key in ("teacher.checkpoint", "resume"):
-        path = OmegaConf.select(cfg, key)
-        if path is not None and path != "auto" and not Path(path).is_file():
-            raise UserError(f"{key}: no file at {path}; give the path of one, or leave {key} out")
-
-
-def make_temperature(node: DictConfig, num_classes: int) -> Temperature:
-    """The temperature of a configuration node; those that want it are told the number of classes."""
-    per_data = {"num_classes": num_classes} if "num_classes" in node else {}
-    temperature: Temperature = instantiate(node, **per_data)
-    return temperature
-
-
-def check_optimizer(node: DictConfig, name: str) -> None:
-    """Make an optimizer and its scheduler for nothing: their mistakes would show only after the teacher's training.
-
-    Raises:
-        UserError: naming the setting and what torch says of it.
-    """
-    try:
-        optimizer = instantiate(node.optimizer)([nn.Parameter(torch.zeros(1))])
-        if node.scheduler is not None:
-            instantiate(node.scheduler)(optimizer)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{name}: {node.optimizer._target_} or its scheduler cannot be made: {error}") from error
-
-
-def count_processes(trainer: DictConfig) -> int:
-    """How many processes on this machine a Trainer's settings ask for."""
-    devices = trainer.devices
-    if devices in ("auto", -1, "-1"):
-        return torch.cuda.device_count() if accelerator_in_use(trainer.accelerator) == "cuda" else 1
-    if isinstance(devices, str) and "," in devices:
-        return len(devices.strip(",").split(","))
-    if isinstance(devices, str):
-        return int(devices) if devices.isdigit() else 1  # the Trainer says what is wrong with other words
-    return devices if isinstance(devices, int) else len(devices)
+    Job(cfg, run_dir, dict(hydra_config.runtime.choices), list(hydra_config.overrides.task)).run()
 
 
 class Job:
@@ -143,18 +98,23 @@ class Job:
         cfg: the composed configuration.
         run_dir: exists already.
         choices: which option of each config group was taken.
+        overrides: what the user set.
     """
 
-    def __init__(self, cfg: DictConfig, run_dir: Path, choices: Mapping[str, str]) -> None:
+    def __init__(
+        self, cfg: DictConfig, run_dir: Path, choices: Mapping[str, str], overrides: Sequence[str] = ()
+    ) -> None:
         self.cfg = cfg
         self.run_dir = run_dir
+        self.resume = resume_path(cfg.resume, run_dir)
         accelerator = accelerator_in_use(cfg.trainer.accelerator)
         self.precision = choose_precision(cfg.trainer.precision, accelerator)
         self.channels_last = choose_channels_last(cfg.channels_last, accelerator, self.precision)
         layout = ", channels-last" if self.channels_last else ""
         log.info("Training on %s in %s%s; tests run in 32-true", accelerator, self.precision, layout)
         self.summary: Summary = {
-            **{group: choices[group] for group in ("model", "data")},
+            "model": _pair_name(cfg.model, choices["model"], overrides),
+            "data": choices["data"],
             "method": "+".join(cfg.method.terms),
             **{group: choices[group] for group in ("temperature", "curriculum")},
             "seed": cfg.seed,
@@ -170,20 +130,30 @@ class Job:
             "precision": str(self.precision),
             **describe_environment(),
         }
+        fixed = not isinstance(make_temperature(cfg.temperature, num_classes=2), LearnedTemperature)
+        if fixed and _sets(overrides, "curriculum"):
+            rank_zero_warn(
+                f"curriculum={self.summary['curriculum']} has no effect: temperature={self.summary['temperature']} "
+                "does not learn; take temperature=global or instance"
+            )
+            self.summary["curriculum"] += " (no effect)"
 
     def run(self) -> None:
         """Do the whole job; write ``summary.json`` and print the table also where the user stops it."""
         try:
             self._run_stages()
-        except SystemExit:  # what Lightning makes of Ctrl-C
+        except (SystemExit, KeyboardInterrupt) as stop:  # Lightning makes the first of Ctrl-C and SIGTERM
             self.summary["status"] = f"stopped in stage {self.summary['status']}"
             self._close()
-            raise
+            if isinstance(stop, KeyboardInterrupt):
+                raise SystemExit(130) from stop
+            raise SystemExit(stop.code or 143) from stop  # what ends a job early must not look like success
         self.summary["status"] = "complete"
         self._close()
 
     def _run_stages(self) -> None:
         cfg = self.cfg
+        self._check_trainer()
         data = self._data()
         self._check_networks(data)
         teacher = self._teacher(data)
@@ -214,7 +184,21 @@ class Job:
         data: ImageDataModule = instantiate(self.cfg.data, channels_last=self.channels_last, _convert_="all")
         rank_zero_only(data.prepare_data)()
         data.setup("fit")
+        data.setup("test")  # what is wrong with it shows now, not after the training
         return data
+
+    def _check_trainer(self) -> None:
+        """Make Trainer, callbacks and loggers for nothing: their mistakes would show only after the teacher's stage."""
+        self._trainer(callbacks=self._callbacks(), logger=list(self._loggers().values()))
+
+    def _callbacks(self) -> list[Callback]:
+        """The configured ones but the progress bar, which every Trainer of the run has."""
+        left_out = {"progress"} if self.cfg.logger else {"progress", "learning_rate"}
+        wanted = {name: node for name, node in self.cfg.callbacks.items() if name not in left_out}
+        return [instantiate(node, _convert_="all") for node in wanted.values()]
+
+    def _loggers(self) -> dict[str, Any]:
+        return instantiate(self.cfg.logger, _convert_="all") or {}
 
     def _check_networks(self, data: ImageDataModule) -> None:
         """Put the networks and the method together for nothing, before the teacher is trained for hours.
@@ -223,8 +207,13 @@ class Job:
             UserError: a network that there is not, or a method that does not fit the two.
         """
         nodes = (self.cfg.model.teacher, self.cfg.model.student)
-        teacher, student = (create_model(**_plain(node), num_classes=data.num_classes) for node in nodes)
-        self._module(teacher, student, data)
+        # without their weights, which need not be there yet
+        teacher, student = (
+            create_model(**_plain(node) | {"pretrained": False}, num_classes=data.num_classes) for node in nodes
+        )
+        module = self._module(teacher, student, data)
+        if self.resume:
+            check_resumable(self.resume, module)
 
     def _teacher(self, data: ImageDataModule) -> nn.Module:
         """The teacher with its weights: given, pretrained, found in the cache, or trained now."""
@@ -236,6 +225,9 @@ class Job:
             load_weights(network, cfg.teacher.checkpoint)
         elif not cfg.model.teacher.get("pretrained"):
             self._train_teacher(network, data)
+        elif pretrained_classes(cfg.model.teacher.name) != data.num_classes:
+            log.info("The pretrained teacher's classes are not the data's: it gets a new last layer and is trained on")
+            self._train_teacher(network, data)
         return network
 
     def _train_teacher(self, network: nn.Module, data: ImageDataModule) -> None:
@@ -243,6 +235,7 @@ class Job:
         settings = {
             "data": data.fingerprint(),
             "batch_size": cfg.data.batch_size,
+            "drop_last": cfg.data.drop_last,
             "network": _plain(cfg.model.teacher),
             "training": {k: v for k, v in _plain(cfg.teacher).items() if k not in ("checkpoint", "cache_dir")},
             "trainer": {k: v for k, v in _plain(cfg.trainer).items() if k not in _MACHINE_SETTINGS},
@@ -255,9 +248,9 @@ class Job:
             scheduler=instantiate(cfg.teacher.scheduler),
             channels_last=self.channels_last,
         )
-        data.seed = cfg.teacher.seed  # the teacher is the same for every seed of the student
+        students_seed, data.seed = data.seed, cfg.teacher.seed  # the teacher is the same for every seed of the student
         train_teacher(module, data, folder, settings, self._trainer, max_epochs=cfg.teacher.max_epochs)
-        data.seed = cfg.seed
+        data.seed = students_seed
 
     def _check_teacher(self, teacher: nn.Module, data: ImageDataModule) -> None:
         if self.cfg.teacher.check:
@@ -310,20 +303,27 @@ class Job:
 
     def _train(self, module: DistillationModule, data: ImageDataModule) -> None:
         throughput = Throughput()
-        wanted = {name: node for name, node in self.cfg.callbacks.items() if name != "progress"}
-        callbacks: list[Callback] = [*(instantiate(node, _convert_="all") for node in wanted.values()), throughput]
-        loggers = instantiate(self.cfg.logger, _convert_="all")
-        trainer = self._trainer(logger=list(loggers.values()), callbacks=callbacks)
-        resume = self._resume_from()
-        if resume and trainer.is_global_zero:
-            epoch = torch.load(resume, map_location="cpu", weights_only=True)["epoch"]
-            carry_over(read_rows(self.run_dir / "metrics.csv"), loggers["csv"], before_epoch=epoch + 1)
+        loggers = self._loggers()
+        trainer = self._trainer(logger=list(loggers.values()), callbacks=[*self._callbacks(), throughput])
+        earlier: Summary = {}
+        if self.resume and trainer.is_global_zero:
+            epoch = read_resumable(self.resume)["epoch"]
+            if "csv" in loggers:
+                carry_over(read_rows(self.run_dir / "metrics.csv"), loggers["csv"], before_epoch=epoch + 1)
+            earlier = read_summary(self.run_dir)
         started = time.perf_counter()
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+            trainer.fit(module, datamodule=data, ckpt_path=self.resume, weights_only=True)
         finally:
             self.summary["train_seconds"] = time.perf_counter() - started
             self._record(trainer, module, data, throughput)
+            self._add_earlier(earlier)
+
+    def _add_earlier(self, earlier: Summary) -> None:
+        """Count the part of the training before a resume, and keep what this part had no time to measure."""
+        self.summary["train_seconds"] += earlier.get("train_seconds") or 0.0
+        for key in ("final", "images_per_second", "teacher_cache"):
+            self.summary[key] = self.summary[key] or earlier.get(key) or self.summary[key]
 
     def _record(
         self, trainer: Trainer, module: DistillationModule, data: ImageDataModule, throughput: Throughput
@@ -349,13 +349,6 @@ class Job:
         if trainer.is_global_zero:
             save_weights(module.student, self.run_dir / "student.safetensors")
 
-    def _resume_from(self) -> Path | None:
-        resume = self.cfg.resume
-        if resume != "auto":
-            return Path(resume) if resume else None
-        last = self.run_dir / "checkpoints" / "last.ckpt"
-        return last if last.is_file() else None
-
     def _evaluate(self, network: nn.Module, data: ImageDataModule, stage: str) -> Mapping[str, float]:
         """Accuracy of a network on validation or test data, in float32 whatever the training's precision."""
         trainer = self._trainer(precision="32-true")
@@ -377,9 +370,21 @@ class Job:
     @rank_zero_only
     def _close(self) -> None:
         write_summary(self.summary, self.run_dir)
+        print_table(self.summary, self.run_dir)
         chosen_on = self.summary["best"]["chosen_on"] or "validation"
         plot_training(self.run_dir, validated_on=chosen_on.removeprefix("best on "))
-        print_table(self.summary, self.run_dir)
+
+
+def _sets(overrides: Sequence[str], key: str) -> bool:
+    """Whether the user set something at or below a key."""
+    return any(re.match(rf"[+~]*{re.escape(key)}[.=]", override) for override in overrides)
+
+
+def _pair_name(model: DictConfig, choice: str, overrides: Sequence[str]) -> str:
+    """The pair's, or the two networks' where the user has replaced one."""
+    if not any(_sets(overrides, f"model.{role}") for role in ("teacher", "student")):
+        return choice
+    return f"{model.teacher.name}_to_{model.student.name}"
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:

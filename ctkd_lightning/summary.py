@@ -31,6 +31,15 @@ def parameters_of(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def read_summary(run_dir: Path) -> Summary:
+    """What an earlier part of a run has written; nothing where it had no time to."""
+    try:
+        summary: Summary = json.loads((run_dir / "summary.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return summary
+
+
 def write_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
     """Write ``summary.json`` into the run directory."""
     (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")

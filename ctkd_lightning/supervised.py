@@ -104,9 +104,19 @@ class SupervisedModule(LightningModule):
         return self._loss_sums["loss"] / self._loss_steps if self._loss_steps else None
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's mean losses."""
+        """Log the epoch's mean losses.
+
+        Raises:
+            UserError: the loss is not finite: no later epoch would bring the network back.
+        """
         for name, total in self._loss_sums.items():
-            self.log(f"train/{name}", total / self._loss_steps, sync_dist=True)
+            mean = self.trainer.strategy.reduce(total / self._loss_steps, reduce_op="mean")
+            self.log(f"train/{name}", mean)
+            if name == "loss" and not mean.isfinite():
+                raise UserError(
+                    f"the training loss of epoch {self.current_epoch + 1} is {float(mean)}: lower the learning rate or "
+                    "the weights of the loss's terms, or look for broken images and teacher weights"
+                )
         self._loss_sums, self._loss_steps = {}, 0
 
     def validation_step(self, batch: tuple[Any, ...], batch_idx: int) -> None:

@@ -12,7 +12,7 @@ LAYERS = [
     {"curriculum", "temperature", "models", "data", "schedule", "accuracy", "frozen", "hardware", "teacher_cache"},
     {"feature_layers", "methods", "features", "cached_teacher"},
     {"supervised", "module", "callbacks"},
-    {"metrics_csv", "figures", "summary", "teacher", "cli"},
+    {"metrics_csv", "figures", "summary", "teacher", "cli", "preflight"},
     {"run"},
 ]
 KNOWS_LIGHTNING = {"supervised", "module", "callbacks", "data", *set().union(*LAYERS[4:])}

@@ -11,8 +11,10 @@ import pytest
 import torch
 from conftest import SMALL
 from lightning.pytorch import Callback
+from PIL import Image
 from safetensors.torch import load_file
 
+from ctkd_lightning.data import Fake
 from ctkd_lightning.models import create_model, save_weights
 from ctkd_lightning.supervised import ClassifierModule
 from ctkd_lightning.temperature import GlobalTemperature
@@ -123,6 +125,92 @@ def test_stopped_by_hand_and_resumed(command):
     assert [float(epoch) for epoch in epochs] == [0, 1, 2]
 
 
+def test_resumed_run_tells_of_the_whole(command):
+    settings = ["seed=2", "data.val_size=16", "optimizer.scheduler.milestones=[100]"]
+    command("run_dir=whole", "max_epochs=3", *settings)
+    command("run_dir=run", "max_epochs=2", *settings)
+    first = summary()
+    command("run_dir=run", "max_epochs=3", *settings, "resume=auto")
+    found = summary()
+    assert found["best"] == summary("whole")["best"]
+    assert found["train_seconds"] > first["train_seconds"]
+
+    command("run_dir=run", "max_epochs=3", *settings, "resume=auto")  # nothing is left to do
+    again = summary()
+    for key in ("best", "final", "images_per_second", "epochs"):
+        assert again[key] == found[key], key
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.student.name=resnet14"], r"is of another run: student\..* differ; resume with the model"),
+        (["temperature=instance"], r"is of another run: temperature\..* differ"),
+        (["resume=weights.pth"], r"weights.pth is no checkpoint of a training, epoch, .* missing"),
+        (["resume=text.ckpt"], r"text.ckpt is no checkpoint"),
+        (["resume=cut.ckpt"], r"cut.ckpt is truncated or damaged"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_resume_from_what_does_not_fit(command, overrides, message):
+    command("run_dir=run")
+    torch.save({"model": {}}, "weights.pth")
+    Path("text.ckpt").write_text("no checkpoint")
+    Path("cut.ckpt").write_bytes(Path("run/checkpoints/last.ckpt").read_bytes()[:900])
+    with pytest.raises(SystemExit) as stopped:
+        command("run_dir=run", "resume=auto", "teacher.cache_dir=other", *overrides)
+    assert re.search(message, stopped.value.code), stopped.value.code
+    assert not Path("other").exists(), "the teacher's stage came first"
+
+
+def test_a_training_that_diverges_stops(command):
+    with pytest.raises(SystemExit) as stopped:
+        command("run_dir=run", "optimizer.optimizer.lr=1e30", "max_epochs=3")
+    assert re.search("the training loss of epoch [12] is (nan|inf): lower the learning rate", stopped.value.code)
+
+
+@pytest.mark.parametrize(("error", "status"), [("KeyboardInterrupt", 130), ("SystemExit", 143)])
+def test_a_stop_is_no_success(command, error, status):
+    """Outside a Trainer; the second is what SIGTERM makes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Fake,
+            "setup",
+            lambda *_: (_ for _ in ()).throw({"KeyboardInterrupt": KeyboardInterrupt, "SystemExit": SystemExit}[error]),
+        )
+        with pytest.raises(SystemExit) as stopped:
+            command("run_dir=run")
+    assert stopped.value.code == status
+    assert summary()["status"] == "stopped in stage teacher"
+
+
+def test_networks_in_the_place_of_the_pairs_are_named(command):
+    command("run_dir=run", "model.student.name=resnet14")
+    assert summary()["model"] == "resnet8_to_resnet14"
+
+
+def test_curriculum_without_effect_is_said(command):
+    with pytest.warns(UserWarning, match="curriculum=linear has no effect: temperature=fixed does not learn"):
+        command("run_dir=run", "curriculum=linear", "temperature=fixed")
+    assert summary()["curriculum"] == "linear (no effect)"
+
+
+def test_pretrained_teacher_of_other_classes_is_trained_on(command, monkeypatch, caplog):
+    def resnet8(*args, pretrained=False, **settings):
+        return create_model("resnet8", **{**settings, "num_classes": 4})
+
+    monkeypatch.setattr("ctkd_lightning.run.create_model", lambda name, **settings: resnet8(**settings))
+    name = "model.teacher.name=torchvision/resnet18"
+    command("run_dir=run", name, "model.teacher.pretrained=true")
+    (weights,) = Path("cache").rglob("teacher.safetensors")
+    assert weights.parent.name.startswith("torchvision_resnet18-fake")
+
+
+def test_without_a_logger(command):
+    command("run_dir=run", "~logger.csv")
+    assert summary()["status"] == "complete"
+
+
 def test_interrupted_teacher_goes_on(command):
     command("run_dir=whole", "teacher.max_epochs=2", "teacher.cache_dir=whole")
     (expected,) = Path("whole").rglob("teacher.safetensors")
@@ -156,7 +244,7 @@ def test_temperatures(command, temperature):
 
 
 def test_temperature_without_effect_is_said(command):
-    with pytest.warns(UserWarning, match="temperature=global has no effect: method=sp has no softened term"):
+    with pytest.warns(UserWarning, match="the temperature has no effect: method sp has no softened term"):
         command("run_dir=run", "method=sp")
     assert summary()["temperature"] == "global (no effect)"
 
@@ -177,6 +265,12 @@ def test_teacher_cache(command, capsys):
     assert len(list(Path("cache/teacher_outputs").iterdir())) == 1
     command("run_dir=third")
     assert summary("third")["teacher_cache"] is None
+
+
+def test_runs_with_the_same_data_seed_share_the_teachers_outputs(command):
+    for seed in (1, 2):
+        command(f"run_dir={seed}", f"seed={seed}", "data.seed=5", "data.augmentation=crop", "teacher_cache=auto")
+    assert (summary("1")["teacher_cache"], summary("2")["teacher_cache"]) == (0.0, 1.0)
 
 
 def test_teacher_cache_that_cannot_be(command, capsys):
@@ -238,6 +332,17 @@ class Payload:
         (["model.student.name=resnet9"], r"unknown model 'resnet9': did you mean"),
         (["method=fsp", "model.student.name=vgg8"], r"FSP compares networks of the same widths"),
         (["max_epochs=0"], r"max_epochs must be a whole number of at least 1, found 0"),
+        (["max_epochs=true"], r"max_epochs must be a whole number of at least 1, found True"),
+        (["seed=99999999999"], r"seed must be a whole number from 0 to 4294967295, found 99999999999"),
+        (["teacher.seed=abc"], r"teacher.seed must be a whole number"),
+        (["model.student.name=null"], r"model.student.name must be a network's name"),
+        (["compile=maybe"], r"compile must be true, false, found maybe"),
+        (["channels_last=perhaps"], r"channels_last must be true, false, auto, found perhaps"),
+        (["teacher_cache=false"], r"teacher_cache must be off, auto or a folder, found False"),
+        (["trainer.devices=99"], r"trainer.devices=99 processes on a CPU: take \d+ at most"),
+        (["method.ce_weight=abc"], r"method.ce_weight"),
+        (["callbacks.curriculum.interval=foo"], r"interval is 'epoch' or 'step', found 'foo'"),
+        (["data=image_folder", "data.root=no_test"], r"no_test.*test.*val"),
         (["max_epochs=1.5"], r"max_epochs must be a whole number of at least 1, found 1.5"),
         (["teacher.max_epochs=-1"], r"teacher.max_epochs must be .* found -1"),
         (["temperature.tau_range=-3"], r"tau_range must be positive, found -3"),
@@ -272,6 +377,10 @@ def test_bad_input_is_one_line(command, overrides, message, capfd):
     torch.save({"model": {"x": torch.zeros(1000)}}, "truncated.pth")
     Path("truncated.pth").write_bytes(Path("truncated.pth").read_bytes()[:700])
     Path("malicious.pth").write_bytes(pickle.dumps(Payload()))
+    for name in ("a", "b"):
+        Path("no_test/train", name).mkdir(parents=True)
+        for number in range(20):
+            Image.new("RGB", (8, 8)).save(f"no_test/train/{name}/{number}.png")
     run_dir = [] if any(o.startswith("run_dir") for o in overrides) else ["run_dir=run"]
     groups = tuple(o.partition("=")[0] for o in overrides if o.partition("=")[0] in ("data", "model"))
     small = [o for o in SMALL if not o.startswith(groups)]
@@ -283,8 +392,9 @@ def test_bad_input_is_one_line(command, overrides, message, capfd):
     assert "\n" not in line
     assert re.search(message, line), line
     assert "Traceback" not in capfd.readouterr().err
-    if overrides[-1].startswith(("temperature", "curriculum", "optimizer", "+teacher", "model.student")):
-        assert not Path("cache").exists(), "the teacher's stage came first"
+    early = ("temperature", "curriculum", "optimizer", "+teacher", "model.student", "seed", "data.root", "callbacks")
+    if overrides[-1].startswith(early):
+        assert not Path("cache/teachers").exists(), "the teacher's stage came first"
     assert not Path("ran").exists()
 
 

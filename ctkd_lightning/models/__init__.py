@@ -1,6 +1,6 @@
 """Networks by name, and their weights."""
 
-from ctkd_lightning.models.factory import available_models, create_model
+from ctkd_lightning.models.factory import available_models, create_model, pretrained_classes
 from ctkd_lightning.models.weights import fingerprint, load_weights, read_state_dict, save_weights
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "create_model",
     "fingerprint",
     "load_weights",
+    "pretrained_classes",
     "read_state_dict",
     "save_weights",
 ]

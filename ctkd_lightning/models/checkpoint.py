@@ -40,7 +40,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     _check_file(path)
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     return _network_part(_find_tensors(content, path))
 
 
@@ -79,7 +79,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _read_pickle(path: Path) -> object:
+def read_pickle(path: Path) -> object:
+    """What ``torch.save`` wrote, without running any code.
+
+    Raises:
+        UserError: a damaged file, another kind of file, or one that would run code.
+    """
     try:
         with torch.serialization.safe_globals(_numpy_scalars()):
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -19,8 +19,8 @@ from ctkd_lightning.models import (
     wide_resnet,
 )
 from ctkd_lightning.models.base import ZooModel
-from ctkd_lightning.models.from_timm import create_timm
-from ctkd_lightning.models.from_torchvision import create_torchvision, list_torchvision
+from ctkd_lightning.models.from_timm import create_timm, timm_classes
+from ctkd_lightning.models.from_torchvision import create_torchvision, list_torchvision, torchvision_classes
 
 _FAMILIES = (resnet, wide_resnet, vgg, mobilenetv2, shufflenetv1, shufflenetv2, resnet50)
 _ZOO: dict[str, Callable[..., ZooModel]] = {
@@ -72,6 +72,17 @@ def create_model(
         if slash and library in _LIBRARIES:
             return _LIBRARIES[library](foreign_name, pretrained=pretrained, **options)
         return _zoo_builder(name, pretrained)(**options)
+
+
+def pretrained_classes(name: str) -> int | None:
+    """How many classes the published weights of a torchvision or timm network have; with others, its last layer is new.
+
+    Example:
+        >>> pretrained_classes("torchvision/resnet18")
+        1000
+    """
+    library, _, foreign_name = name.partition("/")
+    return timm_classes(foreign_name) if library == "timm" else torchvision_classes(foreign_name)
 
 
 def _zoo_builder(name: str, pretrained: bool) -> Callable[..., ZooModel]:

@@ -42,3 +42,11 @@ def create_timm(name: str, num_classes: int, *, pretrained: bool, in_channels: i
             raise UserError(
                 f"timm/{name}: {str(error).rstrip('.')}; near names: {near}; all: timm.list_models()"
             ) from error
+
+
+def timm_classes(name: str) -> int | None:
+    """How many classes a network's published weights have; ``None`` where there are none."""
+    import timm
+
+    cfg = timm.get_pretrained_cfg(name)
+    return cfg.num_classes if cfg else None

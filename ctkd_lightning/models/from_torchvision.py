@@ -53,6 +53,13 @@ def create_torchvision(name: str, num_classes: int, *, pretrained: bool, in_chan
     return model
 
 
+def torchvision_classes(name: str) -> int:
+    """How many classes the weights have that ``pretrained`` loads."""
+    from torchvision import models
+
+    return len(models.get_model_weights(name).DEFAULT.meta["categories"])
+
+
 def _pretrained(name: str, num_classes: int, in_channels: int, **kwargs: Any) -> nn.Module:
     from torchvision import models
 
@@ -64,7 +71,7 @@ def _pretrained(name: str, num_classes: int, in_channels: int, **kwargs: Any) ->
     weights = models.get_model_weights(name).DEFAULT
     with explained_download(f"torchvision/{name}"):
         model = models.get_model(name, weights=weights, **kwargs)
-    if num_classes != len(weights.meta["categories"]):
+    if num_classes != torchvision_classes(name):
         _replace_classifier(model, num_classes)
     return model
 
