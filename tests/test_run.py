@@ -230,7 +230,7 @@ class Payload:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model=resnet57"], r"Could not find 'model/resnet57'.*Available options.*resnet56_to_resnet20"),
+        (["model=resnet57"], r"Could not find 'model/resnet57': .*Valid: .*resnet56_to_resnet20"),
         (["data=cifar1000"], r"Could not find 'data/cifar1000'.*cifar100"),
         (["method=kdd"], r"Could not find 'method/kdd'.*kd"),
         (["temperature=globl"], r"Could not find 'temperature/globl'.*global"),
