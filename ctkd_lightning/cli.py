@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.types import RunMode
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf.errors import ConfigAttributeError, MissingMandatoryValue, OmegaConfBaseException
 
@@ -34,25 +36,71 @@ def config_dir() -> str:
 def hydra_main(config_name: str, task: Callable[[Any], None]) -> None:
     """Run ``task`` as a Hydra application over the package's configuration.
 
-    An error that the user can mend is printed as one line, and the process exits with status 1. With
-    ``HYDRA_FULL_ERROR=1`` in the environment the traceback is shown instead.
+    An error that the user can mend is printed as one line, and the process exits with status 1; a sweep goes on with
+    its other jobs first. With ``HYDRA_FULL_ERROR=1`` in the environment the traceback is shown instead.
     """
     _configure_logging()
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+    if os.environ.get(_FULL_ERROR) == "1":
         hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(task)()
         return
 
+    sweep = _Sweep()
+
     @functools.wraps(task)
     def explained_task(cfg: Any) -> None:
-        with explained():  # here, too: Hydra prints a line of its own above what leaves the task
+        # here, too: Hydra prints a line of its own above what leaves the task
+        with explained(), sweep.job(), _full_error(False):  # the processes that the task starts explain theirs
             task(cfg)
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors arrive here as they were raised, not as Hydra would print them
+    with explained(), _full_error(True):  # errors arrive here as they were raised, not as Hydra would print them
+        hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(explained_task)()
+        sweep.close()
+
+
+class _Sweep:
+    """What became of a sweep's jobs; a single job it leaves alone."""
+
+    def __init__(self) -> None:
+        self.jobs = 0
+        self.failed: list[int] = []
+
+    @contextmanager
+    def job(self) -> Iterator[None]:
+        """Print an error that the user can mend, and let the sweep go on."""
+        settings = HydraConfig.get()
+        if settings.mode != RunMode.MULTIRUN:
+            yield
+            return
+        self.jobs += 1
+        try:
+            yield
+        except _MENDABLE as error:
+            self.failed.append(settings.job.num)
+            print(f"error in job {settings.job.num}: {one_line(error)}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Say how many jobs failed.
+
+        Raises:
+            UserError: one or more did.
+        """
+        if self.failed:
+            numbers = ", ".join(map(str, self.failed))
+            raise UserError(f"{len(self.failed)} of {self.jobs} jobs failed: {numbers}; see their lines above")
+
+
+@contextmanager
+def _full_error(shown: bool) -> Iterator[None]:
+    """Ask Hydra to leave errors as they are, or not, until the end of the block."""
+    before = os.environ.pop(_FULL_ERROR, None)
+    if shown:
+        os.environ[_FULL_ERROR] = "1"
     try:
-        with explained():
-            hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(explained_task)()
+        yield
     finally:
-        del os.environ["HYDRA_FULL_ERROR"]
+        os.environ.pop(_FULL_ERROR, None)
+        if before is not None:
+            os.environ[_FULL_ERROR] = before
 
 
 def _configure_logging() -> None:
@@ -69,11 +117,14 @@ def _configure_logging() -> None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Exit with status 1 and one line on an error that the user can mend."""
+    """Exit with one line: status 1 on an error that the user can mend, 130 where the user stops the program."""
     try:
         yield
-    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+    except _MENDABLE as error:
         sys.exit(f"error: {one_line(error)}")
+    except KeyboardInterrupt:
+        print("stopped by the user", file=sys.stderr)
+        sys.exit(130)  # as a shell says of a program that Ctrl-C ended
 
 
 def one_line(error: BaseException) -> str:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,39 @@ def test_wrong_choices(main, override, line):
     assert code.startswith(line)
     for noise in ("\n", "full_key", "object_type", "search path"):
         assert noise not in code
+
+
+def test_a_sweep_goes_on_after_a_job_that_fails(main, capsys):
+    seeds = []
+
+    def task(cfg):
+        seeds.append(cfg.seed)
+        if cfg.seed != 2:
+            raise UserError(f"seed is {cfg.seed}: use 2")
+
+    code = main(task, "-m", "seed=1,2,3", "run_dir=sweep")
+    assert seeds == [1, 2, 3]
+    assert capsys.readouterr().err == "error in job 0: seed is 1: use 2\nerror in job 2: seed is 3: use 2\n"
+    assert code == "error: 2 of 3 jobs failed: 0, 2; see their lines above"
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"]])
+def test_stopped_by_the_user(main, capsys, sweep):
+    def task(cfg):
+        raise KeyboardInterrupt
+
+    assert main(task, *sweep, "run_dir=run") == 130
+    assert capsys.readouterr().err == "stopped by the user\n"
+
+
+def test_a_tasks_own_processes_explain_their_errors(main, monkeypatch):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def task(cfg):
+        raise UserError(os.environ.get("HYDRA_FULL_ERROR", "not set"))
+
+    assert main(task, "run_dir=run") == "error: not set"
+    assert "HYDRA_FULL_ERROR" not in os.environ
 
 
 def test_bugs_are_not_explained_away():
