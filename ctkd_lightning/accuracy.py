@@ -11,7 +11,8 @@ class TopKAccuracy(Metric):
     """Percentage of samples whose class is among the k highest logits.
 
     torchmetrics' own accuracy needs the number of classes beforehand and refuses k above it; this one takes both from
-    the logits (with fewer than k classes every sample counts as right).
+    the logits (with fewer than k classes every sample counts as right). A sample whose logits are not all finite counts
+    as wrong: a network that diverged would score by how ties are broken.
 
     Args:
         k: how many guesses a sample has.
@@ -37,7 +38,8 @@ class TopKAccuracy(Metric):
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Count a batch: logits (B, C), target (B,)."""
         guesses = logits.topk(min(self.k, logits.shape[-1]), dim=-1).indices
-        self.correct += (guesses == target.unsqueeze(-1)).sum()
+        found = (guesses == target.unsqueeze(-1)).any(dim=-1)
+        self.correct += (found & logits.isfinite().all(dim=-1)).sum()
         self.total += target.numel()
 
     def compute(self) -> Tensor:

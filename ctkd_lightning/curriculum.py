@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import UserError, check_number
 
 
 class Curriculum(ABC):
@@ -18,6 +18,7 @@ class Curriculum(ABC):
 
 
 def _check_lambda(name: str, value: float) -> None:
+    check_number(f"curriculum's {name}", value)
     if not 0.0 <= value <= 1.0:
         raise UserError(f"curriculum's {name} must be between 0 and 1, found {value}")
 
@@ -55,7 +56,7 @@ class RampCurriculum(Curriculum):
             λ = ``start``; 1 as in the authors' code, which counts epochs from 1.
 
     Raises:
-        UserError: a length that is not positive, a first epoch below 0, or λ outside [0, 1].
+        UserError: a length that is no positive number, a first epoch that is none or below 0, or λ outside [0, 1].
     """
 
     epochs: float = 10
@@ -64,10 +65,8 @@ class RampCurriculum(Curriculum):
     first_epoch: float = 0
 
     def __post_init__(self) -> None:
-        if not self.epochs > 0:
-            raise UserError(f"curriculum's epochs must be positive, found {self.epochs}: the CTKD paper has 10")
-        if not self.first_epoch >= 0:
-            raise UserError(f"curriculum's first_epoch must not be negative, found {self.first_epoch}")
+        check_number("curriculum's epochs", self.epochs, above=0)
+        check_number("curriculum's first_epoch", self.first_epoch, least=0)
         _check_lambda("start", self.start)
         _check_lambda("end", self.end)
 

@@ -1,9 +1,12 @@
-"""The error that a user can mend."""
+"""The error that a user can mend, and the check that all layers share."""
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
+from numbers import Real
+from typing import Any
 
 
 class UserError(ValueError):
@@ -25,3 +28,41 @@ def suggest(name: str, options: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, options, n=3)
     valid = f"Valid: {', '.join(options)}"
     return f"did you mean {' or '.join(near)}? {valid}" if near else valid
+
+
+def check_number(
+    what: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    whole: bool = False,
+) -> None:
+    """Refuse a setting that is no finite number in its range.
+
+    Args:
+        what: the setting's name, with its owner's: ``"DKD's alpha"``.
+        value: what was given.
+        least: the least value allowed.
+        above: what the value must exceed.
+        below: what it must stay under.
+        whole: whether it must be a whole number; 20.0 is one.
+
+    Raises:
+        UserError: saying what is allowed and what was found.
+    """
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if (
+        number
+        and abs(value) < math.inf  # false for NaN
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (below is None or value < below)
+        and (not whole or value % 1 == 0)
+    ):
+        return
+    bounds = {"from": least, "above": above, "below": below}
+    limits = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+    kind = "whole" if whole else "finite"
+    raise UserError(f"{what} must be a {kind} number{limits and ' '}{limits}, found {value!r}")

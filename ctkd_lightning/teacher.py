@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.models import load_weights, save_weights
+from ctkd_lightning.models.checkpoint import DamagedCheckpoint, read_state_dict
 from ctkd_lightning.supervised import ClassifierModule
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ def train_teacher(
 ) -> None:
     """Train a teacher and keep its last weights in ``folder``; go on where an interrupted training stopped.
 
+    Damaged files there are as good as none: the training writes them anew.
+
     Args:
         module: the teacher, left with the trained weights.
         data: what to train it on.
@@ -55,8 +58,7 @@ def train_teacher(
         UserError: a folder that cannot be written.
     """
     weights = folder / "teacher.safetensors"
-    if weights.exists():
-        load_weights(module.network, weights)
+    if _readable(weights, lambda path: load_weights(module.network, path), "trained anew"):
         log.info("Teacher found: %s", weights)
         return
     try:
@@ -72,12 +74,25 @@ def train_teacher(
         dirpath=folder, filename="last", auto_insert_metric_name=False, enable_version_counter=False
     )
     trainer = make_trainer(callbacks=[checkpoint], **trainer_settings)
-    log.info("Training the teacher%s; it is kept in %s", " from where it stopped" if last.exists() else "", folder)
-    trainer.fit(module, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+    resume = _readable(last, read_state_dict, "trained from the start")
+    log.info("Training the teacher%s; it is kept in %s", " from where it stopped" if resume else "", folder)
+    trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     if trainer.is_global_zero:
         save_weights(module.network, weights)
         last.unlink(missing_ok=True)
     trainer.strategy.barrier("teacher saved")
+
+
+def _readable(path: Path, read: Callable[[Path], object], otherwise: str) -> bool:
+    # A damaged file is left to be replaced, not removed: another process may be about to read it, and all must agree.
+    if not path.exists():
+        return False
+    try:
+        read(path)
+    except DamagedCheckpoint:
+        log.warning("%s is empty, truncated or damaged; the teacher is %s", path, otherwise)
+        return False
+    return True
 
 
 def check_beats_chance(top1: float, num_classes: int, samples: int, name: str) -> None:

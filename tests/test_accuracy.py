@@ -20,3 +20,12 @@ def test_equals_torchmetrics_over_several_batches(k):
 def test_fewer_classes_than_k():
     accuracy = TopKAccuracy(5)
     assert accuracy(torch.randn(4, 3), torch.tensor([0, 1, 2, 0])) == 100.0
+
+
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_not_finite_count_as_wrong(k, value):
+    logits = torch.eye(4)
+    logits[1:3] = value
+    logits[3, 0] = value
+    assert TopKAccuracy(k)(logits, torch.arange(4)) == 25.0

@@ -41,11 +41,14 @@ def test_shapes():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CosineCurriculum(epochs=0), "epochs must be positive, found 0"),
-        (lambda: CosineCurriculum(epochs=-3), "epochs must be positive, found -3"),
+        (lambda: CosineCurriculum(epochs=0), "curriculum's epochs must be a finite number above 0, found 0"),
+        (lambda: CosineCurriculum(epochs=-3), "epochs must be a finite number above 0, found -3"),
+        (lambda: LinearCurriculum(epochs=math.inf), "epochs must be a finite number above 0, found inf"),
+        (lambda: LinearCurriculum(epochs="10"), "epochs must be a finite number above 0, found '10'"),
+        (lambda: ConstantCurriculum("1"), "curriculum's value must be a finite number, found '1'"),
         (lambda: LinearCurriculum(start=-0.1), "start must be between 0 and 1, found -0.1"),
         (lambda: LinearCurriculum(end=1.1), "end must be between 0 and 1, found 1.1"),
-        (lambda: LinearCurriculum(first_epoch=-1), "first_epoch must not be negative, found -1"),
+        (lambda: LinearCurriculum(first_epoch=-1), "first_epoch must be a finite number from 0, found -1"),
         (lambda: ConstantCurriculum(2.0), "value must be between 0 and 1, found 2.0"),
     ],
 )

@@ -43,6 +43,15 @@ def test_stays_in_eval_mode_without_gradients():
     assert owner.teacher.network[1].num_batches_tracked == 0
 
 
+def test_a_part_put_into_train_mode_goes_back_to_eval_mode():
+    owner = Owner()
+    for network in (owner.teacher, copy.deepcopy(owner).teacher):
+        network.network[1].train()
+        network(torch.randn(8, 4))
+        assert not any(part.training for part in network.network.modules())
+        assert network.network[1].num_batches_tracked == 0
+
+
 def test_follows_type_and_device():
     owner = Owner().to(torch.bfloat16)
     assert owner.teacher(torch.randn(2, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16

@@ -53,7 +53,7 @@ def list_images(split: Path, classes: list[str]) -> tuple[list[str], list[int]]:
         The files relative to ``split``, sorted within each class, and the index of each one's class.
 
     Raises:
-        UserError: other class folders, or one without images.
+        UserError: other class folders, or one without images or with a folder that cannot be read.
     """
     found = class_folders(split)
     if found != classes:
@@ -74,9 +74,14 @@ def list_images(split: Path, classes: list[str]) -> tuple[list[str], list[int]]:
 
 
 def _images_below(folder: Path) -> list[str]:
+    def refuse(error: OSError) -> None:  # os.walk by itself would pass over the folder
+        raise UserError(
+            f"the folder {error.filename} cannot be read ({error.strerror}): change its permissions"
+        ) from error
+
     return [
         os.path.join(parent, file)
-        for parent, _, files in os.walk(folder, followlinks=True)
+        for parent, _, files in os.walk(folder, onerror=refuse, followlinks=True)
         for file in files
         if not file.startswith(".") and os.path.splitext(file)[1].lower() in _image_suffixes()
     ]

@@ -29,7 +29,11 @@ class ImageFolder(ImageDataModule):
     @cached_property
     def class_names(self) -> list[str]:
         """The class folders' names, sorted."""
-        return class_folders(self._folder("train"))
+        folder = self._folder("train")
+        names = class_folders(folder)
+        if len(names) < 2:
+            raise UserError(f"{folder} holds one class folder, {names[0]}: at least two classes are needed")
+        return names
 
     def load(self, split: Split) -> ImageFiles:
         """List the files of a split."""

@@ -2,58 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Real
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import UserError, check_number
 
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Widen half precision to float32; leave float32 and float64 alone."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def check_number(
-    what: str,
-    value: Any,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    whole: bool = False,
-) -> None:
-    """Refuse a setting that is no finite number in its range.
-
-    Args:
-        what: the setting's name, with its owner's: ``"DKD's alpha"``.
-        value: what was given.
-        least: the least value allowed.
-        above: what the value must exceed.
-        below: what it must stay under.
-        whole: whether it must be a whole number; 20.0 is one.
-
-    Raises:
-        UserError: saying what is allowed and what was found.
-    """
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    if (
-        number
-        and abs(value) < math.inf  # false for NaN
-        and (least is None or value >= least)
-        and (above is None or value > above)
-        and (below is None or value < below)
-        and (not whole or value % 1 == 0)
-    ):
-        return
-    bounds = {"from": least, "above": above, "below": below}
-    limits = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
-    kind = "whole" if whole else "finite"
-    raise UserError(f"{what} must be a {kind} number{limits and ' '}{limits}, found {value!r}")
 
 
 def check_logits(student: Tensor, teacher: Tensor, ndim: int | None = None) -> None:

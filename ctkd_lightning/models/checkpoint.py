@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,13 @@ from torch import Tensor
 from ctkd_lightning.errors import UserError
 
 _SIGNATURES = (b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")  # torch.save since 1.6, and before
+_ZIP = _SIGNATURES[0]
 _WRAPPERS = ("module", "_orig_mod")  # DistributedDataParallel, torch.compile
 _NETWORK_PREFIXES = ("student.", "network.")  # where this package's training modules keep the network
+
+
+class DamagedCheckpoint(UserError):
+    """A file that cannot be read as weights: empty, truncated, damaged, or never a checkpoint."""
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -36,7 +42,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         The tensors by name, in the file's order.
 
     Raises:
-        UserError: a file that is missing, empty, damaged, unsafe, or holds no weights.
+        DamagedCheckpoint: a file that is empty, truncated, damaged or no checkpoint.
+        UserError: a file that is missing, unsafe, or holds no weights.
     """
     path = Path(path)
     _check_file(path)
@@ -63,7 +70,9 @@ def _check_file(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"{path} is a directory; give the path of a .pth, .ckpt or .safetensors file in it")
     if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty; it was not written to its end, or not downloaded: fetch or save it again")
+        raise DamagedCheckpoint(
+            f"{path} is empty; it was not written to its end, or not downloaded: fetch or save it again"
+        )
     try:
         path.open("rb").close()
     except OSError as error:
@@ -74,7 +83,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except SafetensorError as error:
-        raise UserError(
+        raise DamagedCheckpoint(
             f"{path} is truncated, damaged or no safetensors file ({error}); fetch or save it again"
         ) from error
 
@@ -86,26 +95,44 @@ def read_pickle(path: Path) -> object:
         UserError: a damaged file, another kind of file, or one that would run code.
     """
     try:
+        _check_sums(path)
         with torch.serialization.safe_globals(_numpy_scalars()):
             return torch.load(path, map_location="cpu", weights_only=True)
     # on bytes that are no pickle the reader raises what it stumbles on: KeyError, EOFError, OSError, RuntimeError …
     except Exception as error:
-        raise UserError(f"{path} {_diagnose(path, error)}") from error
+        raise _diagnose(path, error) from error
 
 
-def _diagnose(path: Path, error: Exception) -> str:
+def _check_sums(path: Path) -> None:
+    """Compare the check sums that torch.save writes, which torch.load does not look at."""
+    if not _start(path).startswith(_ZIP):
+        return
+    with zipfile.ZipFile(path) as archive:
+        # torch.serialization.set_crc32_options can leave them out: they are zeros then
+        damaged = archive.testzip() if any(entry.CRC for entry in archive.infolist()) else None
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
+
+
+def _diagnose(path: Path, error: Exception) -> UserError:
     unsafe = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
     if unsafe or "TorchScript" in str(error):
         what = f"would run code to be read ({unsafe[1]})" if unsafe else "is a TorchScript program, not weights,"
-        return f"{what} and is refused; save its state_dict() alone, or as safetensors, where you trust it"
-    with path.open("rb") as file:
-        start = file.read(16)
+        return UserError(
+            f"{path} {what} and is refused; save its state_dict() alone, or as safetensors, where you trust it"
+        )
+    start, size = _start(path), path.stat().st_size
     if start.startswith(_SIGNATURES):
-        return f"is truncated or damaged, {path.stat().st_size} bytes are there; fetch or save it again"
-    return (
-        "is no checkpoint: expected a file of torch.save, or the ending .safetensors; "
-        f"found {path.stat().st_size} bytes that start with {start!r}"
+        return DamagedCheckpoint(f"{path} is truncated or damaged, {size} bytes are there; fetch or save it again")
+    return DamagedCheckpoint(
+        f"{path} is no checkpoint: expected a file of torch.save, or the ending .safetensors; "
+        f"found {size} bytes that start with {start!r}"
     )
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
 
 
 def _numpy_scalars() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:

@@ -38,10 +38,9 @@ def create_timm(name: str, num_classes: int, *, pretrained: bool, in_channels: i
         except RuntimeError as error:
             if not str(error).startswith(("Unknown model", "Invalid pretrained tag", "No pretrained weights")):
                 raise
-            near = ", ".join(difflib.get_close_matches(name, timm.list_models())) or "none"
-            raise UserError(
-                f"timm/{name}: {str(error).rstrip('.')}; near names: {near}; all: timm.list_models()"
-            ) from error
+            near = difflib.get_close_matches(name, timm.list_models())
+            names = f"near names: {', '.join(near)}; all" if near else "no name is near; list them"
+            raise UserError(f"timm/{name}: {str(error).rstrip('.')}; {names}: timm.list_models()") from error
 
 
 def timm_classes(name: str) -> int | None:

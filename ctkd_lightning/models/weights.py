@@ -28,12 +28,14 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         path: the file.
 
     Raises:
-        UserError: a file that cannot be read, or one that holds another architecture or number of classes.
+        UserError: a file that cannot be read, or one that holds another architecture or number of classes, or values
+            that are not finite.
     """
     state = read_state_dict(path)
     network = getattr(model, "_orig_mod", model)  # what torch.compile wraps
     _check_names(network, state, path)
     _check_shapes(network, state, path)
+    _check_finite(network, state, path)
     network.load_state_dict(state)
 
 
@@ -115,6 +117,15 @@ def _check_shapes(model: nn.Module, state: Mapping[str, Tensor], path: str | Pat
         f"{path} holds another width of {type(model).__name__}: {len(wrong)} of {len(expected)} shapes differ, "
         f"first {name}, {found} in the file and {wanted} in the model; create the model that the weights belong to"
     )
+
+
+def _check_finite(model: nn.Module, state: Mapping[str, Tensor], path: str | Path) -> None:
+    for name, own in model.state_dict().items():
+        if name in state and not state[name].to(own.dtype).isfinite().all():  # as the network will hold it
+            raise UserError(
+                f"{path} holds values that are not finite, first in {name}: its training diverged, or the file is "
+                "damaged; give other weights, or train them anew"
+            )
 
 
 def _first(names: list[str], limit: int = 3) -> str:

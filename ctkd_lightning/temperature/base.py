@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import check_number
 from ctkd_lightning.temperature.gradient_reversal import gradient_reversal
 
 _HALF = (torch.float16, torch.bfloat16)
@@ -50,16 +50,15 @@ class LearnedTemperature(Temperature):
             part of the checkpoint.
 
     Raises:
-        UserError: a lower end or a range that is not positive.
+        UserError: a lower end or a range that is no positive number.
     """
 
     lambda_: Tensor
 
     def __init__(self, tau_init: float = 1.0, tau_range: float = 20.0) -> None:
         super().__init__()
-        for name, value in (("tau_init", tau_init), ("tau_range", tau_range)):
-            if not value > 0:
-                raise UserError(f"temperature's {name} must be positive, found {value}: the CTKD paper has 1 and 20")
+        check_number("temperature's tau_init", tau_init, above=0)
+        check_number("temperature's tau_range", tau_range, above=0)
         self.tau_init = float(tau_init)
         self.tau_range = float(tau_range)
         self.register_buffer("lambda_", torch.zeros(()), persistent=False)

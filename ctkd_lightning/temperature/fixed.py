@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import check_number
 from ctkd_lightning.temperature.base import Temperature
 
 
@@ -16,7 +16,7 @@ class FixedTemperature(Temperature):
         tau: τ > 0; the usual choice on CIFAR-100 is 4.
 
     Raises:
-        UserError: τ that is not positive.
+        UserError: τ that is no positive number.
 
     Example:
         >>> logits = torch.zeros(2, 10)
@@ -28,8 +28,7 @@ class FixedTemperature(Temperature):
 
     def __init__(self, tau: float = 4.0) -> None:
         super().__init__()
-        if not tau > 0:
-            raise UserError(f"temperature must be positive, found {tau}: the usual choice is 4")
+        check_number("temperature's tau", tau, above=0)
         self.register_buffer("tau", torch.tensor(float(tau)), persistent=False)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning.errors import check_number
 from ctkd_lightning.temperature.base import LearnedTemperature
 
 
@@ -17,7 +18,7 @@ class GlobalTemperature(LearnedTemperature):
         initial_value: p at the start; with the defaults τ starts at 15.62.
 
     Raises:
-        UserError: a lower end or a range that is not positive.
+        UserError: a lower end or a range that is no positive number, or a start that is no number.
 
     Example:
         >>> logits = torch.zeros(2, 10)
@@ -27,6 +28,7 @@ class GlobalTemperature(LearnedTemperature):
 
     def __init__(self, tau_init: float = 1.0, tau_range: float = 20.0, initial_value: float = 1.0) -> None:
         super().__init__(tau_init, tau_range)
+        check_number("temperature's initial_value", initial_value)
         self.value = nn.Parameter(torch.tensor(float(initial_value)))
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

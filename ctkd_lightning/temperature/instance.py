@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.temperature.base import LearnedTemperature
 
 
@@ -27,7 +27,8 @@ class InstanceTemperature(LearnedTemperature):
         initial_value: p of every sample at the start.
 
     Raises:
-        UserError: sizes or range that are not positive; in use, logits with another number of classes.
+        UserError: sizes or range that are no positive numbers, or a start that is no number; in use, logits with
+            another number of classes.
 
     Example:
         >>> InstanceTemperature(num_classes=10)(torch.randn(3, 10), torch.randn(3, 10)).shape
@@ -43,11 +44,11 @@ class InstanceTemperature(LearnedTemperature):
         initial_value: float = 1.0,
     ) -> None:
         super().__init__(tau_init, tau_range)
-        for name, size in (("num_classes", num_classes), ("hidden", hidden)):
-            if size < 1:
-                raise UserError(f"InstanceTemperature's {name} must be at least 1, found {size}")
-        self.num_classes = num_classes
-        self.hidden = nn.Linear(2 * num_classes, hidden)
+        check_number("InstanceTemperature's num_classes", num_classes, least=1, whole=True)
+        check_number("InstanceTemperature's hidden", hidden, least=1, whole=True)
+        check_number("temperature's initial_value", initial_value)
+        self.num_classes, hidden = int(num_classes), int(hidden)
+        self.hidden = nn.Linear(2 * self.num_classes, hidden)
         self.out = nn.Linear(hidden, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.constant_(self.out.bias, initial_value)

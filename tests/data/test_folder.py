@@ -53,3 +53,21 @@ def test_an_unreadable_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as one who reads everything
     with pytest.raises(UserError, match="cannot be read: change its permissions"):
         check_folder(tmp_path, "the root")
+
+
+@pytest.mark.parametrize("unreadable", ["cat", "cat/more"])
+def test_an_unreadable_folder_below_is_named(tmp_path, monkeypatch, unreadable):
+    write_images(tmp_path / "cat", 1)
+    write_images(tmp_path / "cat" / "more", 1)
+    scandir = os.scandir
+
+    def refusing(path):
+        if os.fspath(path) == str(tmp_path / unreadable):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(
+        UserError, match=rf"the folder .*/{unreadable} cannot be read \(Permission denied\): change its"
+    ):
+        list_images(tmp_path, ["cat"])

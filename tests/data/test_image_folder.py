@@ -81,6 +81,12 @@ def test_splits_with_other_classes(tmp_path):
         make(root).setup("test")
 
 
+def test_one_class_is_too_few(tmp_path):
+    root = image_folder(tmp_path, {"train": 2, "test": 2}, classes=("cat",))
+    with pytest.raises(UserError, match=r"/train holds one class folder, cat: at least two classes are needed"):
+        make(root).setup("fit")
+
+
 def test_a_broken_image_is_named(tmp_path):
     root = image_folder(tmp_path, {"train": 2, "test": 2})
     (root / "train" / "dog" / "1.png").write_bytes(b"")

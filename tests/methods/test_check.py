@@ -1,7 +1,5 @@
 import math
-import re
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -10,7 +8,6 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.check import (
     centred_unit,
     check_logits,
-    check_number,
     check_temperature,
     no_autocast,
     per_position,
@@ -66,32 +63,6 @@ def test_matrix_products_keep_their_digits_under_autocast():
         with no_autocast(x):
             assert torch.equal(x @ x, torch.mm(x, x))
             assert (x @ x).dtype == torch.float32
-
-
-@pytest.mark.parametrize("value", ["1", None, True, [1.0], math.nan, math.inf, -math.inf])
-def test_what_is_no_finite_number(value):
-    with pytest.raises(UserError, match=re.escape(f"AT's p must be a finite number, found {value!r}")):
-        check_number("AT's p", value)
-
-
-@pytest.mark.parametrize(
-    ("value", "limits", "expected"),
-    [
-        (-1, {"least": 0}, "a finite number from 0, found -1"),
-        (0.0, {"above": 0}, "a finite number above 0, found 0.0"),
-        (1, {"least": 0, "below": 1}, "a finite number from 0 and below 1, found 1"),
-        (1.5, {"least": 0, "whole": True}, "a whole number from 0, found 1.5"),
-        (math.inf, {"whole": True}, "a whole number, found inf"),
-    ],
-)
-def test_numbers_out_of_range(value, limits, expected):
-    with pytest.raises(UserError, match=f"it must be {expected}$"):
-        check_number("it", value, **limits)
-
-
-@pytest.mark.parametrize("value", [1, 1.0, np.float32(1), np.int64(1), 10**400])
-def test_numbers_in_range(value):
-    check_number("it", value, least=1, above=0, whole=True)
 
 
 @pytest.mark.parametrize("value", ["4", None, 0.0, -1, math.nan, math.inf])

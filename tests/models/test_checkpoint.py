@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.models.checkpoint import read_state_dict, without_wrappers
+from ctkd_lightning.models.checkpoint import DamagedCheckpoint, read_state_dict, without_wrappers
 
 WEIGHTS = {"conv1.weight": torch.arange(6.0).reshape(2, 3), "bn1.num_batches_tracked": torch.tensor(5)}
 
@@ -123,15 +123,37 @@ def test_truncated(tmp_path, zipped, kept):
     torch.save({"model": {"w": torch.zeros(100, 100)}}, path, _use_new_zipfile_serialization=zipped)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(UserError, match=rf"x\.pth is truncated or damaged, {path.stat().st_size} bytes are there"):
+    with pytest.raises(
+        DamagedCheckpoint, match=rf"x\.pth is truncated or damaged, {path.stat().st_size} bytes are there"
+    ):
         read_state_dict(path)
+
+
+def test_one_flipped_byte_in_a_tensor(tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save({"model": {"w": torch.full((100,), 3.0)}}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.full((100,), 3.0).numpy().tobytes()) + 200] ^= 1
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)  # which does not see it
+    with pytest.raises(DamagedCheckpoint, match=r"x\.pth is truncated or damaged"):
+        read_state_dict(path)
+
+
+def test_a_file_without_check_sums(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(WEIGHTS, tmp_path / "x.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert list(read_state_dict(tmp_path / "x.pth")) == list(WEIGHTS)
 
 
 @pytest.mark.parametrize("kept", [4, 20, 1000])
 def test_truncated_safetensors(tmp_path, kept):
     path = tmp_path / "x.safetensors"
     path.write_bytes(safetensors.torch.save({"w": torch.zeros(100, 100)})[:kept])
-    with pytest.raises(UserError, match=r"x\.safetensors is truncated, damaged or no safetensors file"):
+    with pytest.raises(DamagedCheckpoint, match=r"x\.safetensors is truncated, damaged or no safetensors file"):
         read_state_dict(path)
 
 
@@ -141,7 +163,9 @@ def test_truncated_safetensors(tmp_path, kept):
 )
 def test_no_checkpoint(tmp_path, content):
     (tmp_path / "x.pth").write_bytes(content)
-    with pytest.raises(UserError, match=rf"x\.pth is no checkpoint: .* found {len(content)} bytes that start with b"):
+    with pytest.raises(
+        DamagedCheckpoint, match=rf"x\.pth is no checkpoint: .* found {len(content)} bytes that start with b"
+    ):
         read_state_dict(tmp_path / "x.pth")
 
 

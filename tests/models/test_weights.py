@@ -81,6 +81,20 @@ def test_another_width_is_refused(tmp_path, model):
         load_weights(model, tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused_and_nothing_is_loaded(tmp_path, model, value):
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    source = create_model("resnet8", num_classes=10)
+    source.bn1.running_var[3] = value
+    source.fc.weight.data[0, 0] = value
+    save_weights(source, tmp_path / "x.safetensors")
+    with pytest.raises(
+        UserError, match=r"x\.safetensors holds values that are not finite, first in bn1\.running_var: "
+    ):
+        load_weights(model, tmp_path / "x.safetensors")
+    assert equal(model.state_dict(), before)
+
+
 def test_class_count_of_another_librarys_network(tmp_path):
     save_weights(create_model("torchvision/shufflenet_v2_x0_5", num_classes=7), tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="the checkpoint has 7 classes, the model 10"):
