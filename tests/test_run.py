@@ -11,11 +11,13 @@ import pytest
 import torch
 from conftest import SMALL
 from lightning.pytorch import Callback
+from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
 from ctkd_lightning.data import Fake
 from ctkd_lightning.models import create_model, save_weights
+from ctkd_lightning.run import _pair_name
 from ctkd_lightning.supervised import ClassifierModule
 from ctkd_lightning.temperature import GlobalTemperature
 
@@ -43,7 +45,7 @@ def test_the_run_directory(command, capsys):
     assert {"ctkd/lambda", "ctkd/temperature", "epoch", "step"} <= columns
 
     found = summary()
-    for key, value in {"model": "resnet56_to_resnet20", "data": "fake", "method": "kd", "temperature": "global",
+    for key, value in {"model": "resnet8_to_resnet8", "data": "fake", "method": "kd", "temperature": "global",
                        "curriculum": "cosine", "seed": 1, "epochs": 2, "status": "complete"}.items():  # fmt: skip
         assert found[key] == value
     student = create_model("resnet8", num_classes=4)
@@ -184,9 +186,11 @@ def test_a_stop_is_no_success(command, error, status):
     assert summary()["status"] == "stopped in stage teacher"
 
 
-def test_networks_in_the_place_of_the_pairs_are_named(command):
-    command("run_dir=run", "model.student.name=resnet14")
-    assert summary()["model"] == "resnet8_to_resnet14"
+def test_networks_in_the_place_of_the_pairs_are_named():
+    pair = OmegaConf.create({"teacher": {"name": "vgg13"}, "student": {"name": "torchvision/resnet18"}})
+    assert _pair_name(pair, "vgg13_to_vgg8", ["model=vgg13_to_vgg8", "seed=1"]) == "vgg13_to_vgg8"
+    named = _pair_name(pair, "vgg13_to_vgg8", ["model.student.name=torchvision/resnet18"])
+    assert named == "vgg13_to_torchvision/resnet18"
 
 
 def test_curriculum_without_effect_is_said(command):
