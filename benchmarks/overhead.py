@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.quiet import quiet_trainer
+from benchmarks.quiet import hush, quiet_trainer
 from ctkd_lightning import (
     ConstantCurriculum,
     CurriculumTemperatureCallback,
@@ -211,6 +211,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
+    hush()
     torch.set_num_threads(1)
     turns: dict[str, Callable[[], float]] = {
         "raw loop": lambda: raw_step_time(options.steps),
