@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -96,7 +97,8 @@ def read_pickle(path: Path) -> object:
     """
     try:
         _check_sums(path)
-        with torch.serialization.safe_globals(_numpy_scalars()):
+        with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of a protocol that it may not read; what follows says it better
             return torch.load(path, map_location="cpu", weights_only=True)
     # on bytes that are no pickle the reader raises what it stumbles on: KeyError, EOFError, OSError, RuntimeError …
     except Exception as error:
