@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from ctkd_lightning.cached_teacher import CachedTeacher, cache_key
 from ctkd_lightning.data.base import ImageDataModule
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features import FeatureTap, select_layers
 from ctkd_lightning.frozen import FrozenNetwork
 from ctkd_lightning.methods import KD, Method
 from ctkd_lightning.methods.base import NetworkOutput
-from ctkd_lightning.methods.check import check_logits, check_number
+from ctkd_lightning.methods.check import check_logits
 from ctkd_lightning.supervised import SupervisedModule
 from ctkd_lightning.temperature import GlobalTemperature, Temperature
 

@@ -13,9 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ctkd_lightning.cached_teacher import check_cacheable
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.hardware import accelerator_in_use
-from ctkd_lightning.methods.check import check_number
 from ctkd_lightning.models.checkpoint import read_pickle
 from ctkd_lightning.temperature import Temperature
 

@@ -16,10 +16,9 @@ from ctkd_lightning.callbacks.optimize import OptimizedParameters
 from ctkd_lightning.callbacks.teacher import check_same_everywhere, check_separate, check_strategy, load_teacher
 from ctkd_lightning.callbacks.temperature_record import TemperatureRecord
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.frozen import FrozenNetwork
 from ctkd_lightning.methods import KD, Method
-from ctkd_lightning.methods.check import check_number
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Temperature
 
 if TYPE_CHECKING:

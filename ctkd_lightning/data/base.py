@@ -168,6 +168,15 @@ class ImageDataModule(LightningDataModule):
         """What distinguishes this data set's training files from others of the same name; cheap to find out."""
         return ""
 
+    def digest_of_files(self) -> str:
+        """A hash of the training files' names, sizes and times of change: the :attr:`content` of files that may change.
+
+        They are listed anew where only their decoded images are at hand.
+        """
+        images = self._images.get("train")
+        files = images if isinstance(images, ImageFiles) else self.load("train")
+        return files.digest() if isinstance(files, ImageFiles) else ""
+
     # Splits
 
     @property

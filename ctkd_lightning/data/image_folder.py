@@ -44,8 +44,7 @@ class ImageFolder(ImageDataModule):
     @cached_property
     def content(self) -> str:
         """A hash of the training files' names, sizes and times of change."""
-        loaded = self._images.get("train")
-        return (loaded if isinstance(loaded, ImageFiles) else self.load("train")).digest()
+        return self.digest_of_files()
 
     def _folder(self, split: Split) -> Path:
         if split == "test" and not (self.root / "test").is_dir():

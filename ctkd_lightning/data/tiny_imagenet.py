@@ -73,8 +73,7 @@ class TinyImageNet(ImageDataModule):
     @cached_property
     def content(self) -> str:
         """A hash of the training files' names, sizes and times of change."""
-        loaded = self._images.get("train")
-        return (loaded if isinstance(loaded, ImageFiles) else self.load("train")).digest()
+        return self.digest_of_files()
 
     @property
     def _folder(self) -> Path:
