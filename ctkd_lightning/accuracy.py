@@ -1,4 +1,4 @@
-"""Top-k accuracy in percent."""
+"""Accuracies in percent."""
 
 from __future__ import annotations
 
@@ -45,3 +45,31 @@ class TopKAccuracy(Metric):
     def compute(self) -> Tensor:
         """Percent, 0 to 100."""
         return 100.0 * self.correct / self.total
+
+
+class Percent(Metric):
+    """Another metric's value times 100.
+
+    Args:
+        metric: with values from 0 to 1.
+    """
+
+    full_state_update = False
+
+    def __init__(self, metric: Metric) -> None:
+        super().__init__()
+        self.metric = metric
+
+    def update(self, *args: Tensor) -> None:
+        """Count a batch, as the metric does."""
+        self.metric.update(*args)
+
+    def compute(self) -> Tensor:
+        """Percent, 0 to 100."""
+        value: Tensor = 100.0 * self.metric.compute()
+        return value
+
+    def reset(self) -> None:
+        """Begin anew."""
+        super().reset()
+        self.metric.reset()

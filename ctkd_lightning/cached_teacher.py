@@ -6,17 +6,18 @@ import hashlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning.batches import read_batch
 from ctkd_lightning.data.batch import Batch, Lookup, without_wait
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.feature_layers import unwrap
 from ctkd_lightning.features import FeatureTap
-from ctkd_lightning.methods.base import NetworkOutput
 from ctkd_lightning.methods.check import no_autocast
+from ctkd_lightning.outputs import NetworkOutput
 from ctkd_lightning.teacher_cache import TeacherCache
 
 FORMAT = 1  # counts the ways in which records have been made: a new one must not read an old one's file
@@ -98,12 +99,13 @@ class CachedTeacher:
         if lookup:
             own = lookup.key == self.store.key
             return lookup if own else Lookup(self.store, lookup.data, lookup.index, lookup.view, device)
-        if len(batch) < 4:
+        sample = read_batch(batch)
+        if sample.index is None or sample.view is None:
             raise UserError(
-                f"the teacher cache needs batches (image, target, index, view), found {len(batch)} entries: use "
+                "the teacher cache needs batches (image, target, index, view), found one without the last two: use "
                 "the data modules of ctkd_lightning.data, or no teacher cache"
             )
-        return Lookup(self.store, None, batch[2].cpu(), batch[3].cpu(), device)
+        return Lookup(self.store, None, sample.index.cpu(), sample.view.cpu(), device)
 
     def _ask_teacher(self, images: Tensor, lookup: Lookup, values: Tensor, gaps: Tensor) -> Tensor:
         """Fill the gaps in a copy of ``values``, and in the cache."""
@@ -128,6 +130,43 @@ class CachedTeacher:
             name: part.unflatten(1, shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
         return NetworkOutput(tensors.pop("logits"), tensors, self.run_teacher.classifier)
+
+
+class ViewedData(Protocol):
+    """Training data whose batches say which sample and which view of it they hold."""
+
+    teacher_cache: Any
+
+    @property
+    def num_views(self) -> int:
+        """How many views of a sample there are."""
+        ...
+
+    @property
+    def train_targets(self) -> Any:
+        """The training samples' targets."""
+        ...
+
+    def view_fingerprint(self) -> str:
+        """A name for everything that decides the views' pixels."""
+        ...
+
+
+def cache_for(
+    run_teacher: FeatureTap, example: NetworkOutput, data: ViewedData, folder: str | Path, *, precision: str
+) -> CachedTeacher:
+    """The cached teacher for a data module.
+
+    Args:
+        run_teacher: from images to the teacher's outputs.
+        example: its outputs on an example batch.
+        data: what the student trains on.
+        folder: of the cache's file.
+        precision: that of the training.
+    """
+    images, samples, views = data.view_fingerprint(), len(data.train_targets), data.num_views
+    key = cache_key(unwrap(run_teacher.network), images, precision, views, run_teacher.layers)
+    return CachedTeacher(run_teacher, example, folder, key=key, samples=samples, views=views, data=images)
 
 
 def check_cacheable(roles: Iterable[str]) -> None:

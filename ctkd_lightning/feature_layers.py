@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from ctkd_lightning.asking import AskedTeacher
 from ctkd_lightning.frozen import FrozenNetwork
-from ctkd_lightning.methods.base import is_stage
 from ctkd_lightning.models.head import find_classifier
+from ctkd_lightning.outputs import is_stage
 
 # torchvision's networks whose children, in the order of their definition, run one after the other
 _CHAINS = {"ResNet", "VGG", "MobileNetV2", "MobileNetV3", "ShuffleNetV2", "DenseNet", "EfficientNet", "ConvNeXt"}
@@ -47,7 +48,7 @@ def default_layers(network: nn.Module) -> dict[str, str]:
 def unwrap(network: nn.Module) -> nn.Module:
     """The network inside ``torch.compile``, DDP or a :class:`FrozenNetwork`."""
     while True:
-        if isinstance(network, FrozenNetwork):
+        if isinstance(network, FrozenNetwork | AskedTeacher):
             network = network.network
         elif isinstance(network, DistributedDataParallel):
             network = network.module

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.feature_layers import default_layers, unwrap
-from ctkd_lightning.methods.base import NetworkOutput, is_stage
 from ctkd_lightning.models.head import find_classifier
+from ctkd_lightning.outputs import NetworkOutput, Pick, is_stage, pick_logits
 
 _INPUT = ":input"
 
@@ -29,6 +29,8 @@ class FeatureTap:
     Args:
         network: any module that returns logits; it may be wrapped (compiled, DDP, frozen).
         layers: from role to dotted name. ``"layer3"`` is the layer's output, ``"fc:input"`` what the layer reads.
+        pick: from the network's output to its scores, where that is neither a tensor nor has ``.logits``.
+        role: ``"student"`` or ``"teacher"``, for messages.
 
     Attributes:
         classifier: the network's last linear layer, where it has one.
@@ -44,8 +46,11 @@ class FeatureTap:
         (torch.Size([2, 10]), torch.Size([2, 8, 4, 4]), torch.Size([2, 8]))
     """
 
-    def __init__(self, network: nn.Module, layers: Mapping[str, str]) -> None:
+    def __init__(
+        self, network: nn.Module, layers: Mapping[str, str], *, pick: Pick | None = None, role: str = "student"
+    ) -> None:
         self.network = network
+        self.pick, self.role = pick, role
         self.layers = dict(layers)
         inner = unwrap(network)
         # timm's Swin and its like, whose maps have their channels last
@@ -67,14 +72,11 @@ class FeatureTap:
         """The network's logits, features and classifier."""
         self._store.active = True
         try:
-            logits = self.network(*args, **kwargs)
+            output = self.network(*args, **kwargs)
             kept = self._store.kept
         finally:
             self._store.active, self._store.kept = False, {}
-        if not isinstance(logits, Tensor):
-            raise UserError(
-                f"{type(self.network).__name__} gave a {type(logits).__name__}: expected a tensor of logits"
-            )
+        logits = pick_logits(output, self.pick, self.role)
         overwritten = [hook for role, hook in self._hooks.items() if _is_overwritten(*kept.get(role, (None, None)))]
         if overwritten:
             for hook in overwritten:

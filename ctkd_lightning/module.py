@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from ctkd_lightning.cached_teacher import CachedTeacher, cache_key
+from ctkd_lightning.asking import AskTeacher, StudentCall
+from ctkd_lightning.batches import read_batch
+from ctkd_lightning.cached_teacher import CachedTeacher
+from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
+from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
 from ctkd_lightning.data.base import ImageDataModule
-from ctkd_lightning.errors import UserError, check_number
-from ctkd_lightning.features import FeatureTap, select_layers
-from ctkd_lightning.frozen import FrozenNetwork
-from ctkd_lightning.methods import KD, Method
-from ctkd_lightning.methods.base import NetworkOutput
-from ctkd_lightning.methods.check import check_logits
+from ctkd_lightning.distillation import Distillation
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods import Method
+from ctkd_lightning.outputs import Pick, Step
 from ctkd_lightning.supervised import SupervisedModule
-from ctkd_lightning.temperature import GlobalTemperature, Temperature
+from ctkd_lightning.temperature import LearnedTemperature, Temperature
+from ctkd_lightning.training_progress import curriculum_at_zero, training_fraction
 
 
 class DistillationModule(SupervisedModule):
@@ -28,17 +29,19 @@ class DistillationModule(SupervisedModule):
 
     .. math:: L = w_\mathrm{CE} \cdot \mathrm{CE}(s, y) + \sum_m w_m \cdot L_m(s, t, \tau)
 
-    The teacher is always in eval mode, without gradients, in no optimizer and in no checkpoint. The temperature and
-    the methods' own parameters share the student's optimizer, as in the CTKD paper (Li et al., AAAI 2023,
-    https://arxiv.org/abs/2211.16231). A learned temperature stands still until λ rises: add
-    :class:`~ctkd_lightning.CurriculumTemperatureCallback` to the Trainer.
+    A LightningModule around :class:`~ctkd_lightning.Distillation`. The teacher is always in eval mode, without
+    gradients, in no optimizer and in no checkpoint. The temperature and the methods' own parameters share the student's
+    optimizer, as in the CTKD paper (Li et al., AAAI 2023, https://arxiv.org/abs/2211.16231). λ of a learned temperature
+    follows the Trainer's :class:`~ctkd_lightning.CurriculumTemperatureCallback`, which also logs both; without one it
+    follows ``curriculum``.
 
-    Logs ``train/loss``, ``train/ce`` and ``train/<method>`` once an epoch, and loss and accuracy of the student on
-    validation and test data.
+    Batches are (inputs, target), (inputs, target, index, view), or mappings with usual names
+    (:func:`~ctkd_lightning.batches.read_batch`). Logs ``train/loss``, ``train/ce`` and ``train/<method>`` once an
+    epoch, and the task's loss and metrics of the student on validation and test data.
 
     Args:
-        teacher: images to logits (B, C).
-        student: images to logits (B, C).
+        teacher: from images to scores, (B, C) of a classifier.
+        student: likewise.
         method: a term of the loss, or several by name; ``KD()`` by default.
         temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default; or
             one for each of them, by the method's name.
@@ -46,10 +49,16 @@ class DistillationModule(SupervisedModule):
         example_image: (B, 3, H, W), one or more images as they will come; needed by methods that read features. Both
             networks and each method see them once, so that misfits show before the training.
         num_samples: size of the training set, for methods that keep a memory of it.
+        curriculum: λ(epoch) where the Trainer has no callback that drives it;
+            :class:`~ctkd_lightning.CosineCurriculum` by default.
+        mask: from the batch to the positions that count: an entry a position, or a sample.
         student_layers: from feature role to the dotted name of the student's layer, where the default does not serve.
         teacher_layers: the same for the teacher.
+        teacher_logits: from the teacher's output to its scores, where that is neither a tensor nor has ``.logits``.
+        teacher_input: as in :class:`~ctkd_lightning.Distillation`.
+        ask_teacher: likewise.
         **settings: as in :class:`~ctkd_lightning.supervised.SupervisedModule`: ``optimizer``, ``scheduler``,
-            ``channels_last``.
+            ``channels_last``; ``task``, ``scores``, ``class_dim``, ``ignore_index``, ``student_logits``.
 
     Raises:
         UserError: no method, or one of a name that the losses have; temperatures by name that are not those of the
@@ -67,45 +76,59 @@ class DistillationModule(SupervisedModule):
         ce_weight: float = 0.1,
         example_image: Tensor | None = None,
         num_samples: int | None = None,
+        curriculum: Curriculum | None = None,
+        mask: Callable[[Any], Tensor] | None = None,
         student_layers: Mapping[str, str] | None = None,
         teacher_layers: Mapping[str, str] | None = None,
+        teacher_logits: Pick | None = None,
+        teacher_input: Callable[..., Any] | None = None,
+        ask_teacher: AskTeacher | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.teacher = FrozenNetwork(self.network_in_layout(teacher))
-        self.student = self.network_in_layout(student)
-        self.methods = nn.ModuleDict(_by_name(KD() if method is None else method))
-        self.temperature = self._check_temperature(GlobalTemperature() if temperature is None else temperature)
-        check_number("ce_weight", ce_weight, least=0)
-        self.ce_weight = ce_weight
-        if not self.uses_temperature:
-            self.temperature.requires_grad_(False)  # DDP would wait for gradients that never come
-            if temperature is not None:
-                rank_zero_warn(
-                    f"the temperature has no effect: method {'+'.join(self._methods)} has no softened term; add one "
-                    f"with a weight, such as KD (on the command line method=[{','.join(self._methods)},kd])"
-                )
-
-        needs = [role for method in self._methods.values() for role in method.needs]
-        self.run_teacher = FeatureTap(
-            self.teacher, select_layers(teacher, needs, teacher_layers, argument="teacher_layers")
+        scores = self.scores
+        engine = Distillation(
+            self.network_in_layout(student),
+            self.network_in_layout(teacher),
+            method,
+            temperature,
+            ce_weight=ce_weight,
+            task=scores.task,
+            scores=scores.kinds,
+            class_dim=scores.class_dim,
+            ignore_index=self.ignore_index,
+            student_logits=self.student_logits,
+            teacher_logits=teacher_logits,
+            student_layers=student_layers,
+            teacher_layers=teacher_layers,
+            teacher_input=teacher_input,
+            ask_teacher=ask_teacher,
+            num_samples=num_samples,
         )
-        self.run_student = FeatureTap(
-            self.student, select_layers(student, needs, student_layers, argument="student_layers")
-        )
-        self.cached_teacher: CachedTeacher | None = None
-        if num_samples is not None:
-            for method in self._methods.values():
-                method.prepare(num_samples)
+        # The engine's parts are the module's own, under these names in checkpoints and logs; the engine itself is not.
+        self._engine = (engine,)
+        self.teacher, self.student = engine.teacher, cast(nn.Module, engine.student)
+        self.methods, self.temperature = engine.methods, engine.temperature
+        self.curriculum, self._mask = curriculum, mask
+        if temperature is not None and not self.uses_temperature:
+            rank_zero_warn(
+                f"the temperature has no effect: method {'+'.join(engine.terms)} has no softened term; add one "
+                f"with a weight, such as KD (on the command line method=[{','.join(engine.terms)},kd])"
+            )
         if example_image is not None:
-            self._build_methods(self.images_in_layout(example_image))
-        elif needs:
+            engine.build(self.images_in_layout(example_image))
+        elif engine.needs:
             raise UserError(
-                f"method {'+'.join(self._methods)} reads features and must know their shapes: pass example_image, "
+                f"method {'+'.join(engine.terms)} reads features and must know their shapes: pass example_image, "
                 "for example torch.zeros(2, 3, 32, 32)"
             )
         # Each process computes the same memories, statistics and weights: DDP need not send them around in each step.
         self._ddp_params_and_buffers_to_ignore = [f"methods.{name}" for name, _ in self.methods.named_buffers()]
+
+    @property
+    def distillation(self) -> Distillation:
+        """The engine."""
+        return self._engine[0]
 
     @property
     def network(self) -> nn.Module:
@@ -115,65 +138,20 @@ class DistillationModule(SupervisedModule):
     @property
     def uses_temperature(self) -> bool:
         """Whether the temperature acts on any of the methods."""
-        return any(method.uses_temperature and method.full_weight > 0 for method in self._methods.values())
+        return self.distillation.uses_temperature
 
     @property
-    def _methods(self) -> dict[str, Method]:
-        return cast(dict[str, Method], dict(self.methods.items()))
+    def cached_teacher(self) -> CachedTeacher | None:
+        """Asked in the teacher's place, if there is one."""
+        return cast(CachedTeacher | None, self.distillation.cached_teacher)
 
-    def _check_temperature(self, temperature: Temperature | Mapping[str, Temperature]) -> nn.Module:
-        if isinstance(temperature, Temperature):
-            return temperature
-        if not isinstance(temperature, Mapping):
-            raise UserError(f"temperature must be a Temperature such as FixedTemperature(4.0), found {temperature!r}")
-        softened = sorted(name for name, method in self._methods.items() if method.uses_temperature)
-        if sorted(temperature) != softened:
-            raise UserError(
-                f"temperatures are given for {', '.join(sorted(temperature)) or 'no method'}, and the methods that "
-                f"soften logits are {', '.join(softened) or 'none'}: give one for each, or one for all"
-            )
-        return nn.ModuleDict(temperature)
-
-    def _taus(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        """τ for each method; those that soften nothing ignore theirs."""
-        if not isinstance(self.temperature, nn.ModuleDict):
-            return dict.fromkeys(self.methods, self.temperature(student, teacher))
-        own = {name: temperature(student, teacher) for name, temperature in self.temperature.items()}
-        return dict.fromkeys(self.methods, student.new_ones(())) | own
-
-    @torch.no_grad()
-    def _build_methods(self, images: Tensor) -> None:
-        """Make the methods' own parts and try each method once: misfits show before the training."""
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        student, teacher = self.run_student(images), self.run_teacher(images)
-        check_logits(student.logits, teacher.logits)
-        first = images.new_zeros(len(images), dtype=torch.int64)
-        taus = self._taus(student.logits, teacher.logits)
-        for name, method in self._methods.items():
-            try:
-                method.build(student, teacher)
-                method.eval()(student, teacher, first, taus[name], first)
-            except UserError:
-                raise
-            except (RuntimeError, IndexError, ValueError) as error:
-                roles = [role for role in student.features if role in teacher.features]
-                found = "; ".join(
-                    f"{role} {tuple(student.features[role].shape)} and {tuple(teacher.features[role].shape)}"
-                    for role in roles
-                )
-                raise UserError(
-                    f"method {name} does not fit the features of student and teacher ({found}): {error}; name other "
-                    "layers in student_layers and teacher_layers, or take another method"
-                ) from error
-            method.train().requires_grad_(method.full_weight > 0)
-        for module, training in modes.items():
-            module.training = training
+    @cached_teacher.setter
+    def cached_teacher(self, cached: CachedTeacher | None) -> None:
+        self.distillation.cached_teacher = cached
 
     def compile_networks(self) -> None:
         """Train through ``torch.compile`` from now on; validation and test stay as they are."""
-        self.run_teacher.compile()
-        self.run_student.compile()
+        self.distillation.compile_networks()
 
     def cache_teacher(self, data: ImageDataModule, folder: str | Path, *, precision: str) -> CachedTeacher:
         """Ask the teacher only once for each view of each training sample, and keep what it gives in a file.
@@ -193,58 +171,38 @@ class DistillationModule(SupervisedModule):
         Raises:
             UserError: a method reads feature maps; the folder cannot be written, or the disk cannot hold the file.
         """
-        example = self.run_teacher(self.images_in_layout(data.example_image))
-        images, samples, views = data.view_fingerprint(), len(data.train_targets), data.num_views
-        key = cache_key(self.teacher.network, images, precision, views, self.run_teacher.layers)
-        cached = CachedTeacher(self.run_teacher, example, folder, key=key, samples=samples, views=views, data=images)
-        self.cached_teacher, data.teacher_cache = cached, cached.store
-        return cached
+        return self.distillation.cache_teacher(
+            data, folder, example=self.images_in_layout(data.example_image), precision=precision
+        )
 
     def on_fit_start(self) -> None:
-        """Say so where a method's warm-up is longer than the training."""
-        for method in self._methods.values():
+        """Say so where a warm-up or a curriculum is longer than the training."""
+        driven = any(
+            isinstance(callback, CurriculumTemperatureCallback) for callback in cast(Any, self.trainer).callbacks
+        )
+        self.distillation.curriculum = None if driven else self.curriculum or CosineCurriculum()
+        for method in self.distillation.terms.values():
             if message := method.unfinished_warmup(self.trainer.max_epochs):
                 rank_zero_warn(message)
 
     def on_train_start(self) -> None:
-        """Set the methods' weights: a run resumed within an epoch has no epoch start."""
+        """Set λ and the methods' weights: a run resumed within an epoch has no epoch start."""
+        curriculum = self.distillation.curriculum
+        learns = any(isinstance(t, LearnedTemperature) for t in self.distillation.temperatures)
+        if curriculum is not None and learns and self.uses_temperature:
+            if message := curriculum_at_zero(self.trainer, curriculum):
+                rank_zero_warn(message)
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
-        """Set the methods' weights of this epoch."""
-        for method in self._methods.values():
-            method.set_epoch(self.current_epoch)
+        """Set λ and the methods' weights of this epoch."""
+        self.distillation.progress(self.current_epoch, training_fraction(self.trainer))
 
-    def losses(self, images: Tensor, batch: tuple[Any, ...]) -> Mapping[str, Tensor]:
-        """The total loss, cross-entropy and each method's unweighted term."""
-        target = batch[1]
-        index = batch[2] if len(batch) > 2 else None
-        teacher, student = self._teacher_outputs(images, batch), self.run_student(images)
-        taus = self._taus(student.logits, teacher.logits)
-
-        ce = F.cross_entropy(student.logits.float(), target)
-        loss, terms = self.ce_weight * ce, {}
-        for name, method in self._methods.items():
-            if method.full_weight > 0:
-                terms[name] = method(student, teacher, target, taus[name], index)
-                loss = loss + method.weight * terms[name]
-        return {"loss": loss, "ce": ce, **terms}
-
-    def _teacher_outputs(self, images: Tensor, batch: tuple[Any, ...]) -> NetworkOutput:
-        return self.run_teacher(images) if self.cached_teacher is None else self.cached_teacher(images, batch)
-
-
-def _by_name(method: Method | Mapping[str, Method]) -> dict[str, Method]:
-    methods = {type(method).__name__.lower(): method} if isinstance(method, Method) else method
-    if not isinstance(methods, Mapping):
-        raise UserError(f"method must be a Method such as KD(), or several by name, found {methods!r}")
-    if not methods:
-        raise UserError("method has no terms: pass at least one, for example method=KD()")
-    for name, term in methods.items():
-        if not isinstance(term, Method):
-            raise UserError(f"method {name!r} must be a Method such as KD(), found {term!r}")
-        if name in ("loss", "ce") or not str(name).isidentifier():
-            raise UserError(
-                f"a method is named {name!r}: its loss is logged as train/NAME, so take a word other than loss and ce"
-            )
-    return dict(methods)
+    def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
+        """The total loss, the task's loss and each method's unweighted term."""
+        sample = read_batch(batch)
+        engine = self.distillation
+        teacher = engine.ask(StudentCall((images,), {}), batch)
+        student = engine.run(images)
+        mask = None if self._mask is None else self._mask(batch)
+        return engine.losses(student, teacher, Step(sample.target, sample.index, mask))

@@ -7,16 +7,23 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
+from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 
-from ctkd_lightning.accuracy import TopKAccuracy
+from ctkd_lightning.accuracy import Percent, TopKAccuracy
+from ctkd_lightning.batches import need_labels, read_batch
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.loss_record import LossRecord
+from ctkd_lightning.outputs import Pick, pick_logits
+from ctkd_lightning.scores import Kind, Scores, Task
+from ctkd_lightning.task_loss import task_loss
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+_STAGES = ("val", "test")
 MakeScheduler = Callable[[Optimizer], LRScheduler]
 
 
@@ -40,15 +47,23 @@ def state_in_layout(optimizer: Optimizer) -> None:
 class SupervisedModule(LightningModule):
     """Evaluation, optimizer and loss logging of one trained classifier.
 
-    Batches are tuples that start with images (B, ...) and targets (B,), such as :class:`ctkd_lightning.data.Batch`.
-    Training losses are summed on the device and logged once an epoch: a log call a step costs more than small steps
-    do. A subclass has ``network``, the classifier that is trained, and ``losses``.
+    Batches are tuples that start with images (B, ...) and targets, such as :class:`ctkd_lightning.data.Batch`, or
+    mappings with both under their usual names (:func:`~ctkd_lightning.batches.read_batch`). Training losses are summed
+    on the device and logged once an epoch: a log call a step costs more than small steps do. On validation and test
+    data it logs the task's loss and, in percent, ``top1`` and ``top5``, or under ``binary`` and ``multilabel``
+    ``accuracy`` and ``f1`` over all labels together. A subclass has ``network``, the classifier that is trained, and
+    ``losses``.
 
     Args:
         optimizer: makes the optimizer of the trainable parameters; the CTKD paper's SGD by default.
         scheduler: makes the learning rate's scheduler, stepped once an epoch; none by default.
         channels_last: keep network and images in channels-last layout, which convolutions on recent CPUs and GPUs
             prefer.
+        task: what the scores say, as in :class:`~ctkd_lightning.scores.Scores`.
+        scores: what they are, likewise.
+        class_dim: where the classes are, likewise.
+        ignore_index: the target that leaves its position out of losses and metrics.
+        student_logits: from the network's output to its scores, where that is neither a tensor nor has ``.logits``.
     """
 
     def __init__(
@@ -56,14 +71,29 @@ class SupervisedModule(LightningModule):
         optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
         channels_last: bool = False,
+        *,
+        task: Task = "multiclass",
+        scores: Kind | Mapping[str, Kind] = "logits",
+        class_dim: int | None = None,
+        ignore_index: int = -100,
+        student_logits: Pick | None = None,
     ) -> None:
         super().__init__()
         self.make_optimizer = optimizer or default_optimizer
         self.make_scheduler = scheduler
         self.channels_last = channels_last
-        self.accuracy = nn.ModuleDict({f"{stage}_top{k}": TopKAccuracy(k) for stage in ("val", "test") for k in (1, 5)})
-        self._loss_sums: dict[str, Tensor] = {}
-        self._loss_steps = 0
+        self.scores = Scores(task, scores, class_dim)
+        self.ignore_index = ignore_index
+        self.student_logits = student_logits
+        self.accuracy = nn.ModuleDict({f"{stage}_{name}": make() for stage in _STAGES for name, make in self._metrics})
+        self.record = LossRecord()
+
+    @property
+    def _metrics(self) -> list[tuple[str, Callable[[], Metric]]]:
+        """Names and makers; the first is what the progress bar shows."""
+        if self.scores.single:
+            return [("accuracy", lambda: Percent(BinaryAccuracy())), ("f1", lambda: Percent(BinaryF1Score()))]
+        return [("top1", lambda: TopKAccuracy(1)), ("top5", lambda: TopKAccuracy(5))]
 
     @property
     @abstractmethod
@@ -71,7 +101,7 @@ class SupervisedModule(LightningModule):
         """The classifier that is trained."""
 
     @abstractmethod
-    def losses(self, images: Tensor, batch: tuple[Any, ...]) -> Mapping[str, Tensor]:
+    def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
         """The training losses by name; ``"loss"`` is the one to minimise."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -89,19 +119,16 @@ class SupervisedModule(LightningModule):
             return images.contiguous(memory_format=torch.channels_last)
         return images
 
-    def training_step(self, batch: tuple[Any, ...], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step: the total loss."""
-        losses = self.losses(self.images_in_layout(batch[0]), batch)
-        for name, value in losses.items():
-            value = value.detach()
-            self._loss_sums[name] = self._loss_sums[name] + value if name in self._loss_sums else value
-        self._loss_steps += 1
+        losses = self.losses(self.images_in_layout(read_batch(batch).inputs), batch)
+        self.record.add(losses)
         return losses["loss"]
 
     @property
     def mean_loss(self) -> Tensor | None:
         """Of the epoch's steps so far, on the device."""
-        return self._loss_sums["loss"] / self._loss_steps if self._loss_steps else None
+        return self.record.mean("loss")
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean losses.
@@ -109,32 +136,50 @@ class SupervisedModule(LightningModule):
         Raises:
             UserError: the loss is not finite: no later epoch would bring the network back.
         """
-        for name, total in self._loss_sums.items():
-            mean = self.trainer.strategy.reduce(total / self._loss_steps, reduce_op="mean")
+        for name, value in self.record.means().items():
+            mean = self.trainer.strategy.reduce(value, reduce_op="mean")
             self.log(f"train/{name}", mean)
             if name == "loss" and not mean.isfinite():
                 raise UserError(
                     f"the training loss of epoch {self.current_epoch + 1} is {float(mean)}: lower the learning rate or "
                     "the weights of the loss's terms, or look for broken images and teacher weights"
                 )
-        self._loss_sums, self._loss_steps = {}, 0
+        self.record.reset()
 
-    def validation_step(self, batch: tuple[Any, ...], batch_idx: int) -> None:
-        """Cross-entropy, top-1 and top-5 of a validation batch."""
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Loss and metrics of a validation batch."""
         self._evaluate("val", batch)
 
-    def test_step(self, batch: tuple[Any, ...], batch_idx: int) -> None:
-        """Cross-entropy, top-1 and top-5 of a test batch."""
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Loss and metrics of a test batch."""
         self._evaluate("test", batch)
 
-    def _evaluate(self, stage: str, batch: tuple[Any, ...]) -> None:
-        target = batch[1]
-        logits = self(batch[0]).float()
-        self.log(f"{stage}/loss", F.cross_entropy(logits, target), batch_size=len(target), sync_dist=True)
-        for k in (1, 5):
-            accuracy = cast(TopKAccuracy, self.accuracy[f"{stage}_top{k}"])
-            accuracy.update(logits, target)
-            self.log(f"{stage}/top{k}", accuracy, prog_bar=stage == "val" and k == 1, batch_size=len(target))
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """What the network gives for a batch of inputs, with labels or without."""
+        return self(read_batch(batch).inputs)
+
+    def _evaluate(self, stage: str, batch: Any) -> None:
+        sample = read_batch(batch)
+        target = need_labels(sample)
+        raw = pick_logits(self(sample.inputs), self.student_logits, "student")
+        logits = self.scores.logits(raw, "student", self.scores.find_class_dim(raw, target)).float()
+        classes = self.scores.classes(target, logits.shape[:-1])
+        mask = None if classes is None else target.reshape(classes.shape) != self.ignore_index
+        count = len(target)
+        self.log(
+            f"{stage}/loss", task_loss(self.scores, logits, target, classes, mask), batch_size=count, sync_dist=True
+        )
+        if classes is None:  # probabilities: the likeliest class counts
+            classes = target.argmax(dim=-1)
+        kept = slice(None) if mask is None else mask.flatten()
+        rows, classes = logits.flatten(0, -2)[kept], classes.flatten()[kept]
+        for position, (name, _) in enumerate(self._metrics):
+            metric = cast(Metric, self.accuracy[f"{stage}_{name}"])
+            if self.scores.single:
+                metric.update(rows[:, 0] - rows[:, 1], 1 - classes)
+            else:
+                metric.update(rows, classes)
+            self.log(f"{stage}/{name}", metric, prog_bar=stage == "val" and position == 0, batch_size=count)
 
     def configure_optimizers(self) -> Any:
         """Optimizer and scheduler over everything that is trained, in one parameter group."""
@@ -178,7 +223,12 @@ class ClassifierModule(SupervisedModule):
         """The classifier."""
         return self.classifier
 
-    def losses(self, images: Tensor, batch: tuple[Any, ...]) -> Mapping[str, Tensor]:
+    def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
         """Cross-entropy."""
-        ce = F.cross_entropy(self.classifier(images).float(), batch[1])
+        target = need_labels(read_batch(batch))
+        raw = pick_logits(self.classifier(images), self.student_logits, "student")
+        logits = self.scores.logits(raw, "student", self.scores.find_class_dim(raw, target))
+        classes = self.scores.classes(target, logits.shape[:-1])
+        mask = None if classes is None else target.reshape(classes.shape) != self.ignore_index
+        ce = task_loss(self.scores, logits, target, classes, mask)
         return {"loss": ce, "ce": ce}

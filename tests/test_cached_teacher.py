@@ -125,7 +125,7 @@ def test_modules_that_share_the_data_keep_their_own_teachers(tmp_path):
     for _ in ("cold", "warm"):
         batch = next(iter(data.train_dataloader()))
         for module in (first, second):
-            expected = module.run_teacher(batch.image).logits
+            expected = module.distillation.run_teacher(batch.image).logits
             given = module.cached_teacher(batch.image, batch).logits
             torch.testing.assert_close(given, expected, rtol=1e-3, atol=1e-3)
     assert first.cached_teacher.known == second.cached_teacher.known == 16
@@ -174,7 +174,9 @@ def test_what_float16_cannot_hold_is_used_as_it_is_and_not_kept(tmp_path):
     module.cache_teacher(data, tmp_path, precision="32-true")
     for _ in range(2):
         batch = next(iter(data.train_dataloader()))
-        assert torch.equal(module.cached_teacher(batch.image, batch).logits, module.run_teacher(batch.image).logits)
+        assert torch.equal(
+            module.cached_teacher(batch.image, batch).logits, module.distillation.run_teacher(batch.image).logits
+        )
     assert module.cached_teacher.known == 0
 
 
@@ -210,5 +212,7 @@ def test_what_cannot_be_cached_is_refused(tmp_path):
         fit(distillation({"kd": KD(), "at": AT()}), images(), tmp_path)
     module = distillation()
     module.cache_teacher(images(), tmp_path, precision="32-true")
-    with pytest.raises(UserError, match=r"needs batches \(image, target, index, view\), found 2 entries"):
+    with pytest.raises(
+        UserError, match=r"needs batches \(image, target, index, view\), found one without the last two"
+    ):
         module.training_step((EXAMPLE, torch.zeros(2, dtype=torch.int64)), 0)

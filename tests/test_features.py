@@ -121,7 +121,7 @@ def test_outputs_that_are_no_tensors(images):
 
     with pytest.raises(UserError, match="layer '0', asked for as 'last', gave a tuple"):
         FeatureTap(nn.Sequential(Pair(), First()), {"last": "0"})(images)
-    with pytest.raises(UserError, match="Pair gave a tuple: expected a tensor of logits"):
+    with pytest.raises(UserError, match="student gave a tuple without a tensor of logits: expected a tensor"):
         FeatureTap(Pair(), {})(images)
 
 

@@ -9,13 +9,29 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ctkd_lightning"
 # From the bottom up. A layer may import itself and those below it.
 LAYERS = [
     {"errors"},
-    {"curriculum", "temperature", "models", "data", "schedule", "accuracy", "frozen", "hardware", "teacher_cache"},
-    {"feature_layers", "methods", "features", "cached_teacher"},
-    {"supervised", "module", "callbacks"},
+    {"outputs"},
+    {
+        "curriculum",
+        "temperature",
+        "models",
+        "data",
+        "schedule",
+        "accuracy",
+        "asking",
+        "hardware",
+        "teacher_cache",
+        "frozen",
+        "loss_record",
+        "scores",
+    },
+    {"batches", "feature_layers", "ignored", "methods", "features", "score_checks"},
+    {"cached_teacher", "task_loss", "term_inputs"},
+    {"distillation"},
+    {"supervised", "module", "callbacks", "training_progress"},
     {"metrics_csv", "figures", "summary", "teacher", "cli", "preflight"},
     {"run"},
 ]
-KNOWS_LIGHTNING = {"supervised", "module", "callbacks", "data", *set().union(*LAYERS[4:])}
+KNOWS_LIGHTNING = {"data", *set().union(*LAYERS[6:])}
 
 
 def modules():

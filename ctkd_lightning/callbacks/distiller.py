@@ -13,8 +13,8 @@ from ctkd_lightning.callbacks.logits import MissingTarget, find_target, pick_fro
 from ctkd_lightning.callbacks.record_calls import Call
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.frozen import FrozenNetwork
-from ctkd_lightning.methods import KD, Method, NetworkOutput, kd_loss
-from ctkd_lightning.temperature import Temperature
+from ctkd_lightning.methods import KD, Method, NetworkOutput, Step, kd_loss
+from ctkd_lightning.temperature import Softening, Temperature
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class Distiller(nn.Module):
         if isinstance(target, Tensor):
             target = target.flatten()[kept]
         tau = self.temperature(student, teacher)
-        return self.method(NetworkOutput(student), NetworkOutput(teacher), target, tau)
+        step = Step(target if isinstance(target, Tensor) else None)
+        return self.method(NetworkOutput(student), NetworkOutput(teacher), step, Softening.at(tau, student))
 
     def collect(self) -> Tensor | None:
         """The mean of the unweighted loss since the last call, None where there was no step; waits for the device.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning.errors import check_number
 from ctkd_lightning.methods.adapter import Adapter, BatchNorm, conv1x1, width
-from ctkd_lightning.methods.base import Method, NetworkOutput, built, stage_pairs
-from ctkd_lightning.methods.check import at_least_float32, check_features, check_number, pool_to_smaller
+from ctkd_lightning.methods.base import FeatureMethod, built, stage_pairs
+from ctkd_lightning.methods.check import check_features, pool_to_smaller
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 
 def ab_loss(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
@@ -41,7 +43,7 @@ def ab_loss(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
     return (margin - signed).clamp(min=0).square().sum() / len(student)
 
 
-class AB(Method):
+class AB(FeatureMethod):
     r"""Activation boundaries: :func:`ab_loss` of all stages, each weighing twice the one before.
 
     .. math:: L = \sum_{l=1}^{n} 2^{l-n} L_l
@@ -72,14 +74,7 @@ class AB(Method):
             Adapter(conv1x1(width(s), width(t)), BatchNorm(width(t))) for s, t in stage_pairs(student, teacher)
         )
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The stages' hinges, weighted."""
         adapters = built(self.adapters, self)
         losses: list[Tensor] = []

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ctkd_lightning.methods.base import Method, NetworkOutput, stage_pairs
-from ctkd_lightning.methods.check import at_least_float32, check_features, check_number, pool_to_smaller, unit
+from ctkd_lightning.errors import check_number
+from ctkd_lightning.methods.base import FeatureMethod, stage_pairs
+from ctkd_lightning.methods.check import check_features, pool_to_smaller, unit
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 
 def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:
@@ -47,7 +49,7 @@ def _attention(features: Tensor, p: float) -> Tensor:
     return unit(powers.mean(dim=1).flatten(1))
 
 
-class AT(Method):
+class AT(FeatureMethod):
     """Attention transfer: :func:`at_loss`, summed over the stages.
 
     Args:
@@ -65,13 +67,6 @@ class AT(Method):
         check_number("AT's p", p, above=0)
         self.p = p
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The stages' distances of attention, summed."""
         return torch.stack([at_loss(s, t, self.p) for s, t in stage_pairs(student, teacher)]).sum()

@@ -2,60 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from abc import abstractmethod
 from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods.check import check_number
+from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning.outputs import NetworkOutput, Step
+from ctkd_lightning.temperature.softening import Softening
 
 T = TypeVar("T")
-
-
-@dataclass
-class NetworkOutput:
-    """What one network gave for a batch.
-
-    Attributes:
-        logits: (B, C).
-        features: feature tensors by their role: ``pooled`` is the vector (B, D) before the classifier, ``last`` the
-            last map (B, D, H, W), ``stage1``, ``stage2``, … the maps at the end of each stage.
-        classifier: from pooled features to logits, for the methods that read it.
-    """
-
-    logits: Tensor
-    features: Mapping[str, Tensor] = field(default_factory=dict)
-    classifier: Callable[[Tensor], Tensor] | None = None
-
-    def feature(self, role: str) -> Tensor:
-        """The feature in one role.
-
-        Raises:
-            UserError: naming the roles that there are.
-        """
-        if role not in self.features:
-            found = ", ".join(self.features) or "none"
-            raise UserError(f"the method needs the feature {role!r}, found {found}: tap a layer for this role")
-        return self.features[role]
-
-    @property
-    def stages(self) -> list[Tensor]:
-        """The stages' maps, from the image to the classifier.
-
-        Raises:
-            UserError: there are none.
-        """
-        roles = sorted(filter(is_stage, self.features), key=lambda role: int(role.removeprefix("stage")))
-        return [self.features[role] for role in roles] or [self.feature("stage1")]
-
-
-def is_stage(role: str) -> bool:
-    """Whether a role is one of the maps ``stage1``, ``stage2`` and so on."""
-    return re.fullmatch(r"stage\d+", role) is not None
 
 
 def stage_pairs(student: NetworkOutput, teacher: NetworkOutput) -> list[tuple[Tensor, Tensor]]:
@@ -79,8 +36,10 @@ class Method(nn.Module):
     r"""One term of the distillation loss.
 
     A subclass says in ``needs`` which feature roles it reads: ``"pooled"``, ``"last"``, ``"stages"`` (all of them) or
-    a single ``"stage2"``; and in ``uses_temperature`` whether the temperature acts on it. Whoever trains with it calls,
-    in this order,
+    a single ``"stage2"``; in ``uses_temperature`` whether the temperature acts on it; and in ``takes_mask`` whether it
+    reads the step's mask itself. Others are given the samples alone that the mask keeps, or one position of them. Most
+    methods are one of the two simpler kinds, :class:`LogitMethod` and :class:`FeatureMethod`. Whoever trains with a
+    method calls, in this order,
 
     1. :meth:`build` with the outputs on an example batch, and :meth:`prepare` with the size of the training set:
        before the optimizer is made and before DDP wraps the module, so that both see the trainable parts;
@@ -102,6 +61,7 @@ class Method(nn.Module):
 
     needs: ClassVar[tuple[str, ...]] = ()
     uses_temperature: ClassVar[bool] = False
+    takes_mask: ClassVar[bool] = False
     weight: float | Tensor
 
     def __init__(self, weight: float = 1.0, warmup_epochs: int = 0) -> None:
@@ -143,24 +103,43 @@ class Method(nn.Module):
     def prepare(self, num_samples: int) -> None:
         """Create the memories that hold an entry for each sample of the training set."""
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, softening: Softening) -> Tensor:
         """The unweighted loss of this term, a scalar.
 
         Args:
             student: the student's outputs.
             teacher: the teacher's outputs, without gradients.
-            target: (B,) class indices.
-            temperature: a scalar, or one per sample (B, 1).
-            index: (B,) the samples' positions in the training set.
+            step: target, index and mask of the batch.
+            softening: what the temperature says of these logits.
         """
         raise NotImplementedError
+
+
+class LogitMethod(Method):
+    """A term that reads logits alone, softened by the temperature."""
+
+    uses_temperature = True
+    takes_mask = True
+
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, softening: Softening) -> Tensor:
+        """The term of the logits."""
+        return self.loss(student.logits, teacher.logits, step, softening)
+
+    @abstractmethod
+    def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
+        """The unweighted loss of logits (..., C), a scalar; as in :meth:`Method.forward`."""
+
+
+class FeatureMethod(Method):
+    """A term that reads features alone."""
+
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, softening: Softening) -> Tensor:
+        """The term of the features."""
+        return self.loss(student, teacher)
+
+    @abstractmethod
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
+        """The unweighted loss of both networks' features, a scalar."""
 
 
 def built(part: T | None, method: Method) -> T:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ctkd_lightning.errors import check_number
 from ctkd_lightning.methods.adapter import Adapter, width
-from ctkd_lightning.methods.base import Method, NetworkOutput, built
-from ctkd_lightning.methods.check import at_least_float32, check_features, check_number
+from ctkd_lightning.methods.base import FeatureMethod, built
+from ctkd_lightning.methods.check import check_features
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 
 def cc_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -38,7 +40,7 @@ def cc_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return (distance[:-1] * distance[1:]).sum() / max(len(distance) - 1, 1)
 
 
-class CC(Method):
+class CC(FeatureMethod):
     """Correlation congruence of the pooled features: :func:`cc_loss` of trainable linear embeddings of both.
 
     Args:
@@ -63,14 +65,7 @@ class CC(Method):
         self.student_embedding = Adapter(nn.Linear(width(student.feature("pooled")), self.dim))
         self.teacher_embedding = Adapter(nn.Linear(width(teacher.feature("pooled")), self.dim))
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The correlation of the embeddings' distances."""
         s = built(self.student_embedding, self)(student.feature("pooled"))
         t = built(self.teacher_embedding, self)(teacher.feature("pooled"))

@@ -6,12 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctkd_lightning.errors import UserError, check_number
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Widen half precision to float32; leave float32 and float64 alone."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.outputs import is_integer
 
 
 def check_logits(student: Tensor, teacher: Tensor, ndim: int | None = None) -> None:
@@ -32,53 +28,60 @@ def check_logits(student: Tensor, teacher: Tensor, ndim: int | None = None) -> N
         raise UserError(f"{found}: expected {'(..., C)' if ndim is None else '(B, C)'}")
 
 
-def check_temperature(temperature: float | Tensor, logits: Tensor) -> Tensor:
-    """Return the temperature as a tensor on the logits' device, in float32 or wider.
+def masked(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """The logits (..., C), zero at the positions that a mask leaves out.
 
-    A tensor's values are not looked at: that would wait for the device at each step.
+    They may be anything there, NaN too, which a gradient of zero would carry on: zero times NaN.
+    """
+    return logits if mask is None else logits.masked_fill((mask == 0).unsqueeze(-1), 0.0)
+
+
+def mean_over_positions(loss: Tensor, mask: Tensor | None) -> Tensor:
+    r"""The mean :math:`\sum_i w_i l_i / \sum_i w_i` over the positions that a mask keeps; 0 where there are none.
 
     Args:
-        temperature: a float, a scalar tensor, or one per sample or position.
-        logits: (..., C).
+        loss: (...).
+        mask: the same shape; truth values or integers keep a position or not, floating ones are its weight w.
 
     Raises:
-        UserError: a float that is not positive and finite, or a tensor that fits neither the samples nor the positions.
+        UserError: another shape.
     """
-    if not isinstance(temperature, Tensor):
-        check_number("temperature", temperature, above=0)
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        return logits.new_full((), float(temperature), dtype=dtype)  # filled on the device: no copy from the host
+    if mask is None:
+        return loss.mean() if loss.numel() else loss.sum()
+    left_out = mask == 0
+    kept = loss.masked_fill(left_out, 0.0)
+    if mask.is_floating_point():
+        weight = mask.to(loss.dtype)
+        return (kept * weight).sum() / weight.sum().clamp(min=torch.finfo(loss.dtype).tiny)
+    return kept.sum() / left_out.logical_not().sum().clamp(min=1)
+
+
+def check_mask(mask: Tensor | None, logits: Tensor) -> None:
+    """Refuse a mask that is not one entry for each of the positions of logits (..., C).
+
+    Raises:
+        UserError: naming both shapes.
+    """
     positions = logits.shape[:-1]
-    fits = temperature.ndim <= len(positions) and temperature.shape == positions[: temperature.ndim]
-    column = temperature.ndim == 2 and positions and temperature.shape == (positions[0], 1)
-    if not (temperature.numel() == 1 or fits or column):
-        per_sample = [f"one per sample ({positions[0]},) or ({positions[0]}, 1)"] if positions else []
-        each = [f"one per position {tuple(positions)}"] if len(positions) > 1 else []
-        expected = " or ".join(["a scalar", *per_sample, *each])
-        raise UserError(f"temperature has shape {tuple(temperature.shape)}: expected {expected}")
-    return at_least_float32(temperature)
+    if mask is not None and mask.shape != positions:
+        raise UserError(
+            f"mask has shape {tuple(mask.shape)}, the logits' positions are {tuple(positions)}: "
+            "pass one entry a position"
+        )
 
 
-def per_position(temperature: Tensor, like: Tensor) -> Tensor:
-    """Shape a temperature so that it broadcasts over ``like`` from the left: (B,) or (B, 1) to (B, 1, …, 1).
+def need_target(target: Tensor | None, name: str) -> Tensor:
+    """The target, for a method that reads it.
 
-    Left to itself, broadcasting would align (B,) with the classes.
+    Raises:
+        UserError: there is none.
     """
-    if temperature.numel() == 1:
-        return temperature.reshape(())
-    if temperature.ndim == 2 and temperature.shape[1] == 1:
-        temperature = temperature.squeeze(1)
-    return temperature.reshape(temperature.shape + (1,) * (like.ndim - temperature.ndim))
-
-
-def soften(logits: Tensor, temperature: Tensor) -> Tensor:
-    """Log-probabilities at a temperature, classes last."""
-    return torch.log_softmax(logits / per_position(temperature, logits), dim=-1)
-
-
-def is_integer(x: Tensor) -> bool:
-    """Whether a tensor's type is one of whole numbers."""
-    return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
+    if target is None:
+        raise UserError(
+            f"{name} needs the class indices, and the batch has none in a usual place (its second entry, labels, "
+            "label, targets, target, y) or more than one that could be them: pick them with target=lambda batch: …"
+        )
+    return target
 
 
 def check_target(target: Tensor, logits: Tensor) -> None:

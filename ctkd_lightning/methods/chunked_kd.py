@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods.check import at_least_float32, no_autocast
+from ctkd_lightning.methods.check import no_autocast
+from ctkd_lightning.outputs import at_least_float32
 
 CHUNK = {"cpu": 2**19, "cuda": 2**24}
 """Logits a piece: some pieces fit into a CPU's cache, and fill a GPU."""

@@ -11,10 +11,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.methods.adapter import Adapter, width
-from ctkd_lightning.methods.base import Method, NetworkOutput, built
-from ctkd_lightning.methods.check import at_least_float32, check_features, check_number, is_integer, no_autocast, unit
+from ctkd_lightning.methods.base import Method, built
+from ctkd_lightning.methods.check import check_features, need_target, no_autocast, unit
+from ctkd_lightning.outputs import NetworkOutput, Step, at_least_float32, is_integer
+from ctkd_lightning.temperature.softening import Softening
 
 
 def crd_loss(
@@ -181,17 +183,14 @@ class CRD(Method):
             self.register_buffer(name, unit(rows).to(device))
         self.register_buffer("labels", torch.full((num_samples,), -1, device=device))  # -1: not seen yet
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, softening: Softening) -> Tensor:
         """Both directions' contrastive losses, summed."""
+        index, target = step.index, need_target(step.target, "CRD")
         if index is None:
-            raise UserError("CRD needs the samples' indices, found none: batches must carry (image, target, index)")
+            raise UserError(
+                "CRD needs the samples' indices, found none: batches must carry (image, target, index), or "
+                "index=lambda batch: … pick them"
+            )
         if not len(self.labels):
             raise UserError("CRD has no memory: call prepare(num_samples) with the size of the training set")
         s = self._embed(self.student_embedding, student)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ctkd_lightning.methods.base import Method, NetworkOutput
-from ctkd_lightning.methods.check import (
-    at_least_float32,
-    centred_unit,
-    check_logits,
-    check_number,
-    check_temperature,
-    soften,
-)
+from ctkd_lightning.errors import check_number
+from ctkd_lightning.methods.base import LogitMethod
+from ctkd_lightning.methods.check import centred_unit, check_logits
+from ctkd_lightning.outputs import Step
+from ctkd_lightning.temperature.softening import Softening
 
 
 def dist_loss(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor, beta: float = 1.0, gamma: float = 1.0
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float | Tensor | Softening,
+    beta: float = 1.0,
+    gamma: float = 1.0,
 ) -> Tensor:
     r"""Pearson distance of the softened predictions, for each sample and for each class.
 
@@ -33,8 +33,8 @@ def dist_loss(
     Args:
         student_logits: (B, C).
         teacher_logits: (B, C).
-        temperature: τ > 0: a float, a scalar tensor, or one per sample (B,) or (B, 1). A tensor's
-            values are not looked at.
+        temperature: τ > 0: a float, a scalar tensor, or one per sample (B,) or (B, 1), whose values are not looked
+            at; or a :class:`~ctkd_lightning.Softening`.
         beta: weight of the samples' part.
         gamma: weight of the classes' part.
 
@@ -53,9 +53,9 @@ def dist_loss(
     """
     check_logits(student_logits, teacher_logits, ndim=2)
     _check_settings(beta, gamma)
-    student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits)
-    tau = check_temperature(temperature, student)
-    q, p = soften(student, tau).exp(), soften(teacher, tau).exp()
+    softening = Softening.at(temperature, student_logits)
+    q = softening.soften_student(student_logits).log_softmax(dim=-1).exp()
+    p = softening.soften_teacher(teacher_logits).log_softmax(dim=-1).exp()
     return beta * _pearson_distance(q, p, dim=1) + gamma * _pearson_distance(q, p, dim=0)
 
 
@@ -70,7 +70,7 @@ def _pearson_distance(a: Tensor, b: Tensor, dim: int) -> Tensor:
     return 1 - (a * b).sum(dim).mean()
 
 
-class DIST(Method):
+class DIST(LogitMethod):
     """DIST at the temperature of the module: :func:`dist_loss` as a term of the loss.
 
     Args:
@@ -82,7 +82,7 @@ class DIST(Method):
         UserError: a setting out of range.
     """
 
-    uses_temperature = True
+    takes_mask = False  # rows and columns of the batch: it is given the rows that the mask keeps
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, weight: float = 2.0) -> None:
         super().__init__(weight)
@@ -90,13 +90,6 @@ class DIST(Method):
         self.beta = beta
         self.gamma = gamma
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
         """The Pearson distances."""
-        return dist_loss(student.logits, teacher.logits, temperature, self.beta, self.gamma)
+        return dist_loss(student, teacher, softening, self.beta, self.gamma)

@@ -6,25 +6,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods.base import Method, NetworkOutput
+from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning.methods.base import LogitMethod
 from ctkd_lightning.methods.check import (
-    at_least_float32,
     check_logits,
-    check_number,
+    check_mask,
     check_target,
-    check_temperature,
-    per_position,
+    masked,
+    mean_over_positions,
+    need_target,
 )
+from ctkd_lightning.outputs import Step
+from ctkd_lightning.temperature.softening import Softening
 
 
 def dkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
-    temperature: float | Tensor,
+    temperature: float | Tensor | Softening,
     alpha: float = 1.0,
     beta: float = 8.0,
+    *,
+    mask: Tensor | None = None,
 ) -> Tensor:
     r"""Softened divergence, split into target class against the rest, and the rest among themselves.
 
@@ -45,10 +49,12 @@ def dkd_loss(
         student_logits: (..., C).
         teacher_logits: the same shape.
         target: (...) class indices, of which the values are not looked at: that would wait for the device.
-        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position. A tensor's
-            values are not looked at.
+        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position, whose values
+            are not looked at; or a :class:`~ctkd_lightning.Softening`.
         alpha: weight of the target class's part.
         beta: weight of the other classes' part.
+        mask: (...), the positions that count; false or 0 leaves one out, whatever its logits, a floating value weights
+            it.
 
     Returns:
         A scalar.
@@ -67,12 +73,16 @@ def dkd_loss(
     _check_settings(alpha, beta)
     if student_logits.shape[-1] < 2:
         raise UserError("DKD needs two classes or more, found logits of one: use another method")
-    tau = check_temperature(temperature, at_least_float32(student_logits))
-    log_target_s, log_rest_s, log_others_s = _decouple(student_logits, target, tau)
-    log_target_t, log_rest_t, log_others_t = _decouple(teacher_logits, target, tau)
+    check_mask(mask, student_logits)
+    student, teacher = masked(student_logits, mask), masked(teacher_logits, mask)
+    if mask is not None:
+        target = target.masked_fill(mask == 0, 0)
+    softening = Softening.at(temperature, student)
+    log_target_s, log_rest_s, log_others_s = _decouple(softening.soften_student(student), target)
+    log_target_t, log_rest_t, log_others_t = _decouple(softening.soften_teacher(teacher), target)
     binary = _divergence(log_target_t, log_target_s) + _divergence(log_rest_t, log_rest_s)
     others = _divergence(log_others_t, log_others_s).sum(dim=-1)
-    return ((alpha * binary + beta * others) * per_position(tau, binary).square()).mean()
+    return mean_over_positions((alpha * binary + beta * others) * softening.scale, mask)
 
 
 def _check_settings(alpha: float, beta: float) -> None:
@@ -80,11 +90,9 @@ def _check_settings(alpha: float, beta: float) -> None:
     check_number("DKD's beta", beta, least=0)
 
 
-def _decouple(logits: Tensor, target: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _decouple(scaled: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities of the target class (...), of the rest together (...), and within the rest (..., C − 1)."""
-    logits = at_least_float32(logits)
-    scaled = logits / per_position(tau, logits)
-    column = torch.arange(logits.shape[-1] - 1, device=logits.device)
+    column = torch.arange(scaled.shape[-1] - 1, device=scaled.device)
     target = target.long().unsqueeze(-1)
     others = scaled.gather(-1, column + (column >= target))  # every column but the target's
     rest = others.logsumexp(dim=-1, keepdim=True)
@@ -96,7 +104,7 @@ def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     return log_p.exp() * (log_p - log_q)
 
 
-class DKD(Method):
+class DKD(LogitMethod):
     """Decoupled distillation with the temperature of the module: :func:`dkd_loss` as a term of the loss.
 
     Args:
@@ -109,21 +117,13 @@ class DKD(Method):
         UserError: a setting out of range.
     """
 
-    uses_temperature = True
-
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, weight: float = 1.0, warmup_epochs: int = 20) -> None:
         super().__init__(weight, warmup_epochs)
         _check_settings(alpha, beta)
         self.alpha = alpha
         self.beta = beta
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
         """The decoupled divergence."""
-        return dkd_loss(student.logits, teacher.logits, target, temperature, self.alpha, self.beta)
+        target = need_target(step.target, "DKD")
+        return dkd_loss(student, teacher, target, softening, self.alpha, self.beta, mask=step.mask)

@@ -6,8 +6,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctkd_lightning.methods.adapter import Adapter, BatchNorm, conv1x1, width
-from ctkd_lightning.methods.base import Method, NetworkOutput, built, middle_pair
-from ctkd_lightning.methods.check import at_least_float32, check_features, pool_to_smaller
+from ctkd_lightning.methods.base import FeatureMethod, built, middle_pair
+from ctkd_lightning.methods.check import check_features, pool_to_smaller
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 
 def fitnet_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ def fitnet_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(at_least_float32(student), at_least_float32(teacher))
 
 
-class FitNet(Method):
+class FitNet(FeatureMethod):
     """FitNets' hint on the middle stage's map: :func:`fitnet_loss` as a term of the loss.
 
     The adapter is a pointwise convolution with batch normalisation; maps of different sizes are pooled to the smaller
@@ -59,14 +60,7 @@ class FitNet(Method):
         s, t = middle_pair(student, teacher)
         self.adapter = Adapter(conv1x1(width(s), width(t)), BatchNorm(width(t)))
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The distance of the middle maps."""
         s, t = pool_to_smaller(*middle_pair(student, teacher))
         return fitnet_loss(built(self.adapter, self)(s), t)

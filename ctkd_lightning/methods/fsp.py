@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods.base import Method, NetworkOutput, stage_pairs
-from ctkd_lightning.methods.check import at_least_float32, check_features, no_autocast, pool_to_smaller
+from ctkd_lightning.methods.base import FeatureMethod, stage_pairs
+from ctkd_lightning.methods.check import check_features, no_autocast, pool_to_smaller
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 
 def fsp_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -61,7 +62,7 @@ def _flow(before: Tensor, after: Tensor) -> Tensor:
         return a.flatten(2) @ b.flatten(2).transpose(1, 2) / a[0, 0].numel()
 
 
-class FSP(Method):
+class FSP(FeatureMethod):
     """Flow between the stages: :func:`fsp_loss` as a term of the loss, for networks of the same widths.
 
     The paper initialises a student by it and then trains on the labels alone; here it is a term from the first step to
@@ -78,16 +79,9 @@ class FSP(Method):
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Nothing to build; refuses networks of different widths before the training."""
-        self(student, teacher, student.logits, student.logits)
+        self.loss(student, teacher)
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The distance of the flows."""
         s, t = zip(*stage_pairs(student, teacher), strict=True)
         return fsp_loss(s, t)

@@ -7,9 +7,11 @@ import itertools
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctkd_lightning.errors import check_number
 from ctkd_lightning.methods.adapter import Adapter, BatchNorm, width
-from ctkd_lightning.methods.base import Method, NetworkOutput, built
-from ctkd_lightning.methods.check import at_least_float32, check_features, check_number, pool_to_smaller, unit
+from ctkd_lightning.methods.base import FeatureMethod, built
+from ctkd_lightning.methods.check import check_features, pool_to_smaller, unit
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 
 def ft_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ def _factor(features: Tensor) -> Tensor:
     return unit(features.square().mean(dim=1).flatten(1))
 
 
-class FT(Method):
+class FT(FeatureMethod):
     """Factor transfer on the last maps: :func:`ft_loss` as a term of the loss.
 
     The paper trains the paraphraser, an autoencoder of the teacher's maps, before the student. Here it learns beside
@@ -80,14 +82,7 @@ class FT(Method):
         self.reconstruction = _convolutions(factors, factors, t)
         self.translator = _convolutions(s, s, factors)
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The distance of the factors, and the paraphraser's error of reconstruction."""
         t = at_least_float32(teacher.feature("last"))
         paraphrased = built(self.paraphraser, self)(t)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods.base import Method, NetworkOutput
-from ctkd_lightning.methods.check import at_least_float32, check_logits, check_temperature, per_position, soften
+from ctkd_lightning.methods.base import LogitMethod
+from ctkd_lightning.methods.check import check_logits, check_mask, masked, mean_over_positions
 from ctkd_lightning.methods.chunked_kd import chunked_divergence, worth_chunking
+from ctkd_lightning.outputs import Step
+from ctkd_lightning.temperature.softening import Softening
 
 
 def kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    temperature: float | Tensor,
+    temperature: float | Tensor | Softening,
     *,
     mask: Tensor | None = None,
     class_dim: int = -1,
@@ -37,9 +38,11 @@ def kd_loss(
     Args:
         student_logits: (..., C), or with the classes at ``class_dim``.
         teacher_logits: the same shape.
-        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position. A tensor's
-            values are not looked at.
-        mask: shape of the logits without the class dimension; false or 0 leaves a position out, whatever its logits.
+        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position, whose values
+            are not looked at; or a :class:`~ctkd_lightning.Softening`, with a τ for each side and a factor of its own
+            in the place of τ².
+        mask: shape of the logits without the class dimension; false or 0 leaves a position out, whatever its logits,
+            and a floating value is its weight in the mean.
         class_dim: where the classes are.
 
     Returns:
@@ -62,66 +65,44 @@ def kd_loss(
             f"class_dim is {class_dim}, found logits of shape {tuple(student_logits.shape)}: "
             f"pass a dimension from {-dimensions} to {dimensions - 1}"
         )
-    student, teacher = (x.movedim(class_dim, -1) for x in (student_logits, teacher_logits))
-    tau = check_temperature(temperature, student)
-    if mask is None:
-        loss = _divergence(student, teacher, tau)
-        return loss.mean() if loss.numel() else loss.sum()
-    kept = _check_mask(mask, student)
-    # Logits left out may be anything, NaN too, which a gradient of zero would carry on: zero times NaN.
-    student, teacher = (x.masked_fill(~kept.unsqueeze(-1), 0.0) for x in (student, teacher))
-    loss = _divergence(student, teacher, tau)
-    return loss.masked_fill(~kept, 0.0).sum() / kept.sum().clamp(min=1)
+    if class_dim not in (-1, dimensions - 1):
+        student_logits, teacher_logits = (x.movedim(class_dim, -1) for x in (student_logits, teacher_logits))
+    check_mask(mask, student_logits)
+    student, teacher = masked(student_logits, mask), masked(teacher_logits, mask)
+    return mean_over_positions(divergence(student, teacher, Softening.at(temperature, student)), mask)
 
 
-def _check_mask(mask: Tensor, logits: Tensor) -> Tensor:
-    positions = logits.shape[:-1]
-    if mask.shape != positions:
-        raise UserError(
-            f"mask has shape {tuple(mask.shape)}, the logits' positions are {tuple(positions)}: "
-            "pass one entry a position"
-        )
-    return mask.bool()
+def divergence(student: Tensor, teacher: Tensor, softening: Softening) -> Tensor:
+    """The softened divergence at each position (...) of logits (..., C), times the softening's factor."""
+    if softening.tau is not None and worth_chunking(student, teacher):
+        return divergence_in_pieces(student, teacher, softening.tau)
+    return divergence_at_once(student, teacher, softening)
 
 
-def _divergence(student: Tensor, teacher: Tensor, tau: Tensor) -> Tensor:
-    in_pieces = worth_chunking(student, teacher)
-    return divergence_in_pieces(student, teacher, tau) if in_pieces else divergence_at_once(student, teacher, tau)
-
-
-def divergence_at_once(student: Tensor, teacher: Tensor, tau: Tensor) -> Tensor:
-    """τ²·KL at each position."""
-    log_p, log_q = soften(at_least_float32(teacher), tau), soften(at_least_float32(student), tau)
-    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
-    return divergence * per_position(tau, divergence).square()
+def divergence_at_once(student: Tensor, teacher: Tensor, softening: Softening) -> Tensor:
+    """:func:`divergence`, all rows together."""
+    log_p = softening.soften_teacher(teacher).log_softmax(dim=-1)
+    log_q = softening.soften_student(student).log_softmax(dim=-1)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=-1) * softening.scale
 
 
 def divergence_in_pieces(student: Tensor, teacher: Tensor, tau: Tensor) -> Tensor:
-    """:func:`divergence_at_once`, some rows at a time."""
+    """:func:`divergence` of one τ (a scalar or (..., 1)), some rows at a time."""
     positions = student.shape[:-1]
-    rows = per_position(tau, torch.empty(positions, device="meta")).expand(positions).reshape(-1, 1)
+    rows = tau.expand(*positions, 1).reshape(-1, 1)
     return chunked_divergence(student.flatten(0, -2), teacher.flatten(0, -2), rows).view(positions)
 
 
-class KD(Method):
+class KD(LogitMethod):
     """Knowledge distillation with the temperature of the module: :func:`kd_loss` as a term of the loss.
 
     Args:
         weight: factor of the term (the CTKD paper's α, 0.9).
     """
 
-    uses_temperature = True
-
     def __init__(self, weight: float = 0.9) -> None:
         super().__init__(weight)
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
         """The softened divergence."""
-        return kd_loss(student.logits, teacher.logits, temperature)
+        return kd_loss(student, teacher, softening, mask=step.mask)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods.base import Method, NetworkOutput, stage_pairs
-from ctkd_lightning.methods.check import at_least_float32, check_features, check_number, no_autocast, unit
+from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning.methods.base import FeatureMethod, stage_pairs
+from ctkd_lightning.methods.check import check_features, no_autocast, unit
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 # directions of the student among which the teacher's are looked for, beside as many as the teacher has
 _SPARE = 3
@@ -127,7 +128,7 @@ class _SymmetricEigen(torch.autograd.Function):
         return (result + result.transpose(-1, -2)) / 2
 
 
-class KDSVD(Method):
+class KDSVD(FeatureMethod):
     """Distillation of the stages' singular vectors: :func:`kdsvd_loss` as a term, for networks of the same widths.
 
     Args:
@@ -147,16 +148,9 @@ class KDSVD(Method):
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Nothing to build; refuses networks of different widths before the training."""
-        self(student, teacher, student.logits, student.logits)
+        self.loss(student, teacher)
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The distance of the kernel matrices."""
         s, t = zip(*stage_pairs(student, teacher), strict=True)
         return kdsvd_loss(s, t, self.rank)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
-from ctkd_lightning.methods.base import Method, NetworkOutput
-from ctkd_lightning.methods.check import at_least_float32, centred_unit, check_logits
+from ctkd_lightning.methods.base import LogitMethod
+from ctkd_lightning.methods.check import check_logits, check_mask, masked
 from ctkd_lightning.methods.kd import kd_loss
+from ctkd_lightning.outputs import Step
+from ctkd_lightning.temperature.lskd import lskd_softening
+from ctkd_lightning.temperature.softening import Softening
 
 
-def lskd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor) -> Tensor:
+def lskd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float | Tensor | Softening,
+    *,
+    mask: Tensor | None = None,
+) -> Tensor:
     r"""Softened divergence of standardised logits: :func:`kd_loss` of z(s) and z(t).
 
     .. math::
@@ -28,7 +35,9 @@ def lskd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float
         student_logits: (..., C).
         teacher_logits: the same shape.
         temperature: τ > 0, in standard deviations: a float, a scalar tensor, one per sample (B,) or (B, 1), or
-            one per position. A tensor's values are not looked at.
+            one per position, whose values are not looked at; or a :class:`~ctkd_lightning.Softening`.
+        mask: (...), the positions that count; false or 0 leaves one out, whatever its logits, a floating value weights
+            it.
 
     Returns:
         A scalar.
@@ -43,37 +52,25 @@ def lskd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float
         tensor(True)
     """
     check_logits(student_logits, teacher_logits)
-    return kd_loss(standardize(student_logits), standardize(teacher_logits), temperature)
+    check_mask(mask, student_logits)
+    student, teacher = masked(student_logits, mask), masked(teacher_logits, mask)
+    softening = lskd_softening(Softening.at(temperature, student), student, teacher)
+    return kd_loss(student, teacher, softening, mask=mask)
 
 
-def standardize(logits: Tensor) -> Tensor:
-    """Logits with mean 0 and standard deviation 1 over the classes; all zero where the logits are equal.
-
-    A spread of about 1e-4 or less, which half precision does not resolve, is no relation worth an endless gradient:
-    such logits come out smaller (:func:`~ctkd_lightning.methods.check.centred_unit`).
-    """
-    return centred_unit(at_least_float32(logits), dim=-1, floor=1e-4) * math.sqrt(max(logits.shape[-1] - 1, 0))
-
-
-class LSKD(Method):
+class LSKD(LogitMethod):
     """Logit standardisation with the temperature of the module: :func:`lskd_loss` as a term of the loss.
+
+    The same as :class:`~ctkd_lightning.methods.KD` with :class:`~ctkd_lightning.temperature.LSKDTemperature` around
+    the temperature; that temperature goes with other methods too.
 
     Args:
         weight: factor of the term; the paper's vary by pair.
     """
 
-    uses_temperature = True
-
     def __init__(self, weight: float = 9.0) -> None:
         super().__init__(weight)
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
         """The divergence of the standardised logits."""
-        return lskd_loss(student.logits, teacher.logits, temperature)
+        return lskd_loss(student, teacher, softening, mask=step.mask)

@@ -7,17 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods.base import Method, NetworkOutput
-from ctkd_lightning.methods.check import (
-    at_least_float32,
-    check_logits,
-    check_number,
-    check_temperature,
-    no_autocast,
-    soften,
-)
+from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning.methods.base import LogitMethod
+from ctkd_lightning.methods.check import check_logits, no_autocast
 from ctkd_lightning.methods.kd import kd_loss
+from ctkd_lightning.outputs import Step, at_least_float32
+from ctkd_lightning.temperature.softening import Softening
 
 FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5)
 
@@ -25,7 +20,7 @@ FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5)
 def mlkd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
-    temperature: float | Tensor,
+    temperature: float | Tensor | Softening,
     factors: Sequence[float] = FACTORS,
 ) -> Tensor:
     r"""Softened divergence plus distances of the predictions' Gram matrices, summed over several temperatures.
@@ -45,8 +40,8 @@ def mlkd_loss(
     Args:
         student_logits: (B, C).
         teacher_logits: (B, C).
-        temperature: τ > 0: a float, a scalar tensor, or one per sample (B,) or (B, 1). A tensor's
-            values are not looked at.
+        temperature: τ > 0: a float, a scalar tensor, or one per sample (B,) or (B, 1), whose values are not looked
+            at; or a :class:`~ctkd_lightning.Softening`.
         factors: f, one or more, positive.
 
     Returns:
@@ -64,9 +59,9 @@ def mlkd_loss(
     check_logits(student_logits, teacher_logits, ndim=2)
     _check_factors(factors)
     student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits)
-    tau = check_temperature(temperature, student)
+    softening = Softening.at(temperature, student)
     with no_autocast(student):
-        return torch.stack([_aligned(student, teacher, factor * tau) for factor in factors]).sum()
+        return torch.stack([_aligned(student, teacher, softening.times(factor)) for factor in factors]).sum()
 
 
 def _check_factors(factors: Sequence[float]) -> None:
@@ -76,14 +71,15 @@ def _check_factors(factors: Sequence[float]) -> None:
         check_number("each of MLKD's factors", factor, above=0)
 
 
-def _aligned(student: Tensor, teacher: Tensor, tau: Tensor) -> Tensor:
-    q, p = soften(student, tau).exp(), soften(teacher, tau).exp()
+def _aligned(student: Tensor, teacher: Tensor, softening: Softening) -> Tensor:
+    q = softening.soften_student(student).log_softmax(dim=-1).exp()
+    p = softening.soften_teacher(teacher).log_softmax(dim=-1).exp()
     batch = (q @ q.T - p @ p.T).square().sum() / q.shape[0]
     classes = (q.T @ q - p.T @ p).square().sum() / q.shape[1]
-    return kd_loss(student, teacher, tau) + batch + classes
+    return kd_loss(student, teacher, softening) + batch + classes
 
 
-class MLKD(Method):
+class MLKD(LogitMethod):
     """Multi-level distillation around the temperature of the module: :func:`mlkd_loss` as a term of the loss.
 
     Args:
@@ -94,20 +90,13 @@ class MLKD(Method):
         UserError: a setting out of range.
     """
 
-    uses_temperature = True
+    takes_mask = False  # rows and columns of the batch: it is given the rows that the mask keeps
 
     def __init__(self, factors: Sequence[float] = FACTORS, weight: float = 0.9) -> None:
         super().__init__(weight)
         _check_factors(factors)
         self.factors = tuple(factors)
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
         """The divergences and distances of all levels."""
-        return mlkd_loss(student.logits, teacher.logits, temperature, self.factors)
+        return mlkd_loss(student, teacher, softening, self.factors)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ctkd_lightning.methods.base import Method, NetworkOutput
-from ctkd_lightning.methods.check import at_least_float32, check_logits, check_temperature, per_position, soften
-from ctkd_lightning.methods.lskd import standardize
+from ctkd_lightning.methods.base import LogitMethod
+from ctkd_lightning.methods.check import check_logits, check_mask, masked
+from ctkd_lightning.methods.kd import kd_loss
+from ctkd_lightning.outputs import Step
+from ctkd_lightning.temperature.normkd import normkd_softening
+from ctkd_lightning.temperature.softening import Softening
 
 
-def normkd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor) -> Tensor:
+def normkd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float | Tensor | Softening,
+    *,
+    mask: Tensor | None = None,
+) -> Tensor:
     r"""Softened divergence at temperatures proportional to the logits' standard deviations.
 
     .. math::
@@ -27,7 +36,9 @@ def normkd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
         student_logits: (..., C).
         teacher_logits: the same shape.
         temperature: τ > 0, in standard deviations: a float, a scalar tensor, one per sample (B,) or (B, 1), or
-            one per position. A tensor's values are not looked at.
+            one per position, whose values are not looked at; or a :class:`~ctkd_lightning.Softening`.
+        mask: (...), the positions that count; false or 0 leaves one out, whatever its logits, a floating value weights
+            it.
 
     Returns:
         A scalar.
@@ -42,38 +53,25 @@ def normkd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
         tensor(True)
     """
     check_logits(student_logits, teacher_logits)
-    student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits)
-    tau = check_temperature(temperature, student)
-    # a softmax does not see a shift: logits over their deviation are standardised logits to it
-    log_p, log_q = soften(standardize(teacher), tau), soften(standardize(student), tau)
-    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=-1)
-    return (divergence * (per_position(tau, divergence).square() * _variance(teacher))).mean()
+    check_mask(mask, student_logits)
+    student, teacher = masked(student_logits, mask), masked(teacher_logits, mask)
+    softening = normkd_softening(Softening.at(temperature, student), student, teacher)
+    return kd_loss(student, teacher, softening, mask=mask)
 
 
-def _variance(logits: Tensor) -> Tensor:
-    centred = logits - logits.mean(dim=-1, keepdim=True)
-    return centred.square().sum(dim=-1) / max(logits.shape[-1] - 1, 1)
-
-
-class NormKD(Method):
+class NormKD(LogitMethod):
     """NormKD with the temperature of the module in the place of the paper's 2: :func:`normkd_loss` as a term.
+
+    The same as :class:`~ctkd_lightning.methods.KD` with :class:`~ctkd_lightning.temperature.NormKDTemperature` around
+    the temperature; that temperature goes with other methods too.
 
     Args:
         weight: factor of the term.
     """
 
-    uses_temperature = True
-
     def __init__(self, weight: float = 0.9) -> None:
         super().__init__(weight)
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
         """The divergence at each sample's temperature."""
-        return normkd_loss(student.logits, teacher.logits, temperature)
+        return normkd_loss(student, teacher, softening, mask=step.mask)

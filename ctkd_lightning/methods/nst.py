@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ctkd_lightning.methods.base import Method, NetworkOutput, stage_pairs
-from ctkd_lightning.methods.check import at_least_float32, check_features, no_autocast, pool_to_smaller, unit
+from ctkd_lightning.methods.base import FeatureMethod, stage_pairs
+from ctkd_lightning.methods.check import check_features, no_autocast, pool_to_smaller, unit
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 
 def nst_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ def _position_gram(x: Tensor) -> Tensor:
     return x.transpose(1, 2) @ x / x.shape[1]
 
 
-class NST(Method):
+class NST(FeatureMethod):
     """Neuron selectivity transfer: :func:`nst_loss`, summed over the stages.
 
     Args:
@@ -66,13 +67,6 @@ class NST(Method):
     def __init__(self, weight: float = 50.0) -> None:
         super().__init__(weight)
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The stages' discrepancies, summed."""
         return torch.stack([nst_loss(s, t) for s, t in stage_pairs(student, teacher)]).sum()

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.adapter import Adapter, BatchNorm, conv1x1, width
-from ctkd_lightning.methods.base import Method, NetworkOutput, built, stage_pairs
-from ctkd_lightning.methods.check import at_least_float32, check_features, pool_to_smaller
+from ctkd_lightning.methods.base import FeatureMethod, built, stage_pairs
+from ctkd_lightning.methods.check import check_features, pool_to_smaller
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 
 def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor | None = None) -> Tensor:
@@ -55,7 +56,7 @@ def _mean_of_negatives(features: Tensor) -> Tensor:
     return (features * negative).sum(dim=(0, 2, 3)) / negative.sum(dim=(0, 2, 3)).clamp(min=1)
 
 
-class OFD(Method):
+class OFD(FeatureMethod):
     r"""Overhaul distillation: :func:`ofd_loss` of all stages, each weighing twice the one before.
 
     .. math:: L = \sum_{l=1}^{n} 2^{l-n} L_l
@@ -79,14 +80,7 @@ class OFD(Method):
             Adapter(conv1x1(width(s), width(t)), BatchNorm(width(t))) for s, t in stage_pairs(student, teacher)
         )
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The stages' partial distances, weighted."""
         adapters = built(self.adapters, self)
         losses: list[Tensor] = []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ctkd_lightning.methods.base import Method, NetworkOutput
-from ctkd_lightning.methods.check import at_least_float32, check_features, no_autocast, unit
+from ctkd_lightning.methods.base import FeatureMethod
+from ctkd_lightning.methods.check import check_features, no_autocast, unit
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 
 def pkt_loss(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
@@ -49,7 +50,7 @@ def _neighbour_probabilities(features: Tensor) -> Tensor:
     return similarity / similarity.sum(dim=1, keepdim=True)
 
 
-class PKT(Method):
+class PKT(FeatureMethod):
     """Probabilistic knowledge transfer of the pooled features: :func:`pkt_loss` as a term of the loss.
 
     Args:
@@ -61,13 +62,6 @@ class PKT(Method):
     def __init__(self, weight: float = 30000.0) -> None:
         super().__init__(weight)
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The divergence of the pooled features' neighbourhoods."""
         return pkt_loss(student.feature("pooled"), teacher.feature("pooled"))

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.methods.adapter import Adapter, BatchNorm, conv1x1, width
-from ctkd_lightning.methods.base import Method, NetworkOutput, built, stage_pairs
-from ctkd_lightning.methods.check import at_least_float32, check_features, check_number
+from ctkd_lightning.methods.base import FeatureMethod, built, stage_pairs
+from ctkd_lightning.methods.check import check_features
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 _PYRAMID = (4, 2, 1)
 
@@ -89,7 +90,7 @@ class AttentionFusion(nn.Module):
         return self.expand(fused), fused
 
 
-class ReviewKD(Method):
+class ReviewKD(FeatureMethod):
     """Knowledge review of all stages and of the pooled features, as a map of one pixel: :func:`reviewkd_loss`.
 
     Args:
@@ -117,14 +118,7 @@ class ReviewKD(Method):
             AttentionFusion(width(s), fused, width(t), deepest=i == 0) for i, (s, t) in enumerate(levels)
         )
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The context loss of the fused maps."""
         levels = _levels(student, teacher)
         fused: Tensor | None = None

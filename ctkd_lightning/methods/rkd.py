@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctkd_lightning.methods.base import Method, NetworkOutput
-from ctkd_lightning.methods.check import at_least_float32, check_features, check_number, no_autocast, unit
+from ctkd_lightning.errors import check_number
+from ctkd_lightning.methods.base import FeatureMethod
+from ctkd_lightning.methods.check import check_features, no_autocast, unit
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 
 def rkd_loss(
@@ -76,7 +78,7 @@ def _cosines(x: Tensor, vertices: int) -> Tensor:
     return direction @ direction.transpose(1, 2)
 
 
-class RKD(Method):
+class RKD(FeatureMethod):
     """Relational distillation of the pooled features: :func:`rkd_loss` as a term of the loss.
 
     Args:
@@ -100,14 +102,7 @@ class RKD(Method):
         self.angle_weight = angle_weight
         self.vertices = int(vertices)
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The distance of the pooled features' relations."""
         s, t = student.feature("pooled"), teacher.feature("pooled")
         return rkd_loss(s, t, self.distance_weight, self.angle_weight, self.vertices)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ctkd_lightning.methods.base import Method, NetworkOutput
-from ctkd_lightning.methods.check import at_least_float32, check_features, no_autocast, unit
+from ctkd_lightning.methods.base import FeatureMethod
+from ctkd_lightning.methods.check import check_features, no_autocast, unit
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 
 def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ def _similarities(features: Tensor) -> Tensor:
     return unit(flat @ flat.T)
 
 
-class SP(Method):
+class SP(FeatureMethod):
     """Similarity-preserving distillation of the last map: :func:`sp_loss` as a term of the loss.
 
     Args:
@@ -57,13 +58,6 @@ class SP(Method):
     def __init__(self, weight: float = 3000.0) -> None:
         super().__init__(weight)
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The distance of the last maps' Gram matrices."""
         return sp_loss(student.feature("last"), teacher.feature("last"))

@@ -7,8 +7,9 @@ from torch.nn import functional as F
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.adapter import Adapter, BatchNorm, width
-from ctkd_lightning.methods.base import Method, NetworkOutput, built
-from ctkd_lightning.methods.check import at_least_float32, check_features, check_logits
+from ctkd_lightning.methods.base import FeatureMethod, built
+from ctkd_lightning.methods.check import check_features, check_logits
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 
 def srrl_loss(features: Tensor, teacher_features: Tensor, logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ def srrl_loss(features: Tensor, teacher_features: Tensor, logits: Tensor, teache
     return F.mse_loss(features, teacher_features) + F.mse_loss(logits, teacher_logits)
 
 
-class SRRL(Method):
+class SRRL(FeatureMethod):
     """Softmax regression representation learning on the pooled features: :func:`srrl_loss` as a term of the loss.
 
     The adapter is a linear layer without bias, batch normalisation and a rectifier, as in the authors' code. The
@@ -65,14 +66,7 @@ class SRRL(Method):
         s, t = (width(x.feature("pooled")) for x in (student, teacher))
         self.adapter = Adapter(nn.Linear(s, t, bias=False), BatchNorm(t), nn.ReLU())
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The distance of the adapted features and of their logits."""
         if teacher.classifier is None:
             raise UserError(
@@ -81,4 +75,7 @@ class SRRL(Method):
             )
         features = built(self.adapter, self)(student.feature("pooled"))
         pooled = teacher.feature("pooled")
-        return srrl_loss(features, pooled, teacher.classifier(features.to(pooled.dtype)), teacher.logits)
+        logits = teacher.classifier(features.to(pooled.dtype))
+        # those of other tasks than one class out of several have another shape by now
+        expected = teacher.logits if teacher.logits.shape == logits.shape else teacher.classifier(pooled)
+        return srrl_loss(features, pooled, logits, expected)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+
 from torch import Tensor
 
-from ctkd_lightning.methods.base import Method, NetworkOutput
-from ctkd_lightning.methods.check import at_least_float32, check_logits, check_temperature, per_position, soften
+from ctkd_lightning.methods.base import LogitMethod
+from ctkd_lightning.methods.check import check_logits, check_mask, masked
+from ctkd_lightning.methods.kd import kd_loss
+from ctkd_lightning.outputs import Step
+from ctkd_lightning.temperature.softening import Softening
+from ctkd_lightning.temperature.ttm import ttm_softening, wttm_softening
 
 
-def ttm_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor) -> Tensor:
+def ttm_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float | Tensor | Softening,
+    *,
+    mask: Tensor | None = None,
+) -> Tensor:
     r"""Divergence of the student's plain prediction from the teacher's softened one.
 
     .. math::
@@ -24,8 +35,10 @@ def ttm_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float 
     Args:
         student_logits: (..., C).
         teacher_logits: the same shape.
-        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position. A tensor's
-            values are not looked at.
+        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position, whose values
+            are not looked at; or a :class:`~ctkd_lightning.Softening`.
+        mask: (...), the positions that count; false or 0 leaves one out, whatever its logits, a floating value weights
+            it.
 
     Returns:
         A scalar.
@@ -38,11 +51,16 @@ def ttm_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float 
         >>> ttm_loss(logits / 4, logits, temperature=4.0).abs() < 1e-6
         tensor(True)
     """
-    divergence, _ = _transformed_divergence(student_logits, teacher_logits, temperature)
-    return divergence.mean()
+    return _transformed(ttm_softening, student_logits, teacher_logits, temperature, mask)
 
 
-def wttm_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor) -> Tensor:
+def wttm_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float | Tensor | Softening,
+    *,
+    mask: Tensor | None = None,
+) -> Tensor:
     r""":func:`ttm_loss` with a weight for each sample: more where the teacher is less sure.
 
     .. math::
@@ -57,8 +75,10 @@ def wttm_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float
     Args:
         student_logits: (..., C).
         teacher_logits: the same shape.
-        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position. A tensor's
-            values are not looked at.
+        temperature: τ > 0: a float, a scalar tensor, one per sample (B,) or (B, 1), or one per position, whose values
+            are not looked at; or a :class:`~ctkd_lightning.Softening`.
+        mask: (...), the positions that count; false or 0 leaves one out, whatever its logits, a floating value weights
+            it.
 
     Returns:
         A scalar.
@@ -71,23 +91,24 @@ def wttm_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float
         >>> wttm_loss(torch.tensor([[1.0, 0.0]]), logits, 2.0) / ttm_loss(torch.tensor([[1.0, 0.0]]), logits, 2.0)
         tensor(1.4142)
     """
-    divergence, log_weight = _transformed_divergence(student_logits, teacher_logits, temperature)
-    return (log_weight.exp() * divergence).mean()
+    return _transformed(wttm_softening, student_logits, teacher_logits, temperature, mask)
 
 
-def _transformed_divergence(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor
-) -> tuple[Tensor, Tensor]:
+def _transformed(
+    rule: Callable[[Softening, Tensor, Tensor], Softening],
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float | Tensor | Softening,
+    mask: Tensor | None,
+) -> Tensor:
     check_logits(student_logits, teacher_logits)
-    student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits)
-    tau = check_temperature(temperature, student)
-    log_p, log_q = soften(teacher, tau), torch.log_softmax(student, dim=-1)
-    log_prediction = torch.log_softmax(teacher, dim=-1)
-    log_weight = (log_prediction / per_position(tau, log_prediction)).logsumexp(dim=-1)
-    return (log_p.exp() * (log_p - log_q)).sum(dim=-1), log_weight
+    check_mask(mask, student_logits)
+    student, teacher = masked(student_logits, mask), masked(teacher_logits, mask)
+    softening = rule(Softening.at(temperature, student), student, teacher)
+    return kd_loss(student, teacher, softening, mask=mask)
 
 
-class TTM(Method):
+class TTM(LogitMethod):
     """Transformed teacher matching at the temperature of the module: :func:`ttm_loss` as a term of the loss.
 
     Args:
@@ -95,42 +116,27 @@ class TTM(Method):
             learning rate of 0.05 is unstable in short trainings and at low temperatures, at this one it is not.
     """
 
-    uses_temperature = True
-
     def __init__(self, weight: float = 10.0) -> None:
         super().__init__(weight)
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
         """The divergence from the softened teacher."""
-        return ttm_loss(student.logits, teacher.logits, temperature)
+        return ttm_loss(student, teacher, softening, mask=step.mask)
 
 
-class WTTM(Method):
+class WTTM(LogitMethod):
     """Weighted transformed teacher matching at the temperature of the module: :func:`wttm_loss` as a term.
+
+    The same as :class:`~ctkd_lightning.methods.KD` with :class:`~ctkd_lightning.temperature.WTTMTemperature` around
+    the temperature; that temperature goes with other methods too.
 
     Args:
         weight: factor of the term; the paper's vary by pair (vgg13 to vgg8 beside CRD: 4, at τ = 5).
     """
 
-    uses_temperature = True
-
     def __init__(self, weight: float = 4.0) -> None:
         super().__init__(weight)
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
         """The weighted divergence from the softened teacher."""
-        return wttm_loss(student.logits, teacher.logits, temperature)
+        return wttm_loss(student, teacher, softening, mask=step.mask)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.methods.adapter import Adapter, conv1x1, width
-from ctkd_lightning.methods.base import Method, NetworkOutput, built, stage_pairs
-from ctkd_lightning.methods.check import at_least_float32, check_features, check_number, pool_to_smaller
+from ctkd_lightning.methods.base import FeatureMethod, built, stage_pairs
+from ctkd_lightning.methods.check import check_features, pool_to_smaller
+from ctkd_lightning.outputs import NetworkOutput, at_least_float32
 
 
 def vid_loss(mean: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class GaussianRegressor(nn.Module):
         return self.mean(student), F.softplus(at_least_float32(self.raw_variance)) + self.eps
 
 
-class VID(Method):
+class VID(FeatureMethod):
     """Variational information distillation: :func:`vid_loss`, summed over the stages.
 
     Maps of different sizes are pooled to the smaller one.
@@ -111,14 +112,7 @@ class VID(Method):
             for s, t in stage_pairs(student, teacher)
         )
 
-    def forward(
-        self,
-        student: NetworkOutput,
-        teacher: NetworkOutput,
-        target: Tensor,
-        temperature: Tensor,
-        index: Tensor | None = None,
-    ) -> Tensor:
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The stages' negative log-likelihoods, summed."""
         losses = []
         pairs = stage_pairs(student, teacher)

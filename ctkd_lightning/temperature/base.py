@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ctkd_lightning.errors import check_number
+from ctkd_lightning.outputs import Step
 from ctkd_lightning.temperature.gradient_reversal import gradient_reversal
+from ctkd_lightning.temperature.softening import Softening
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -16,12 +18,32 @@ _HALF = (torch.float16, torch.bfloat16)
 class Temperature(nn.Module):
     """A module that gives τ for a batch: ``temperature(student_logits, teacher_logits) -> tau``.
 
-    τ is a scalar tensor, or (B, 1) where it is per sample.
+    τ is a scalar tensor, or one per sample (B, 1) or position (..., 1). A rule that softens both sides differently,
+    reads the target or has another factor than τ² overrides :meth:`soften` too. Whoever trains with a temperature tells
+    it of the progress by :meth:`set_progress`.
     """
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """τ for this batch."""
+        """τ for this batch, of logits (..., C)."""
         raise NotImplementedError
+
+    def soften(self, student_logits: Tensor, teacher_logits: Tensor, step: Step | None = None) -> Softening:
+        """How both sides are softened: τ on either, with the factor τ².
+
+        Args:
+            student_logits: (..., C).
+            teacher_logits: the same shape.
+            step: what the batch says of them.
+        """
+        return Softening.at(self(student_logits, teacher_logits), student_logits)
+
+    def set_progress(self, epoch: float, fraction: float | None = None) -> None:
+        """Hear where the training stands; called at the start of each epoch, or of each step.
+
+        Args:
+            epoch: epochs that have passed, from 0, with the fraction of the current one where it moves by steps.
+            fraction: share of the whole training that has passed, 0 to 1; ``None`` where its length is not known.
+        """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Temperature:
         # In half precision an optimizer's small updates are rounded away and τ stands still: stay in float32 and

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ctkd_lightning import methods
 from ctkd_lightning.methods import Method, NetworkOutput
+from ctkd_lightning.outputs import Step
+from ctkd_lightning.temperature import Softening
 
 NUM_SAMPLES = 40
 TARGET = torch.arange(NUM_SAMPLES) % 2  # of all samples: fits two classes and more
@@ -114,7 +116,8 @@ class Example:
 
     def loss(self, method: Method) -> Tensor:
         """The method's term."""
-        return method(self.student, self.teacher, self.target, self.temperature, self.index)
+        step = Step(target=self.target, index=self.index)
+        return method(self.student, self.teacher, step, Softening.at(self.temperature, self.student.logits))
 
     def gradients(self, loss: Tensor, method: Method) -> list[Tensor]:
         """With respect to all that the term can train: student, temperature, own parameters."""

@@ -15,6 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ctkd_lightning import methods
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import NetworkOutput
+from ctkd_lightning.outputs import Step
+from ctkd_lightning.temperature import Softening
 from tests.methods.settings import SETTINGS, example
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -44,7 +46,13 @@ def functional(name, student, teacher, temperature):
 
 
 def test_every_method_is_in_the_table_and_has_a_function():
-    exported = {n for n in methods.__all__ if isinstance(getattr(methods, n), type)} - {"Method", "NetworkOutput"}
+    exported = {n for n in methods.__all__ if isinstance(getattr(methods, n), type)} - {
+        "FeatureMethod",
+        "LogitMethod",
+        "Method",
+        "NetworkOutput",
+        "Step",
+    }
     assert {method.__name__ for method in CLASSES.values()} == exported
     assert {f"{name}_loss" for name in SETTINGS} == {n for n in methods.__all__ if n.endswith("_loss")}
 
@@ -297,11 +305,14 @@ def test_configs_merge_as_a_list(tmp_path):
     assert config.method.terms.dkd.beta == 6.0
 
 
+SOFTENING = Softening.at(4.0, torch.zeros(2, 3))
+
+
 def test_features_that_are_missing_or_parts_that_are_not_built():
     output = NetworkOutput(torch.zeros(2, 3), {"stage1": torch.zeros(2, 3, 4, 4)})
     with pytest.raises(UserError, match="the method needs the feature 'pooled', found stage1: tap a layer"):
-        methods.PKT()(output, output, torch.zeros(2), torch.tensor(4.0))
+        methods.PKT()(output, output, Step(), SOFTENING)
     with pytest.raises(UserError, match="FitNet was not built: call build"):
-        methods.FitNet()(output, output, torch.zeros(2), torch.tensor(4.0))
+        methods.FitNet()(output, output, Step(), SOFTENING)
     with pytest.raises(UserError, match="the method needs the feature 'stage1', found none"):
-        methods.AT()(NetworkOutput(torch.zeros(2, 3)), output, torch.zeros(2), torch.tensor(4.0))
+        methods.AT()(NetworkOutput(torch.zeros(2, 3)), output, Step(), SOFTENING)

@@ -7,6 +7,8 @@ from torch._dynamo.testing import CompileCounter
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import DKD, KD, NetworkOutput
 from ctkd_lightning.methods.base import middle_pair, stage_pairs
+from ctkd_lightning.outputs import Step
+from ctkd_lightning.temperature import Softening
 
 
 def output(stages):
@@ -38,7 +40,9 @@ def test_warm_up_does_not_compile_again():
     @torch.compile(backend=counter, fullgraph=True)
     def weighted(logits, target, temperature):
         network = NetworkOutput(logits)
-        return method.weight * method(network, NetworkOutput(logits.flip(0)), target, temperature)
+        return method.weight * method(
+            network, NetworkOutput(logits.flip(0)), Step(target), Softening.at(temperature, logits)
+        )
 
     losses = []
     for epoch in range(20):

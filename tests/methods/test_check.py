@@ -8,12 +8,11 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.check import (
     centred_unit,
     check_logits,
-    check_temperature,
     no_autocast,
-    per_position,
     pool_to_smaller,
     unit,
 )
+from ctkd_lightning.temperature.softening import check_temperature, per_position
 
 
 def test_unit_vectors_are_torchs_and_zero_vectors_have_a_tame_gradient():

@@ -8,6 +8,10 @@ import torch.multiprocessing as mp
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import CRD, NetworkOutput, crd_loss
+from ctkd_lightning.outputs import Step
+from ctkd_lightning.temperature import Softening
+
+SOFTENING = Softening.at(4.0, torch.zeros(8, 3))
 
 
 def plain_loss(anchor, positive, bank, negatives, normalizer, temperature, keep):
@@ -54,7 +58,7 @@ def outputs(batch, width=6):
 def step(method, index, target, seed=1):
     torch.manual_seed(seed)
     index, target = torch.tensor(index), torch.tensor(target)
-    return method(outputs(len(index)), outputs(len(index)), target, torch.tensor(4.0), index)
+    return method(outputs(len(index)), outputs(len(index)), Step(target, index), SOFTENING)
 
 
 def test_memory_follows_the_embeddings_and_learns_the_classes():
@@ -193,7 +197,7 @@ def train(part):
         method._draw = lambda count, number=number: rows[number, part]
         student, teacher = (NetworkOutput(torch.zeros(len(x), 3), {"pooled": x}) for x in features[number, :, part])
         index = (torch.arange(8) + 4 * number)[part]  # half of a batch is seen again in the next
-        loss = method(student, teacher, target, torch.tensor(4.0), index)
+        loss = method(student, teacher, Step(target, index), SOFTENING)
         optimizer.zero_grad()
         loss.backward()
         if dist.is_initialized():
@@ -226,7 +230,7 @@ def test_two_processes_equal_one(tmp_path):
 def test_wrong_use():
     method = make()
     with pytest.raises(UserError, match="CRD needs the samples' indices"):
-        method(outputs(2), outputs(2), torch.zeros(2), torch.tensor(4.0))
+        method(outputs(2), outputs(2), Step(torch.zeros(2)), SOFTENING)
     with pytest.raises(UserError, match="CRD has no memory: call prepare"):
         step(make(num_samples=None), [0, 1], [0, 1])
     with pytest.raises(UserError, match="CRD's momentum must be a finite number from 0 and below 1, found 1"):

@@ -3,6 +3,8 @@ import torch
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import FT, NetworkOutput, ft_loss
+from ctkd_lightning.outputs import Step
+from ctkd_lightning.temperature import Softening
 from tests.methods import golden
 
 
@@ -18,7 +20,7 @@ def test_paraphraser_learns_by_reconstruction_alone():
         torch.manual_seed(0)
         method = FT(weight=weight)
         method.build(student, teacher)
-        (method(student, teacher, torch.zeros(4), torch.tensor(4.0)) * method.weight).backward()
+        (method(student, teacher, Step(), Softening.at(4.0, torch.zeros(4, 3))) * method.weight).backward()
         losses[weight] = method.paraphraser[0].weight.grad, method.translator[0].weight.grad
     # whatever the term's weight, the reconstruction keeps its own
     torch.testing.assert_close(losses[200.0][0], losses[50.0][0])

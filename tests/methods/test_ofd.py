@@ -3,6 +3,8 @@ import torch
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import OFD, NetworkOutput, ofd_loss
+from ctkd_lightning.outputs import Step
+from ctkd_lightning.temperature import Softening
 
 
 def plain_loss(student, teacher, margin):
@@ -35,7 +37,7 @@ def test_later_stages_weigh_more():
     method.build(output, output)
     method.adapters = torch.nn.ModuleList(torch.nn.Identity() for _ in maps)
     student = NetworkOutput(output.logits, {role: x + 1 for role, x in maps.items()})
-    loss = method(student, output, torch.zeros(1), torch.tensor(4.0))
+    loss = method(student, output, Step(), Softening.at(4.0, torch.zeros(1, 3)))
     assert loss.item() == 4 * (0.25 + 0.5 + 1)
 
 

@@ -4,7 +4,11 @@ from torch import nn
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import SRRL, NetworkOutput
+from ctkd_lightning.outputs import Step
+from ctkd_lightning.temperature import Softening
 from tests.methods import golden
+
+SOFTENING = Softening.at(4.0, torch.zeros(8, 3))
 
 
 def test_golden():
@@ -17,7 +21,7 @@ def test_golden():
     golden.fill_weights(method)
 
     def loss(student):
-        return method(NetworkOutput(torch.empty(8, 10), {"pooled": student}), teacher, golden.TARGET, torch.tensor(4.0))
+        return method(NetworkOutput(torch.empty(8, 10), {"pooled": student}), teacher, Step(golden.TARGET), SOFTENING)
 
     golden.check("srrl", loss, golden.STUDENT_VECTOR)
 
@@ -28,7 +32,7 @@ def test_needs_the_teachers_classifier_and_its_parts():
     with pytest.raises(
         UserError, match="SRRL needs the teacher's classifier, found none: take a teacher that ends in a"
     ):
-        method(output, output, torch.zeros(2), torch.tensor(4.0))
+        method(output, output, Step(), SOFTENING)
     output.classifier = nn.Linear(4, 3)
     with pytest.raises(UserError, match="SRRL was not built: call build"):
-        method(output, output, torch.zeros(2), torch.tensor(4.0))
+        method(output, output, Step(), SOFTENING)

@@ -1,0 +1,533 @@
+"""The engine: from what both networks gave to the named losses of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ctkd_lightning.asking import AskedTeacher, AskTeacher, StudentCall, TeacherInput
+from ctkd_lightning.batches import tensors_of
+from ctkd_lightning.cached_teacher import CachedTeacher, ViewedData, cache_for
+from ctkd_lightning.curriculum import Curriculum
+from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning.features import FeatureTap, select_layers
+from ctkd_lightning.frozen import FrozenNetwork
+from ctkd_lightning.ignored import IgnoredTargets
+from ctkd_lightning.loss_record import LossRecord
+from ctkd_lightning.methods import KD, Method
+from ctkd_lightning.methods.check import masked
+from ctkd_lightning.outputs import NetworkOutput, Pick, Step, pick_logits
+from ctkd_lightning.score_checks import NOT_FINITE, check_finite, check_kind, check_one_class
+from ctkd_lightning.scores import Kind, Scores, Task
+from ctkd_lightning.task_loss import task_loss as cross_entropy
+from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Softening, Temperature
+from ctkd_lightning.term_inputs import TermInputs
+
+
+class Distillation(nn.Module):
+    r"""Distil a frozen teacher into a student, in any training loop.
+
+    .. math:: L = w_\mathrm{CE} \cdot L_\mathrm{task} + \sum_m w_m \cdot L_m(s, t, \tau)
+
+    It knows nothing of Lightning: :class:`~ctkd_lightning.DistillationModule` and
+    :class:`~ctkd_lightning.CurriculumTemperatureCallback` are thin around it. In a loop of one's own::
+
+        distillation = Distillation(student, teacher, curriculum=CosineCurriculum(epochs=10))
+        optimizer = torch.optim.SGD(distillation.parameters(), lr=0.05)   # student and temperature; not the teacher
+        for epoch in range(epochs):
+            distillation.progress(epoch, epoch / epochs)
+            for x, y in loader:
+                losses = distillation(x, target=y)
+                losses["loss"].backward()
+                ...
+            print(distillation.collect())
+
+    Where the student runs elsewhere, leave it out and pass what it gave to :meth:`losses`.
+
+    Args:
+        student: the network that is trained; ``None`` where it runs elsewhere.
+        teacher: takes what the student takes, unless ``teacher_input`` or ``ask_teacher`` say otherwise. It is frozen,
+            always in eval mode, and in no ``parameters()`` and no ``state_dict()``.
+        method: a term of the loss, or several by name; ``KD()`` by default.
+        temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default; or
+            one for each of them, by the method's name.
+        curriculum: λ(epoch) of the learned temperatures, set in :meth:`progress`; ``None`` where somebody else does.
+        ce_weight: w_CE, the CTKD paper's γ.
+        task: what the scores say: one class out of several (``"multiclass"``), or whether something is there
+            (``"binary"``, ``"multilabel"``): see :class:`~ctkd_lightning.scores.Scores`.
+        scores: ``"logits"`` or ``"probabilities"``, for both networks or by role: ``{"teacher": "probabilities"}``.
+        class_dim: where the classes are; told from the target's shape by default.
+        ignore_index: the target that leaves its position out of every term.
+        student_logits: from the student's output to its scores, where that is neither a tensor nor has ``.logits``.
+        teacher_logits: the same for the teacher.
+        student_layers: from feature role to the dotted name of the student's layer, where the default does not serve.
+        teacher_layers: the same for the teacher.
+        teacher_input: from the batch, or from the batch and the student's call, to the teacher's arguments: see
+            :class:`~ctkd_lightning.asking.TeacherInput`.
+        ask_teacher: from the teacher and the student's call (``call.args``, ``call.kwargs``, ``call.output``) to the
+            teacher's output, where that is not one forward pass.
+        num_samples: size of the training set, for methods that keep a memory of it.
+
+    Attributes:
+        methods: the terms by name.
+        record: of the losses since the last :meth:`collect`.
+        cached_teacher: asked in the teacher's place, if it is set.
+
+    Raises:
+        UserError: no teacher; no method, or one of a name that the losses have; temperatures by name that are not those
+            of the softening methods; a layer that is not there; other settings out of range. In use: scores that cannot
+            be what they were announced as, shapes that differ, a teacher whose logits are not finite.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module | None = None,
+        teacher: nn.Module | None = None,
+        method: Method | Mapping[str, Method] | None = None,
+        temperature: Temperature | Mapping[str, Temperature] | None = None,
+        *,
+        curriculum: Curriculum | None = None,
+        ce_weight: float = 0.1,
+        task: Task = "multiclass",
+        scores: Kind | Mapping[str, Kind] = "logits",
+        class_dim: int | None = None,
+        ignore_index: int = -100,
+        student_logits: Pick | None = None,
+        teacher_logits: Pick | None = None,
+        student_layers: Mapping[str, str] | None = None,
+        teacher_layers: Mapping[str, str] | None = None,
+        teacher_input: Callable[..., Any] | None = None,
+        ask_teacher: AskTeacher | None = None,
+        num_samples: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(teacher, nn.Module):
+            raise UserError(f"teacher must be a network, found {type(teacher).__name__}: pass teacher=…")
+        check_number("ce_weight", ce_weight, least=0)
+        self.ce_weight = ce_weight
+        self.curriculum = curriculum
+        self.scores = Scores(task, scores, class_dim)
+        self.methods = nn.ModuleDict(_by_name(KD() if method is None else method))
+        self.temperature = self._check_temperature(GlobalTemperature() if temperature is None else temperature)
+        if not self.uses_temperature:
+            self.temperature.requires_grad_(False)  # DDP would wait for gradients that never come
+        self.teacher = _frozen(teacher, ask_teacher)
+        self.student = student
+        self._asks, self._teacher_input = ask_teacher is not None, TeacherInput(teacher_input)
+        self._student_logits, self._student_layers = student_logits, student_layers
+        layers = select_layers(self.teacher, self.needs, teacher_layers, argument="teacher_layers")
+        self.run_teacher = FeatureTap(self.teacher, layers, pick=teacher_logits, role="teacher")
+        self.run_student: FeatureTap | None = None
+        if student is not None:
+            self.run_student = FeatureTap(student, self.layers_of(student), pick=student_logits, role="student")
+        self.cached_teacher: CachedTeacher | None = None
+        self.record = LossRecord()
+        self._ignored = IgnoredTargets(ignore_index)
+        self._looked = self._masks = False
+        if num_samples is not None:
+            self.prepare(num_samples)
+
+    @property
+    def terms(self) -> dict[str, Method]:
+        """The methods by name."""
+        return cast(dict[str, Method], dict(self.methods.items()))
+
+    @property
+    def needs(self) -> list[str]:
+        """The feature roles that the methods read."""
+        return [role for method in self.terms.values() for role in method.needs]
+
+    @property
+    def uses_temperature(self) -> bool:
+        """Whether the temperature acts on any of the methods."""
+        return any(method.uses_temperature and method.full_weight > 0 for method in self.terms.values())
+
+    @property
+    def temperatures(self) -> list[Temperature]:
+        """All of them, those within others too."""
+        return [part for part in self.temperature.modules() if isinstance(part, Temperature)]
+
+    def layers_of(self, student: nn.Module) -> dict[str, str]:
+        """The student's layers that the methods read, by role.
+
+        Raises:
+            UserError: a role for which there is none.
+        """
+        return select_layers(student, self.needs, self._student_layers, argument="student_layers")
+
+    def run(self, *args: Any, **kwargs: Any) -> NetworkOutput:
+        """The student's output, with the features that the methods read.
+
+        Raises:
+            UserError: there is no student.
+        """
+        if self.run_student is None:
+            raise UserError(
+                "this Distillation has no student: pass student=, or what the student gave to losses(student, teacher)"
+            )
+        return self.run_student(*args, **kwargs)
+
+    def compile_networks(self) -> None:
+        """Run both networks through ``torch.compile`` from now on in :meth:`run` and :meth:`ask`."""
+        self.run_teacher.compile()
+        if self.run_student is not None:
+            self.run_student.compile()
+
+    def cache_teacher(self, data: ViewedData, folder: str | Path, *, example: Tensor, precision: str) -> CachedTeacher:
+        """Ask the teacher only once for each view of each training sample, and keep what it gives in a file.
+
+        Args:
+            data: what the student trains on; its loaders ask the cache from now on.
+            folder: of the file.
+            example: images as they will come.
+            precision: that of the training, which decides the teacher's values.
+
+        Raises:
+            UserError: a method reads feature maps; the teacher is not asked for the images themselves; the folder
+                cannot be written, or the disk cannot hold the file.
+        """
+        if self._asks or self._teacher_input.pick is not None:
+            raise UserError(
+                "the teacher cache keeps what the teacher gives for the student's images, and teacher_input= or "
+                "ask_teacher= gives it something else: leave those or the cache out"
+            )
+        cached = cache_for(self.run_teacher, self.run_teacher(example), data, folder, precision=precision)
+        self.cached_teacher, data.teacher_cache = cached, cached.store
+        return cached
+
+    def prepare(self, num_samples: int) -> None:
+        """Create the memories that hold an entry for each sample of the training set."""
+        for method in self.terms.values():
+            method.prepare(num_samples)
+
+    @torch.no_grad()
+    def build(self, *args: Any, batch: Any = None, **kwargs: Any) -> None:
+        """Run both networks on an example and make the methods' own parts: before the optimizer is made.
+
+        Args:
+            *args: what the student takes.
+            batch: what ``teacher_input`` reads.
+            **kwargs: what the student takes by name.
+
+        Raises:
+            UserError: a network that cannot take the example, or a method that does not fit their outputs.
+        """
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            student = _tried("student", self.run, *args, **kwargs)
+            teacher = _tried("teacher", lambda *a, **k: self.ask(StudentCall(a, k), batch), *args, **kwargs)
+            self.build_methods(student, teacher)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+    @torch.no_grad()
+    def build_methods(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """Make the methods' own parts for such outputs and try each method once: misfits show before the training."""
+        target = self._some_target(student.logits)
+        given = Step(target=target, index=torch.zeros(len(student.logits), dtype=torch.int64, device=target.device))
+        student, teacher, step = self._canonical(student, teacher, given)
+        inputs = self._inputs(student, teacher, step)
+        for name, method in self.terms.items():
+            try:
+                method.build(student, teacher)
+                method.to(student.logits.device).eval()
+                _term(method, inputs.for_method(name, method))
+            except UserError:
+                raise
+            except (RuntimeError, IndexError, ValueError) as error:
+                roles = [role for role in student.features if role in teacher.features]
+                found = "; ".join(
+                    f"{role} {tuple(student.features[role].shape)} and {tuple(teacher.features[role].shape)}"
+                    for role in roles
+                )
+                raise UserError(
+                    f"method {name} does not fit the features of student and teacher ({found}): {error}; name other "
+                    "layers in student_layers and teacher_layers, or take another method"
+                ) from error
+            method.train().requires_grad_(method.full_weight > 0)
+
+    def progress(self, epoch: float, fraction: float | None = None) -> None:
+        """Set λ, the methods' warm-ups and what else follows the training.
+
+        Args:
+            epoch: epochs that have passed, from 0; with the fraction of the current one where it is called by steps.
+            fraction: share of the whole training that has passed, where its length is known.
+        """
+        drive(self.temperatures, self.curriculum, epoch, fraction)
+        for method in self.terms.values():
+            method.set_epoch(int(epoch))
+
+    def forward(
+        self,
+        *args: Any,
+        target: Tensor | None = None,
+        index: Tensor | None = None,
+        mask: Tensor | None = None,
+        batch: Any = None,
+        task_loss: Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Tensor]:
+        """Run both networks and give the step's losses.
+
+        Args:
+            *args: what the student takes.
+            target: as for :meth:`losses`.
+            index: (B,) the samples' positions in the training set, for methods with a memory.
+            mask: as for :meth:`losses`.
+            batch: what ``teacher_input`` reads.
+            task_loss: as for :meth:`losses`.
+            **kwargs: what the student takes by name.
+
+        Returns:
+            As :meth:`losses`.
+        """
+        # before the student, which may write into its input
+        teacher = self.ask(StudentCall(args, kwargs, None), batch) if not self._asks else None
+        student = self.run(*args, **kwargs)
+        if teacher is None:
+            teacher = self.ask(StudentCall(args, kwargs, student), batch)
+        losses = self.losses(student, teacher, Step(target, index, mask), task_loss)
+        self.record.add(losses)
+        return losses
+
+    def ask(self, call: StudentCall, batch: Any = None) -> NetworkOutput:
+        """The teacher's output for a call of the student, without gradients.
+
+        Args:
+            call: the student's arguments (and its output, for ``ask_teacher``).
+            batch: what ``teacher_input`` and the cached teacher read.
+        """
+        if self.cached_teacher is not None:
+            return self.cached_teacher(call.args[0], batch)
+        if self._asks:
+            return self.run_teacher(call)
+        args, kwargs = self._teacher_input.arguments(batch, call)
+        return self.run_teacher(*args, **kwargs)
+
+    def losses(
+        self, student: Any, teacher: Any, step: Step | None = None, task_loss: Tensor | None = None, batch: Any = None
+    ) -> dict[str, Tensor]:
+        """The losses of a step, by name.
+
+        Args:
+            student: what the student gave: a :class:`~ctkd_lightning.methods.NetworkOutput`, or its output itself.
+            teacher: what the teacher gave, as :meth:`ask` does.
+            step: target, index and mask. The target has a class index for each position (under ``binary`` and
+                ``multilabel`` 1 or 0), or probabilities in the scores' shape; the mask an entry for each position, or
+                for each sample.
+            task_loss: the task's own loss; by default cross-entropy, under ``binary`` and ``multilabel`` binary
+                cross-entropy, of the target if there is one.
+            batch: where else a multi-hot target may be, to see in the first step whether the task is the right one.
+
+        Returns:
+            ``"loss"``, the weighted sum to minimise; ``"ce"``, the task's loss; and each method's unweighted term.
+        """
+        given = Step() if step is None else step
+        student, teacher, canonical = self._canonical(self._output(student), self._output(teacher), given, batch)
+        terms = self._terms(student, teacher, canonical)
+        loss = self.weigh(terms)
+        if task_loss is None and given.target is not None:
+            task_loss = cross_entropy(self.scores, student.logits, given.target, canonical.target, canonical.mask)
+        if task_loss is None:
+            return {"loss": loss, **terms}
+        return {"loss": self.ce_weight * task_loss + loss, "ce": task_loss, **terms}
+
+    def terms_of(
+        self, student: NetworkOutput, teacher: NetworkOutput, step: Step, batch: Any = None
+    ) -> dict[str, Tensor]:
+        """Each method's unweighted term, as in :meth:`losses`."""
+        return self._terms(*self._canonical(student, teacher, step, batch))
+
+    def weigh(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of the methods' terms."""
+        total: Tensor | None = None
+        for name, term in terms.items():
+            weighted = self.terms[name].weight * term
+            total = weighted if total is None else total + weighted
+        return torch.zeros(()) if total is None else total
+
+    def collect(self) -> dict[str, Tensor]:
+        """The means of the losses since the last call, by name; waits for the device.
+
+        Raises:
+            UserError: a term is not finite.
+        """
+        means = self.record.means()
+        self.record.reset()
+        self._ignored.look()
+        broken = [name for name in self.terms if name in means and not means[name].isfinite()]
+        if broken:
+            parameters = self.teacher.network.parameters()
+            if not all(p.isfinite().all() for p in parameters if p.is_floating_point()):
+                raise UserError(NOT_FINITE)
+            raise UserError(
+                f"the distillation loss {broken[0]} is {float(means[broken[0]])}: logits of the student or the teacher "
+                "were NaN or infinite; lower the learning rate or the term's weight, or look for broken inputs and, "
+                "under float16, for the range of the logits (precision='bf16-mixed' has that of float32)"
+            )
+        return means
+
+    def _output(self, output: Any) -> NetworkOutput:
+        if isinstance(output, NetworkOutput):
+            return output
+        return NetworkOutput(pick_logits(output, self._student_logits, "student"))
+
+    def _terms(self, student: NetworkOutput, teacher: NetworkOutput, step: Step) -> dict[str, Tensor]:
+        inputs = self._inputs(student, teacher, step)
+        active = {name: method for name, method in self.terms.items() if method.full_weight > 0}
+        return {name: _term(method, inputs.for_method(name, method)) for name, method in active.items()}
+
+    def _inputs(self, student: NetworkOutput, teacher: NetworkOutput, step: Step) -> TermInputs:
+        return TermInputs(self.temperature, student, teacher, step, leaves_out=self._masks or self._ignored.seen)
+
+    def _canonical(
+        self, student: NetworkOutput, teacher: NetworkOutput, step: Step, batch: Any = None
+    ) -> tuple[NetworkOutput, NetworkOutput, Step]:
+        """Scores as logits with the classes last, the target as class indices, the mask as one entry a position."""
+        own, guide = student.logits, teacher.logits
+        if self.scores.single and guide.numel() == own.numel():
+            guide = guide.reshape(own.shape)  # (B,) and (B, 1)
+        class_dim = self.scores.find_class_dim(own, step.target)
+        _check_shapes(own, guide, class_dim)
+        s, t = (self.scores.logits(x, role, class_dim) for x, role in ((own, "student"), (guide, "teacher")))
+        positions = s.shape[:-1]
+        mask = self._mask(step, positions)
+        if not self._looked:
+            self._looked = True
+            check_finite(t, mask)
+            for role, values in (("student", own), ("teacher", guide)):
+                check_kind(self.scores, role, values, mask, class_dim)
+            entries = tensors_of(batch) if step.target is None else [step.target]
+            check_one_class(self.scores, own.shape, class_dim, entries)
+        target = self.scores.classes(step.target, positions)
+        s, t = masked(s, mask), masked(t, mask)
+        return (
+            NetworkOutput(s, student.features, student.classifier),
+            NetworkOutput(t, teacher.features, teacher.classifier),
+            Step(target, step.index, mask),
+        )
+
+    def _mask(self, step: Step, positions: torch.Size) -> Tensor | None:
+        masks = []
+        self._masks = step.mask is not None
+        if step.mask is not None:
+            masks.append(_fit_mask(step.mask, positions))
+        if step.target is not None and step.target.numel() == positions.numel():
+            kept = self._ignored.mask(step.target)
+            if kept is not None:
+                masks.append(kept.reshape(positions))
+        return masks[0] if len(masks) == 1 else masks[0] * masks[1] if masks else None
+
+    def _some_target(self, scores: Tensor) -> Tensor:
+        """Any target that fits, to try the methods with."""
+        if self.scores.single:
+            return torch.zeros_like(scores, dtype=torch.int64)
+        dim = 1 if self.scores.class_dim is None else self.scores.class_dim
+        return torch.zeros_like(scores, dtype=torch.int64).select(dim % scores.ndim, 0)
+
+    def _check_temperature(self, temperature: Temperature | Mapping[str, Temperature]) -> nn.Module:
+        if isinstance(temperature, Temperature):
+            return temperature
+        if not isinstance(temperature, Mapping):
+            raise UserError(f"temperature must be a Temperature such as FixedTemperature(4.0), found {temperature!r}")
+        softened = sorted(name for name, method in self.terms.items() if method.uses_temperature)
+        if sorted(temperature) != softened:
+            raise UserError(
+                f"temperatures are given for {', '.join(sorted(temperature)) or 'no method'}, and the methods that "
+                f"soften logits are {', '.join(softened) or 'none'}: give one for each, or one for all"
+            )
+        return nn.ModuleDict(temperature)
+
+
+def _term(method: Method, inputs: tuple[NetworkOutput, NetworkOutput, Step, Softening]) -> Tensor:
+    student = inputs[0].logits
+    return method(*inputs) if student.numel() else 0.0 * student.sum()  # the mask keeps nothing
+
+
+def drive(
+    temperatures: Iterable[Temperature], curriculum: Curriculum | None, epoch: float, fraction: float | None = None
+) -> None:
+    """Tell temperatures of the progress, and learned ones their λ.
+
+    Args:
+        temperatures: learned or not.
+        curriculum: λ(epoch); ``None`` leaves λ alone.
+        epoch: epochs that have passed.
+        fraction: share of the whole training that has passed, where its length is known.
+    """
+    value = None if curriculum is None else curriculum(epoch)
+    for temperature in temperatures:
+        if value is not None and isinstance(temperature, LearnedTemperature):
+            temperature.lambda_.fill_(value)
+        temperature.set_progress(epoch, fraction)
+
+
+def _by_name(method: Method | Mapping[str, Method]) -> dict[str, Method]:
+    methods = {type(method).__name__.lower(): method} if isinstance(method, Method) else method
+    if not isinstance(methods, Mapping):
+        raise UserError(f"method must be a Method such as KD(), or several by name, found {methods!r}")
+    if not methods:
+        raise UserError("method has no terms: pass at least one, for example method=KD()")
+    for name, term in methods.items():
+        if not isinstance(term, Method):
+            raise UserError(f"method {name!r} must be a Method such as KD(), found {term!r}")
+        if name in ("loss", "ce") or not str(name).isidentifier():
+            raise UserError(
+                f"a method is named {name!r}: its loss is logged as train/NAME, so take a word other than loss and ce"
+            )
+    return dict(methods)
+
+
+def _frozen(teacher: nn.Module, ask: AskTeacher | None) -> FrozenNetwork:
+    if isinstance(teacher, FrozenNetwork):
+        return teacher
+    return FrozenNetwork(teacher if ask is None else AskedTeacher(teacher, ask))
+
+
+def _tried(role: str, run: Callable[..., NetworkOutput], *args: Any, **kwargs: Any) -> NetworkOutput:
+    """Run a network on an example; what it cannot take is told in a line."""
+    try:
+        return run(*args, **kwargs)
+    except UserError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(x.shape)) for x in tensors_of([*args, kwargs]))
+        message = " ".join(str(error).split())
+        raise UserError(
+            f"the {role} cannot take inputs of shape {shapes or 'none'} ({type(error).__name__}: {message}): take the "
+            f"image size that it was made for, as with image_size= of the data, or another {role}"
+        ) from error
+
+
+def _check_shapes(student: Tensor, teacher: Tensor, class_dim: int | None) -> None:
+    if student.shape == teacher.shape:
+        return
+    shapes = f"student logits have shape {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}"
+    dim = -1 if class_dim is None else class_dim
+    if student.ndim == teacher.ndim and student.shape[dim] != teacher.shape[dim]:
+        raise UserError(
+            f"the student scores {student.shape[dim]} classes and the teacher {teacher.shape[dim]} "
+            f"({shapes}): take a teacher of the same classes, pick them with teacher_logits=lambda output: …, or say "
+            "where the classes are with class_dim="
+        )
+    raise UserError(
+        f"{shapes}: both must score the same positions; bring them together with student_logits= or teacher_logits="
+    )
+
+
+def _fit_mask(mask: Tensor, positions: torch.Size) -> Tensor:
+    if mask.shape == positions:
+        return mask
+    if mask.numel() == positions.numel():
+        return mask.reshape(positions)
+    if mask.shape == positions[: mask.ndim]:  # one entry a sample
+        return mask.reshape(mask.shape + (1,) * (len(positions) - mask.ndim)).expand(positions)
+    raise UserError(
+        f"mask has shape {tuple(mask.shape)}, the logits' positions are {tuple(positions)}: pass one entry a position"
+    )

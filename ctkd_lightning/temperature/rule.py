@@ -1,0 +1,56 @@
+"""Rules that soften by the logits themselves, on top of any temperature."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+from torch import Tensor
+
+from ctkd_lightning.outputs import Step, at_least_float32
+from ctkd_lightning.temperature.base import Temperature
+from ctkd_lightning.temperature.fixed import FixedTemperature
+from ctkd_lightning.temperature.softening import Softening
+
+_FLOOR = 1e-4  # of the centred logits' length: a spread that half precision does not resolve is no relation
+
+
+class RuleTemperature(Temperature):
+    """A way of softening, with the τ of another temperature, fixed or learned.
+
+    Args:
+        base: what gives τ.
+    """
+
+    def __init__(self, base: Temperature | None = None) -> None:
+        super().__init__()
+        self.base = FixedTemperature(self.default_tau) if base is None else base
+
+    default_tau = 2.0
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """The student's τ."""
+        return self.soften(student_logits, teacher_logits).student
+
+    def soften(self, student_logits: Tensor, teacher_logits: Tensor, step: Step | None = None) -> Softening:
+        """The rule on the base's softening."""
+        base = self.base.soften(student_logits, teacher_logits, step)
+        return self.rule(base, student_logits, teacher_logits)
+
+    @staticmethod
+    @abstractmethod
+    def rule(base: Softening, student_logits: Tensor, teacher_logits: Tensor) -> Softening:
+        """The softening that the rule makes of the base's."""
+
+
+def spread(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Mean, unbiased variance and deviation over the classes, all (..., 1); the deviation has a floor.
+
+    The last is :math:`\sqrt{\sigma^2 + \epsilon^2 / (C - 1)}` with :math:`\epsilon = 10^{-4}`, which bounds the
+    gradient of logits that hardly differ.
+    """
+    logits = at_least_float32(logits)
+    mean = logits.mean(dim=-1, keepdim=True)
+    squares = (logits - mean).square().sum(dim=-1, keepdim=True)
+    freedom = max(logits.shape[-1] - 1, 1)
+    return mean, squares / freedom, (squares + _FLOOR**2).sqrt() / math.sqrt(freedom)

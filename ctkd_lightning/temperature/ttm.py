@@ -1,0 +1,61 @@
+"""Transformed teacher matching as a temperature: the teacher alone is softened."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ctkd_lightning.outputs import at_least_float32
+from ctkd_lightning.temperature.rule import RuleTemperature
+from ctkd_lightning.temperature.softening import Softening
+
+
+def ttm_softening(base: Softening, student_logits: Tensor, teacher_logits: Tensor) -> Softening:
+    r""":math:`\tau_s = 1`, :math:`\tau_t = \tau`, and no factor: the student's gradient does not shrink with τ.
+
+    Zheng and Yang, *Knowledge Distillation Based on Transformed Teacher Matching*, ICLR 2024,
+    https://arxiv.org/abs/2402.11148. The paper's γ is 1 / τ.
+
+    Args:
+        base: τ.
+        student_logits: (..., C).
+        teacher_logits: the same shape.
+    """
+    one = base.teacher.new_ones(())
+    return Softening(one, base.teacher, one)
+
+
+def wttm_softening(base: Softening, student_logits: Tensor, teacher_logits: Tensor) -> Softening:
+    r""":func:`ttm_softening` with the factor :math:`\sum_c \mathrm{softmax}(t)_c^{1 / \tau}`: more where it is unsure.
+
+    It lies between 1 (a sure teacher) and :math:`C^{1 - 1 / \tau}`.
+
+    Args:
+        base: τ.
+        student_logits: (..., C).
+        teacher_logits: the same shape.
+    """
+    prediction = at_least_float32(teacher_logits).log_softmax(dim=-1)
+    weight = (prediction / base.teacher).logsumexp(dim=-1).exp()
+    return Softening(base.teacher.new_ones(()), base.teacher, weight)
+
+
+class TTMTemperature(RuleTemperature):
+    """τ for the teacher alone, as :func:`ttm_softening`, for any method.
+
+    Args:
+        base: what gives τ; ``FixedTemperature(10.0)``, the γ = 0.1 of the paper's code, by default.
+    """
+
+    default_tau = 10.0
+    rule = staticmethod(ttm_softening)
+
+
+class WTTMTemperature(RuleTemperature):
+    """τ for the teacher alone, and a weight for each sample, as :func:`wttm_softening`, for any method.
+
+    Args:
+        base: what gives τ; ``FixedTemperature(5.0)``, the γ = 0.2 of the paper's code, by default.
+    """
+
+    default_tau = 5.0
+    rule = staticmethod(wttm_softening)
