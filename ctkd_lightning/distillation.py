@@ -118,7 +118,7 @@ class Distillation(nn.Module):
         self.teacher = _frozen(teacher, ask_teacher)
         self.student = student
         self._asks, self._teacher_input = ask_teacher is not None, TeacherInput(teacher_input)
-        self._student_logits, self._student_layers = student_logits, student_layers
+        self.student_logits, self._student_layers = student_logits, student_layers
         layers = select_layers(self.teacher, self.needs, teacher_layers, argument="teacher_layers")
         self.run_teacher = FeatureTap(self.teacher, layers, pick=teacher_logits, role="teacher")
         self.run_student: FeatureTap | None = None
@@ -227,11 +227,18 @@ class Distillation(nn.Module):
                 module.training = training
 
     @torch.no_grad()
-    def build_methods(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
-        """Make the methods' own parts for such outputs and try each method once: misfits show before the training."""
-        target = self._some_target(student.logits)
-        given = Step(target=target, index=torch.zeros(len(student.logits), dtype=torch.int64, device=target.device))
-        student, teacher, step = self._canonical(student, teacher, given)
+    def build_methods(self, student: NetworkOutput, teacher: NetworkOutput, step: Step | None = None) -> None:
+        """Make the methods' own parts for such outputs and try each method once: misfits show before the training.
+
+        Args:
+            student: what the student gave for an example, or for the first batch.
+            teacher: what the teacher gave.
+            step: of the first batch; any for an example.
+        """
+        looked, self._looked = self._looked, True  # at real batches: what networks make of an example says nothing
+        example = self._example_step(student.logits) if step is None else step
+        student, teacher, step = self._canonical(student, teacher, example)
+        self._looked = looked
         inputs = self._inputs(student, teacher, step)
         for name, method in self.terms.items():
             try:
@@ -376,7 +383,7 @@ class Distillation(nn.Module):
     def _output(self, output: Any) -> NetworkOutput:
         if isinstance(output, NetworkOutput):
             return output
-        return NetworkOutput(pick_logits(output, self._student_logits, "student"))
+        return NetworkOutput(pick_logits(output, self.student_logits, "student"))
 
     def _terms(self, student: NetworkOutput, teacher: NetworkOutput, step: Step) -> dict[str, Tensor]:
         inputs = self._inputs(student, teacher, step)
@@ -424,12 +431,13 @@ class Distillation(nn.Module):
                 masks.append(kept.reshape(positions))
         return masks[0] if len(masks) == 1 else masks[0] * masks[1] if masks else None
 
-    def _some_target(self, scores: Tensor) -> Tensor:
-        """Any target that fits, to try the methods with."""
-        if self.scores.single:
-            return torch.zeros_like(scores, dtype=torch.int64)
-        dim = 1 if self.scores.class_dim is None else self.scores.class_dim
-        return torch.zeros_like(scores, dtype=torch.int64).select(dim % scores.ndim, 0)
+    def _example_step(self, scores: Tensor) -> Step:
+        """Any target and index that fit, to try the methods with."""
+        target = torch.zeros_like(scores, dtype=torch.int64)
+        if not self.scores.single and scores.ndim > 1:
+            dim = 1 if self.scores.class_dim is None else self.scores.class_dim
+            target = target.select(dim % scores.ndim, 0)
+        return Step(target, torch.zeros(len(scores), dtype=torch.int64, device=scores.device))
 
     def _check_temperature(self, temperature: Temperature | Mapping[str, Temperature]) -> nn.Module:
         if isinstance(temperature, Temperature):

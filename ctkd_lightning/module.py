@@ -189,9 +189,8 @@ class DistillationModule(SupervisedModule):
         """Set λ and the methods' weights: a run resumed within an epoch has no epoch start."""
         curriculum = self.distillation.curriculum
         learns = any(isinstance(t, LearnedTemperature) for t in self.distillation.temperatures)
-        if curriculum is not None and learns and self.uses_temperature:
-            if message := curriculum_at_zero(self.trainer, curriculum):
-                rank_zero_warn(message)
+        if learns and self.uses_temperature and curriculum and (m := curriculum_at_zero(self.trainer, curriculum)):
+            rank_zero_warn(m)
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:

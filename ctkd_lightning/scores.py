@@ -79,6 +79,17 @@ class Scores:
             return torch.stack((scores, torch.zeros_like(scores)), dim=-1)
         return torch.stack((_log(scores), _log(1 - at_least_float32(scores))), dim=-1)
 
+    def may_be_target(self, entry: Tensor, shape: torch.Size) -> bool:
+        """Whether a tensor of a batch has the shape and type of a target for scores of this shape."""
+        if self.single:
+            return entry.numel() == shape.numel() and entry.shape[:1] == shape[:1]
+        if not is_integer(entry):
+            return False
+        if self.class_dim is None:
+            return bool(_candidates(shape, entry.shape))
+        dim = self.class_dim % len(shape)
+        return _same(entry.shape, shape[:dim] + shape[dim + 1 :])
+
     def classes(self, target: Tensor | None, positions: torch.Size) -> Tensor | None:
         """The target as class indices, one a position; ``None`` where it is of another kind.
 
