@@ -72,7 +72,8 @@ class DistillationModule(SupervisedModule):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self.teacher = FrozenNetwork(self.network_in_layout(teacher))
+        self.teacher = FrozenNetwork(self.network_in_layout(teacher), shared=student)
+        self.teacher.freeze()
         self.student = self.network_in_layout(student)
         self.methods = nn.ModuleDict(_by_name(KD() if method is None else method))
         self.temperature = self._check_temperature(GlobalTemperature() if temperature is None else temperature)

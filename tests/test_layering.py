@@ -9,7 +9,18 @@ PACKAGE = Path(__file__).resolve().parents[1] / "ctkd_lightning"
 # From the bottom up. A layer may import itself and those below it.
 LAYERS = [
     {"errors"},
-    {"curriculum", "temperature", "models", "data", "schedule", "accuracy", "frozen", "hardware", "teacher_cache"},
+    {
+        "arguments",
+        "curriculum",
+        "temperature",
+        "models",
+        "data",
+        "schedule",
+        "accuracy",
+        "frozen",
+        "hardware",
+        "teacher_cache",
+    },
     {"feature_layers", "methods", "features", "cached_teacher"},
     {"supervised", "module", "callbacks"},
     {"metrics_csv", "figures", "summary", "teacher", "cli", "preflight"},
