@@ -107,7 +107,8 @@ class ArgumentGuard:
 
     Containers are copied at each call. Tensors are copied in their first calls, and from then on those that were
     written to, by a count that torch keeps (and, in the first calls, by their values, since writing through ``.data``
-    or NumPy is not counted). Compiled code, where there is no count, copies all.
+    or NumPy is not counted). Compiled code, where there is no count, copies all, but
+    for a single tensor that was left alone in a call before it was compiled.
 
     Args:
         message: for the error; ``{where}`` is the argument.
@@ -179,6 +180,9 @@ class ArgumentGuard:
             converted = tensor if convert is None else convert(tensor)
             return tensor.detach().clone() if converted is tensor else converted
 
+        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and self._left_alone.get((0,), 0) > 0:
+            (value,) = args
+            return KeptArguments((value if convert is None else convert(value),), kwargs, self)
         kept_args, kept_kwargs = pytree.tree_map_only(Tensor, kept, (args, dict(kwargs)))
         return KeptArguments(kept_args, kept_kwargs, self)
 

@@ -54,6 +54,8 @@ class FrozenNetwork(nn.Module):
         Raises:
             UserError: parameters in common that are trained.
         """
+        if self._frozen:
+            return
         beside = next(iter(self._beside), None)
         if beside is not None:
             check_separate(self.network, beside)

@@ -82,6 +82,7 @@ class CallRecorder:
     def __init__(self, network: nn.Module, layers: Mapping[str, str] | None = None) -> None:
         self.network = network
         self.calls: list[Call] = []
+        self._active: list[None] = []  # has an entry while recording
         self.tap = FeatureTap(network, layers) if layers else None
         self._guard = ArgumentGuard(
             "the student's input {where} is overwritten, by it or by training_step, in this step and not in those "
@@ -90,10 +91,11 @@ class CallRecorder:
         self._replace(network.forward)
 
     def _replace(self, forward: Any) -> None:
-        calls, tap, guard = self.calls, self.tap, self._guard  # no attributes of self: the compiler traces this
+        # no attributes of self: the compiler traces this
+        active, calls, tap, guard = self._active, self.calls, self.tap, self._guard
 
         def recorded_forward(*args: Any, **kwargs: Any) -> Any:
-            if not torch.is_grad_enabled() or _within_transform():
+            if not active or not torch.is_grad_enabled() or _within_transform():
                 return forward(*args, **kwargs)
             kept = guard.keep(args, kwargs)
             if tap is None:
@@ -119,9 +121,11 @@ class CallRecorder:
             self._replace(self.network.forward)
         override = Overrides()
         override.set(self.network, "forward", self._recorded)
+        self._active.append(None)  # shallow copies made inside keep the replacement
         try:
             yield
         finally:
+            self._active.clear()
             override.undo()
 
     def take(self) -> list[Call]:
