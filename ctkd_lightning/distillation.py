@@ -115,7 +115,7 @@ class Distillation(nn.Module):
         self.temperature = self._check_temperature(GlobalTemperature() if temperature is None else temperature)
         if not self.uses_temperature:
             self.temperature.requires_grad_(False)  # DDP would wait for gradients that never come
-        self.teacher = _frozen(teacher, ask_teacher)
+        self.teacher = _frozen(teacher, ask_teacher, student)
         self.student = student
         self._asks, self._teacher_input = ask_teacher is not None, TeacherInput(teacher_input)
         self.student_logits, self._student_layers = student_logits, student_layers
@@ -492,10 +492,12 @@ def _by_name(method: Method | Mapping[str, Method]) -> dict[str, Method]:
     return dict(methods)
 
 
-def _frozen(teacher: nn.Module, ask: AskTeacher | None) -> FrozenNetwork:
+def _frozen(teacher: nn.Module, ask: AskTeacher | None, student: nn.Module | None) -> FrozenNetwork:
     if isinstance(teacher, FrozenNetwork):
         return teacher
-    return FrozenNetwork(teacher if ask is None else AskedTeacher(teacher, ask))
+    frozen = FrozenNetwork(teacher if ask is None else AskedTeacher(teacher, ask), shared=student)
+    frozen.freeze()
+    return frozen
 
 
 def _tried(role: str, run: Callable[..., NetworkOutput], *args: Any, **kwargs: Any) -> NetworkOutput:

@@ -40,7 +40,7 @@ def default_layers(network: nn.Module) -> dict[str, str]:
     own = dict(getattr(network, "feature_layers", {}))
     derived = {} if any(map(is_stage, own)) else _timm_layers(network) or _torchvision_layers(network)
     classifier = find_classifier(network)
-    if isinstance(network.get_submodule(classifier), nn.Linear):
+    if isinstance(dict(network.named_modules()).get(classifier), nn.Linear):  # TorchScript has no get_submodule
         derived["pooled"] = f"{classifier}:input"
     return {**derived, **own}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +16,31 @@ from ctkd_lightning.models.head import find_classifier
 from ctkd_lightning.outputs import NetworkOutput, Pick, is_stage, pick_logits
 
 _INPUT = ":input"
+_Kept = tuple[Any, Any, int | None]  # what is handed out, what the layer gave, and its version then
+
+
+class Heard(NamedTuple):
+    """One run of a network, as a :class:`FeatureTap` heard it.
+
+    Attributes:
+        before: what the tap was listening to already, where runs are within each other.
+        training: the network's mode.
+        kept: by layer.
+    """
+
+    before: Heard | None
+    training: bool
+    kept: dict[str, _Kept]
 
 
 class FeatureTap:
     """Run a network and read, beside its logits, the outputs of named layers.
 
-    Forward hooks keep what the layers give, only while the tap itself runs the network: elsewhere, and in copies of the
-    network, they do nothing. A layer that runs several times counts by its last run. The output of a layer that a later
-    one overwrites, as in-place activations do, is copied: the tap finds out on its first run, and then runs the network
-    a second time. Tap a network before it is compiled for the first time; hooks that come later are not seen.
+    Forward hooks keep what the layers give, only while the tap runs the network or listens to somebody else who does:
+    elsewhere, and in copies of the network, they do nothing. A layer that runs several times counts by its last run.
+    What a later layer overwrites, as in-place activations do, is copied: on the first run in each mode all outputs are,
+    from then on those that were written to. Tap a network before it is compiled for the first
+    time; hooks that come later are not seen.
 
     Args:
         network: any module that returns logits; it may be wrapped (compiled, DDP, frozen).
@@ -55,42 +71,78 @@ class FeatureTap:
         inner = unwrap(network)
         # timm's Swin and its like, whose maps have their channels last
         self._channels_last = getattr(inner, "output_fmt", None) == "NHWC"
-        self._store = _Store()
+        self._inner, self._store = inner, _Store()
         modules = dict(inner.named_modules())
         unknown = {role: name for role, name in self.layers.items() if name.removesuffix(_INPUT) not in modules}
         for role, name in unknown.items():
             raise UserError(f"no layer {name!r}, asked for as {role!r}: {_near(name.removesuffix(_INPUT), inner)}")
-        self._hooks = {role: _Hook(self._store, role) for role in self.layers}
+        self._hooks = {name: _Hook(self._store, name) for name in dict.fromkeys(self.layers.values())}
         self._handles = [
-            _attach(modules[name.removesuffix(_INPUT)], self._hooks[role], of_input=name.endswith(_INPUT))
-            for role, name in self.layers.items()
+            _attach(modules[name.removesuffix(_INPUT)], hook, of_input=name.endswith(_INPUT))
+            for name, hook in self._hooks.items()
         ]
         head = modules.get(find_classifier(inner))
         self.classifier = head if isinstance(head, nn.Linear) else None
 
     def __call__(self, *args: Any, **kwargs: Any) -> NetworkOutput:
         """The network's logits, features and classifier."""
-        self._store.active = True
+        heard = self.listen()
         try:
             output = self.network(*args, **kwargs)
-            kept = self._store.kept
         finally:
-            self._store.active, self._store.kept = False, {}
+            self.stop(heard)
         logits = pick_logits(output, self.pick, self.role)
-        overwritten = [hook for role, hook in self._hooks.items() if _is_overwritten(*kept.get(role, (None, None)))]
-        if overwritten:
-            for hook in overwritten:
-                hook.copies = True
+        if self._learn(heard):  # a layer that let the output alone before: now it is copied
             return self(*args, **kwargs)
-        features = {role: self._feature(role, name, kept) for role, name in self.layers.items()}
-        return NetworkOutput(logits, features, self.classifier)
+        return NetworkOutput(logits, self._features(heard), self.classifier)
 
-    def _feature(self, role: str, name: str, kept: Mapping[str, tuple[Any, int | None]]) -> Tensor:
-        if role not in kept:
+    def listen(self) -> Heard:
+        """Keep what the layers give from now on, whoever runs the network, until :meth:`stop`."""
+        heard = Heard(self._store.heard, self._inner.training, {})
+        self._store.heard = heard
+        return heard
+
+    def stop(self, heard: Heard) -> None:
+        """Listen no more."""
+        self._store.heard = heard.before
+
+    def features(self, heard: Heard) -> dict[str, Tensor]:
+        """The features of a run that the tap has listened to, by role.
+
+        Raises:
+            UserError: a layer that did not run, that did not give one tensor, or whose output somebody has overwritten
+                since, for the first time.
+        """
+        if overwritten := self._learn(heard):
+            raise UserError(
+                f"what layer {overwritten[0]!r} gave is overwritten in this step and not in those before: name another "
+                "layer, or take the in-place operation out"
+            )
+        return self._features(heard)
+
+    def _learn(self, heard: Heard) -> list[str]:
+        """See which outputs were written to; those that were not copied."""
+        overwritten = []
+        for name, (value, given, version) in heard.kept.items():
+            if version is None:
+                continue
+            written = given._version != version
+            if value is given and written:
+                overwritten.append(name)
+            if written or value is not given:
+                copies = self._hooks[name].copies
+                copies[heard.training] = written or copies.get(heard.training, False)
+        return overwritten
+
+    def _features(self, heard: Heard) -> dict[str, Tensor]:
+        return {role: self._feature(role, name, heard.kept) for role, name in self.layers.items()}
+
+    def _feature(self, role: str, name: str, kept: Mapping[str, _Kept]) -> Tensor:
+        if name not in kept:
             raise UserError(
                 f"layer {name!r}, asked for as {role!r}, did not run: name one that every forward pass uses"
             )
-        value, _ = kept[role]
+        value = kept[name][0]
         if not isinstance(value, Tensor):
             raise UserError(
                 f"layer {name!r}, asked for as {role!r}, gave a {type(value).__name__}: name one of tensors"
@@ -163,27 +215,28 @@ def select_layers(
 
 
 class _Store:
-    """What the hooks of one tap have kept, while it runs the network."""
+    """What the hooks of one tap write to, while it listens."""
 
     def __init__(self) -> None:
-        self.active = False
-        self.kept: dict[str, tuple[Any, int | None]] = {}
+        self.heard: Heard | None = None
 
 
 class _Hook:
     """Keep a layer's output, or its input. An object of its own, so that copies of a network get an inert copy."""
 
-    def __init__(self, store: _Store, role: str) -> None:
+    def __init__(self, store: _Store, name: str) -> None:
         self.store = store
-        self.role = role
-        self.copies = False
+        self.name = name
+        self.copies: dict[bool, bool] = {}  # by the network's mode: some layers write in place in one of them
 
     def __call__(self, layer: nn.Module, inputs: tuple[Any, ...], *output: Any) -> None:
-        if self.store.active:
-            value = output[0] if output else inputs[0]
-            if isinstance(value, Tensor) and (self.copies or (not output and getattr(layer, "inplace", False))):
-                value = value.clone()  # a layer is about to overwrite it
-            self.store.kept[self.role] = (value, _version(value))
+        heard = self.store.heard
+        if heard is not None:
+            given = output[0] if output else inputs[0]
+            value, version = given, _version(given)
+            if isinstance(given, Tensor) and self.copies.get(heard.training, True):
+                value = given.clone()
+            heard.kept[self.name] = (value, given, version)
 
 
 def _version(value: Any) -> int | None:
@@ -191,10 +244,6 @@ def _version(value: Any) -> int | None:
     if torch.compiler.is_compiling() or not isinstance(value, Tensor) or value.is_inference():
         return None
     return value._version
-
-
-def _is_overwritten(value: Any, version: int | None) -> bool:
-    return version is not None and value._version != version
 
 
 def _attach(layer: nn.Module, hook: _Hook, *, of_input: bool) -> torch.utils.hooks.RemovableHandle:

@@ -54,12 +54,12 @@ def test_an_output_that_a_later_layer_overwrites_is_copied(images):
     network.unused.register_forward_hook(lambda *call: runs.append("unused"))
     network.fc.register_forward_hook(lambda *call: runs.append("fc"))
     tap = FeatureTap(network, {"last": "conv", "pooled": "fc:input"})
-    for expected_runs in (2, 3):  # the first time it finds out
+    for _ in range(3):  # the first time it finds out
+        runs.clear()
         output = tap(images)
-        assert runs == ["fc"] * expected_runs
+        assert runs == ["fc"]
         assert torch.equal(output.features["last"], conv)
         assert torch.equal(output.logits, network.fc(2 * conv.relu().mean(dim=(2, 3))))
-        runs.pop()  # the line before
     (gradient,) = torch.autograd.grad(output.features["last"].sum(), network.conv.bias)
     assert gradient.tolist() == [72.0] * 4
 
@@ -139,9 +139,8 @@ def test_is_removed_cleanly_and_keeps_nothing_alive(images):
     with FeatureTap(network, {"last": "twice", "pooled": "fc:input"}) as tap:
         assert len(hooks(network)) == 2
         network(images)  # not by the tap
-        assert tap._store.kept == {}
         tap(images)
-        assert tap._store.kept == {}
+        assert tap._store.heard is None
     assert hooks(network) == []
 
 
@@ -149,18 +148,18 @@ def test_copies_of_the_network_are_inert(images):
     network = Small()
     tap = FeatureTap(network, {"last": "twice"})
     twin = copy.deepcopy(network)
-    twin_features = []
-    twin.twice.register_forward_hook(lambda *_: twin_features.append(tap._store.kept))
-    tap._store.active = True
+    heard = tap.listen()
     twin(images)
-    assert twin_features == [{}, {}]
+    assert heard.kept == {}
+    network(images)
+    assert list(heard.kept) == ["twice"]
 
 
 def test_a_failing_network_leaves_no_features(images):
     tap = FeatureTap(Small(), {"last": "twice"})
     with pytest.raises(RuntimeError):
         tap(images[:, :2])
-    assert not tap._store.active
+    assert tap._store.heard is None
     assert tap(images).features["last"].shape == (2, 4, 6, 6)
 
 
@@ -252,3 +251,96 @@ def test_other_networks_have_pooled_features_and_take_names(images):
         select_layers(network, ("pooled", "last"))
     with pytest.raises(UserError, match="Conv2d names no layer for 'pooled'"):
         select_layers(nn.Conv2d(3, 4, 1), ("pooled",))
+
+
+class Spoiling(nn.Module):
+    """Overwrites a layer's output in training mode only."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.drop, self.fc = nn.Conv2d(3, 4, 1), nn.Dropout(0.5, inplace=True), nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.fc(self.drop(self.conv(x)).mean(dim=(2, 3)))
+
+
+def test_what_is_overwritten_in_one_mode_only(images):
+    network = Spoiling().eval()
+    tap, conv = FeatureTap(network, {"last": "conv"}), network.conv(images)
+    for training in (False, True, False, True):
+        network.train(training)
+        for _ in range(2):
+            assert torch.equal(tap(images).features["last"], conv)
+
+
+def test_outputs_that_nobody_overwrites_are_not_copied(images):
+    network, given = Small(), []
+    network.twice.register_forward_hook(lambda layer, inputs, output: given.append(output))
+    tap = FeatureTap(network, {"last": "twice", "again": "twice"})
+    first, second = tap(images), tap(images)
+    assert first.features["last"] is first.features["again"]
+    assert first.features["last"] is not given[1]
+    assert second.features["last"] is given[3]
+
+
+def test_overwritten_in_inference_mode(images):
+    network = Small()
+    with torch.inference_mode():
+        conv = network.conv(images)
+        tap = FeatureTap(network, {"last": "conv"})
+        for _ in range(2):
+            assert torch.equal(tap(images).features["last"], conv)
+
+
+def test_listens_to_runs_of_others(images):
+    network = Small()
+    tap = FeatureTap(network, {"last": "conv"})
+    runs = []
+    for scale in (1.0, 2.0, 3.0):
+        heard = tap.listen()
+        network(scale * images)
+        tap.stop(heard)
+        runs.append(heard)
+    network(images)
+    for scale, heard in zip((1.0, 2.0, 3.0), runs, strict=True):
+        torch.testing.assert_close(tap.features(heard)["last"], network.conv(scale * images))
+
+
+def test_runs_within_each_other(images):
+    network = Small()
+    tap = FeatureTap(network, {"last": "conv"})
+    outer = tap.listen()
+    network(images)
+    inner = tap.listen()
+    network(2 * images)
+    tap.stop(inner)
+    tap.stop(outer)
+    assert tap._store.heard is None
+    assert torch.equal(tap.features(outer)["last"], network.conv(images))
+    assert torch.equal(tap.features(inner)["last"], network.conv(2 * images))
+
+
+def test_a_listener_is_told_of_what_it_has_lost(images):
+    class Late(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            maps = self.conv(x)
+            return (maps.relu_() if late else maps.relu()).mean(dim=(2, 3))
+
+    late, network = False, Late()
+    tap = FeatureTap(network, {"last": "conv"})
+    tap(images)
+    late = True
+    heard = tap.listen()
+    network(images)
+    tap.stop(heard)
+    with pytest.raises(UserError, match="what layer 'conv' gave is overwritten in this step and not in those before"):
+        tap.features(heard)
+    late = False
+    tap = FeatureTap(network, {"last": "conv"})
+    tap(images)
+    late = True
+    assert torch.equal(tap(images).features["last"], network.conv(images))  # which can run the network again

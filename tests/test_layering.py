@@ -11,6 +11,7 @@ LAYERS = [
     {"errors"},
     {"outputs"},
     {
+        "arguments",
         "curriculum",
         "temperature",
         "models",

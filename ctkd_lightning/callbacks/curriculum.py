@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from ctkd_lightning.callbacks.attach import Attachment, find_network
 from ctkd_lightning.callbacks.distiller import Distiller, Pickers
 from ctkd_lightning.callbacks.distributions import Callback
 from ctkd_lightning.callbacks.optimize import OptimizedParameters
-from ctkd_lightning.callbacks.teacher import check_same_everywhere, check_separate, check_strategy, load_teacher
+from ctkd_lightning.callbacks.plugin.attach import Attachment, find_network
+from ctkd_lightning.callbacks.teacher import check_same_everywhere, check_strategy, load_teacher
 from ctkd_lightning.callbacks.temperature_record import TemperatureRecord
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
 from ctkd_lightning.errors import UserError, check_number
-from ctkd_lightning.frozen import FrozenNetwork
+from ctkd_lightning.frozen import FrozenNetwork, check_separate
 from ctkd_lightning.methods import KD, Method
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Temperature
 
@@ -84,6 +84,9 @@ class CurriculumTemperatureCallback(Callback):
         mask: from the batch to the positions that count: the logits' shape without the classes, false or 0 for padding
             and ignored positions. With other methods than KD the kept rows are gathered, which waits for the device.
         teacher_model: the network for a teacher that is a path.
+        accumulate_grad_batches: for a module that optimizes by hand and divides its loss by as much, since it
+            accumulates gradients over several batches: the distillation is divided as well. With automatic optimization
+            it is the Trainer's argument, which divides both.
 
     Raises:
         UserError: settings that do not go together; at the start of fit, a module without any temperature and no
@@ -111,21 +114,24 @@ class CurriculumTemperatureCallback(Callback):
         target: Callable[[Any], Any] | None = None,
         mask: Callable[[Any], Any] | None = None,
         teacher_model: nn.Module | None = None,
+        accumulate_grad_batches: int = 1,
     ) -> None:
         if interval not in ("epoch", "step"):
             raise UserError(f"the curriculum's interval is 'epoch' or 'step', found {interval!r}")
         check_number("ce_weight", ce_weight, least=0)
+        check_number("accumulate_grad_batches", accumulate_grad_batches, least=1, whole=True)
         self.curriculum = CosineCurriculum() if curriculum is None else curriculum
         self.interval = interval
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.teacher = load_teacher(teacher, teacher_model)
         self.student, self.ce_weight = student, ce_weight
+        self.accumulate_grad_batches = accumulate_grad_batches
         self.pickers = Pickers(student_logits, teacher_logits, target, mask, class_dim)
-        about_teacher = (student, temperature, method, ce_weight, kd_weight, self.pickers)
-        if self.teacher is None and about_teacher != (None, None, None, _CE_WEIGHT, None, Pickers()):
+        about_teacher = (student, temperature, method, ce_weight, kd_weight, accumulate_grad_batches, self.pickers)
+        if self.teacher is None and about_teacher != (None, None, None, _CE_WEIGHT, None, 1, Pickers()):
             raise UserError(
-                "student, temperature, method, ce_weight, kd_weight, class_dim, target, mask and the logits' callables "
-                "say how to distil a teacher: pass teacher= too"
+                "student, temperature, method, ce_weight, kd_weight, accumulate_grad_batches, class_dim, target, mask "
+                "and the logits' callables say how to distil a teacher: pass teacher= too"
             )
         self.method = _weighted(method, kd_weight)
         self.temperature = GlobalTemperature() if temperature is None else temperature
@@ -145,8 +151,12 @@ class CurriculumTemperatureCallback(Callback):
         if self.teacher is not None:
             check_separate(self.teacher, pl_module)
             check_strategy(trainer.strategy, (), self.temperature)
-            distiller = Distiller(FrozenNetwork(self.teacher), self.temperature, self.method, self.pickers)
-            self._attachment = Attachment(pl_module, distiller, self.student, self.ce_weight)
+            distiller = Distiller(
+                FrozenNetwork(self.teacher, shared=pl_module), self.temperature, self.method, self.pickers
+            )
+            self._attachment = Attachment(
+                pl_module, distiller, self.student, self.ce_weight, self.accumulate_grad_batches
+            )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the temperatures, and have them optimised."""
@@ -181,23 +191,24 @@ class CurriculumTemperatureCallback(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log λ, τ and the distillation loss of the epoch."""
-        learned = self._learned
+        learned = self._learned  # batch_size: where training_step fetches the batches, Lightning cannot know it
         if learned:
-            pl_module.log("ctkd/lambda", next(iter(learned.values())).lambda_, prog_bar=True)
+            pl_module.log("ctkd/lambda", next(iter(learned.values())).lambda_, prog_bar=True, batch_size=1)
         for name, record in self._records.items():
             statistics = record.collect(trainer.strategy)
             if statistics is None:  # the temperature was not asked in this epoch
                 continue
             suffix = f"/{name}" if len(self._records) > 1 else ""
             for key, value in statistics.items():
-                pl_module.log(f"ctkd/temperature{key}{suffix}", value, prog_bar=key == "" and not suffix)
+                main = key == "" and not suffix
+                pl_module.log(f"ctkd/temperature{key}{suffix}", value, prog_bar=main, batch_size=1)
             if name in learned:
                 self._check_range(name, learned[name], statistics[""])
         if self._attachment is not None:
             self._attachment.check_distilled()
             loss = self._attachment.distiller.collect()
             if loss is not None:
-                pl_module.log(f"train/{type(self.method).__name__.lower()}", loss, sync_dist=True)
+                pl_module.log(f"train/{type(self.method).__name__.lower()}", loss, sync_dist=True, batch_size=1)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the module."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctkd_lightning.callbacks.logits import MissingTarget, find_target, pick_from_batch, pick_logits
-from ctkd_lightning.callbacks.record_calls import Call
+from ctkd_lightning.callbacks.plugin.calls import Call
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.frozen import FrozenNetwork
 from ctkd_lightning.methods import KD, Method, NetworkOutput, Step, kd_loss
@@ -71,12 +71,9 @@ class Distiller(nn.Module):
         return [None] * calls if picker is None else pick_from_batch(batch, picker, what, calls)
 
     def _run_teacher(self, call: Call, student: Tensor) -> Tensor:
-        if call.overwrote_input:
-            raise UserError(
-                "the student overwrites its input, which the teacher is to see: clone it first, or build the student "
-                "without in-place operations on it"
-            )
-        teacher = pick_logits(self.teacher(*call.args, **call.kwargs), self.pickers.teacher_logits, "teacher")
+        arguments = call.arguments
+        output = self.teacher(*arguments.args, **arguments.kwargs)
+        teacher = pick_logits(output, self.pickers.teacher_logits, "teacher")
         _check_shapes(student, teacher, self.pickers.class_dim)
         self._running.watch(teacher)
         return teacher

@@ -37,21 +37,6 @@ def load_teacher(teacher: nn.Module | str | Path | None, model: nn.Module | None
     return teacher
 
 
-def check_separate(teacher: nn.Module, module: nn.Module) -> None:
-    """Refuse a teacher that is, or holds, a part of what is trained: it would be frozen with it.
-
-    Raises:
-        UserError: naming a parameter that both have.
-    """
-    trained = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
-    shared = [trained[id(p)] for p in teacher.parameters() if id(p) in trained]
-    if shared:
-        raise UserError(
-            f"the teacher shares {len(shared)} trained parameter(s) with {type(module).__name__}, such as "
-            f"{shared[0]!r}: it must stand still; pass a copy, copy.deepcopy(network), or freeze it"
-        )
-
-
 def check_same_everywhere(teacher: nn.Module, strategy: Any) -> None:
     """Refuse teachers that differ between processes; in each of them it is made anew, and nothing synchronises it.
 

@@ -246,11 +246,6 @@ class NoForward(Plain):
         return F.cross_entropy(self.net(batch[0]), batch[1])
 
 
-class Overwriting(Plain):
-    def forward(self, x):
-        return self.net(x.mul_(2.0))
-
-
 class Detached(Plain):
     def training_step(self, batch, batch_idx):
         return super().training_step(batch, batch_idx) + 0 * self.net[0].weight.sum()
@@ -337,7 +332,6 @@ MISTAKES = {
         {},
         r"two learned temperatures are named 'temperature': rename .* pass it as temperature=module\.temperature",
     ),
-    "input overwritten": (Overwriting, {}, "the student overwrites its input"),
     "detached": (Detached, {}, "the student's logits have no gradient"),
     "LBFGS": (Lbfgs, {"temperature": GlobalTemperature()}, "LBFGS cannot train a learned temperature"),
     "two optimizers": (TwoOptimizers, {}, r"temperature\.value is in 2 optimizers"),

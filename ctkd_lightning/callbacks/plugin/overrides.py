@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 _ABSENT = object()
@@ -50,7 +51,10 @@ class WrappedMethod:
         return self._wrapper(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _itself, (self.__wrapped__,)  # type: ignore[attr-defined]  # set by update_wrapper
+        method = self.__wrapped__  # type: ignore[attr-defined]  # set by update_wrapper
+        if isinstance(method, MethodType):  # as methods do it: the file loads without this package
+            return getattr, (method.__self__, method.__name__)
+        return _itself, (method,)
 
 
 def _itself(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,1 @@
+"""The plug-in's parts: attach, watch calls, pick scores, optimize, undo."""

@@ -1,0 +1,257 @@
+"""Attach a teacher to a LightningModule that knows nothing of distillation."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor, nn
+
+from ctkd_lightning.callbacks.distiller import Distiller
+from ctkd_lightning.callbacks.plugin.accumulation import AccumulationWatch
+from ctkd_lightning.callbacks.plugin.batches import FetchedBatches, remember_batches
+from ctkd_lightning.callbacks.plugin.calls import Call, CallRecorder
+from ctkd_lightning.callbacks.plugin.graph import calls_behind
+from ctkd_lightning.callbacks.plugin.overrides import Overrides, WrappedMethod
+from ctkd_lightning.callbacks.plugin.steps import DistilledSteps
+from ctkd_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule
+
+_CHILD = "_ctkd_distiller"
+_DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"  # DistributedDataParallel's own name
+
+
+class Attachment:
+    """Add the distillation loss to a LightningModule's training step, and take everything back in the end.
+
+    The distiller is the module's child only until the optimizers are made: long enough to be moved, converted and
+    synchronised by the strategy. What ``configure_optimizers``, a checkpoint, a weight average or a summary see is the
+    module as it was written.
+
+    Where the module optimizes itself, the loss that it returns has the distillation of all calls of the step. Where it
+    optimizes by hand, each loss that it hands to ``manual_backward`` has that of the calls that it depends on, as far
+    as no loss before had it; a loss that depends on none goes through as it is.
+
+    Args:
+        module: the user's.
+        distiller: from the student's calls to the loss.
+        student: dotted name of the network to watch; None for the module's own forward.
+        ce_weight: factor of the loss that the training step has.
+        accumulate_grad_batches: by which a module that optimizes by hand divides its loss; the distillation is too.
+        layers: of the student, from role to dotted name: what :attr:`Call.features` has.
+    """
+
+    def __init__(
+        self,
+        module: LightningModule,
+        distiller: Distiller,
+        student: str | None,
+        ce_weight: float,
+        accumulate_grad_batches: int = 1,
+        layers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.module, self.distiller = module, distiller
+        self.student, self.ce_weight = student, ce_weight
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.layers = layers
+        self._recorder: CallRecorder | None = None
+        self._accumulation: AccumulationWatch | None = None
+        self._batch: Any = None
+        self._steps = DistilledSteps()
+        self._backwards = 0  # of this step, by hand
+        self._distilled = False  # this step
+        self._why_not = self._never_called
+        self._told_replaced = False
+        self._overrides = Overrides()
+        self._wrap("configure_optimizers", self._configure_optimizers)
+        self._wrap("training_step", self._training_step)
+        self._wrap("manual_backward", self._manual_backward)
+        module._modules[_CHILD] = distiller.train()
+        # DDP would look for the buffers again at each step. They need no synchronisation: each process computes λ.
+        buffers = [f"{_CHILD}.{name}" for name, _ in distiller.named_buffers()]
+        self._overrides.set(module, _DDP_IGNORES, [*getattr(module, _DDP_IGNORES, ()), *buffers])
+
+    @property
+    def recorder(self) -> CallRecorder:
+        """What watches the network that has the student's name now: a module may make it late, or replace it.
+
+        Raises:
+            UserError: there is no student of this name.
+        """
+        network = find_network(self.module, self.student)
+        if self._recorder is None or self._recorder.network is not network:
+            self._forget_network()
+            self._recorder = CallRecorder(network, self.layers)
+        return self._recorder
+
+    def release(self) -> None:
+        """Leave the module as it was."""
+        self._hide()
+        self._overrides.undo()
+        self._forget_network()
+        self._batch = None
+
+    def check_distilled(self) -> None:
+        """Look, at an epoch's end, whether any step was distilled; not all of them must call the student.
+
+        Raises:
+            UserError: none was since the start of the training.
+        """
+        self._steps.end_epoch(self._why_not)
+
+    def _hide(self) -> None:
+        self.module._modules.pop(_CHILD, None)
+
+    def _forget_network(self) -> None:
+        if self._recorder is not None:
+            self._recorder.release()
+        if self._accumulation is not None:
+            self._accumulation.close()
+        self._recorder = self._accumulation = None
+
+    def _wrap(self, name: str, wrapper: Callable[..., Any]) -> None:
+        method = getattr(self.module, name)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            return wrapper(method, *args, **kwargs)
+
+        self._overrides.set(self.module, name, WrappedMethod(method, wrapped))
+
+    def _configure_optimizers(self, configure: Callable[[], Any]) -> Any:
+        self._hide()
+        return configure()
+
+    def _training_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        args = tuple(map(remember_batches, args))
+        kwargs = {name: remember_batches(value) for name, value in kwargs.items()}
+        self._batch = args[0] if args else next(iter(kwargs.values()), None)
+        self._backwards, self._distilled = 0, False
+        recorder = self.recorder
+        with recorder.recording():
+            output = step(*args, **kwargs)
+        if self.module.automatic_optimization:
+            output = self._add_to_output(output, recorder)
+        else:
+            self._end_by_hand(recorder)
+        recorder.calls.clear()
+        self._batch = None
+        return output
+
+    def _add_to_output(self, output: Any, recorder: CallRecorder) -> Any:
+        loss = output.get("loss") if isinstance(output, Mapping) else output
+        if not isinstance(loss, Tensor):  # the step is skipped, or Lightning explains what is wrong with it
+            return output
+        if self.accumulate_grad_batches != 1:
+            raise UserError(
+                f"accumulate_grad_batches={self.accumulate_grad_batches} is for modules that optimize by hand, and "
+                f"{type(self.module).__name__} does not: leave it to the Trainer's argument of this name"
+            )
+        calls = [call for call in recorder.calls if call.has_gradient]
+        added = self._add(loss, calls) if calls else loss
+        self._count(recorder)
+        if loss is output or not calls:
+            return added if loss is output else output
+        output = copy.copy(output)
+        output["loss"] = added
+        return output
+
+    def _manual_backward(self, backward: Callable[..., None], loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        self._backwards += 1
+        calls = [] if self._recorder is None else self._recorder.calls
+        behind = calls_behind(loss, calls) if calls and isinstance(loss, Tensor) else []
+        if behind:
+            loss = self._add(loss, behind)
+            calls[:] = [call for call in calls if not any(call is done for done in behind)]
+            self._watch_accumulation()
+        left = len(calls)
+        backward(loss, *args, **kwargs)
+        del calls[left:]  # a student under activation checkpointing runs again in its backward pass
+
+    def _end_by_hand(self, recorder: CallRecorder) -> None:
+        if not self._backwards and any(call.has_gradient for call in recorder.calls):
+            raise UserError(
+                f"{type(self.module).__name__} optimizes by hand and called no self.manual_backward(loss) after its "
+                "student: call it in place of loss.backward(), so that the distillation loss can join"
+            )
+        self._count(recorder)
+
+    def _add(self, loss: Tensor, calls: list[Call]) -> Tensor:
+        self._distilled = True
+        batch = self._batch.batch if isinstance(self._batch, FetchedBatches) else self._batch
+        distillation = self.distiller(calls, batch)
+        if self.accumulate_grad_batches != 1:
+            distillation = distillation / self.accumulate_grad_batches
+        return self.ce_weight * loss + distillation
+
+    def _watch_accumulation(self) -> None:
+        if self.accumulate_grad_batches != 1 or self._recorder is None:
+            return
+        if self._accumulation is None:
+            optimizers = self.module.optimizers(use_pl_optimizer=False)
+            listed = optimizers if isinstance(optimizers, list) else [optimizers]
+            self._accumulation = AccumulationWatch(self._recorder.network.parameters(), listed)
+        self._accumulation.count_backward()
+
+    def _count(self, recorder: CallRecorder) -> None:
+        if not self._distilled:
+            if recorder.calls:
+                dependent = any(call.has_gradient for call in recorder.calls)
+                self._why_not = self._not_behind_a_loss if dependent else self._without_gradient
+            else:
+                self._why_not = self._never_called
+                self._see_replaced(recorder)
+        self._steps.count(self._distilled, self._why_not)
+
+    def _see_replaced(self, recorder: CallRecorder) -> None:
+        if not self._told_replaced and find_network(self.module, self.student) is not recorder.network:
+            self._told_replaced = True
+            rank_zero_warn(
+                f"training_step of {type(self.module).__name__} replaced the student {self.student!r} before it called "
+                "it: the new one is distilled from the next step on"
+            )
+
+    def _never_called(self) -> str:
+        name = type(self.module).__name__
+        watched = f"{name}.forward" if self.student is None else f"the student {self.student!r}"
+        children = ", ".join(child for child, _ in self.module.named_children()) or "none"
+        return (
+            f"training_step of {name} did not call {watched}, so there is nothing to distil: name the network that it "
+            f"calls, as in CurriculumTemperatureCallback(teacher=…, student='NAME'); there are {children}"
+        )
+
+    def _without_gradient(self) -> str:
+        return (
+            "the student's logits have no gradient: take detach() and no_grad() off its call in training_step, or "
+            "name with student= the network that is trained"
+        )
+
+    def _not_behind_a_loss(self) -> str:
+        return (
+            f"no loss that {type(self.module).__name__} gave to self.manual_backward depends on its student's output: "
+            "give it the loss of the student, or name with student= the network that is trained"
+        )
+
+
+def find_network(module: nn.Module, name: str | None) -> nn.Module:
+    """A module's part by its dotted name, through compiled networks too; the module itself for None.
+
+    Raises:
+        UserError: there is none; names near ones.
+    """
+    if name is None:
+        return module
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        names = [n.replace("_orig_mod.", "") for n, _ in module.named_modules() if n]
+        near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
+        children = ", ".join(child for child, _ in module.named_children()) or "none"
+        raise UserError(
+            f"{type(module).__name__} has no network {name!r}, given as student: "
+            f"{'did you mean ' + ' or '.join(near) + '? ' if near else ''}At its top are {children}"
+        ) from None
