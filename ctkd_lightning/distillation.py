@@ -71,6 +71,7 @@ class Distillation(nn.Module):
         ask_teacher: from the teacher and the student's call (``call.args``, ``call.kwargs``, ``call.output``) to the
             teacher's output, where that is not one forward pass.
         num_samples: size of the training set, for methods that keep a memory of it.
+        shared: a module that may have frozen parts in common with the teacher; the student by default.
 
     Attributes:
         methods: the terms by name.
@@ -87,8 +88,8 @@ class Distillation(nn.Module):
         self,
         student: nn.Module | None = None,
         teacher: nn.Module | None = None,
-        method: Method | Mapping[str, Method] | None = None,
-        temperature: Temperature | Mapping[str, Temperature] | None = None,
+        method: Method | Mapping[str, Method] | nn.ModuleDict | None = None,
+        temperature: Temperature | Mapping[str, Temperature] | nn.Module | None = None,
         *,
         curriculum: Curriculum | None = None,
         ce_weight: float = 0.1,
@@ -103,6 +104,7 @@ class Distillation(nn.Module):
         teacher_input: Callable[..., Any] | None = None,
         ask_teacher: AskTeacher | None = None,
         num_samples: int | None = None,
+        shared: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(teacher, nn.Module):
@@ -111,11 +113,11 @@ class Distillation(nn.Module):
         self.ce_weight = ce_weight
         self.curriculum = curriculum
         self.scores = Scores(task, scores, class_dim)
-        self.methods = nn.ModuleDict(_by_name(KD() if method is None else method))
-        self.temperature = self._check_temperature(GlobalTemperature() if temperature is None else temperature)
+        self.methods = nn.ModuleDict(named_methods(KD() if method is None else method))
+        self.temperature = named_temperatures(self.methods, GlobalTemperature() if temperature is None else temperature)
         if not self.uses_temperature:
             self.temperature.requires_grad_(False)  # DDP would wait for gradients that never come
-        self.teacher = _frozen(teacher, ask_teacher, student)
+        self.teacher = _frozen(teacher, ask_teacher, student if shared is None else shared)
         self.student = student
         self._asks, self._teacher_input = ask_teacher is not None, TeacherInput(teacher_input)
         self.student_logits, self._student_layers = student_logits, student_layers
@@ -145,6 +147,15 @@ class Distillation(nn.Module):
     def uses_temperature(self) -> bool:
         """Whether the temperature acts on any of the methods."""
         return any(method.uses_temperature and method.full_weight > 0 for method in self.terms.values())
+
+    @property
+    def no_effect(self) -> str:
+        """What to say of a temperature that acts on no method."""
+        names = "+".join(self.terms)
+        return (
+            f"the temperature has no effect: method {names} has no softened term; add one with a weight, such as KD "
+            f"(on the command line method=[{names.replace('+', ',')},kd])"
+        )
 
     @property
     def temperatures(self) -> list[Temperature]:
@@ -439,19 +450,6 @@ class Distillation(nn.Module):
             target = target.select(dim % scores.ndim, 0)
         return Step(target, torch.zeros(len(scores), dtype=torch.int64, device=scores.device))
 
-    def _check_temperature(self, temperature: Temperature | Mapping[str, Temperature]) -> nn.Module:
-        if isinstance(temperature, Temperature):
-            return temperature
-        if not isinstance(temperature, Mapping):
-            raise UserError(f"temperature must be a Temperature such as FixedTemperature(4.0), found {temperature!r}")
-        softened = sorted(name for name, method in self.terms.items() if method.uses_temperature)
-        if sorted(temperature) != softened:
-            raise UserError(
-                f"temperatures are given for {', '.join(sorted(temperature)) or 'no method'}, and the methods that "
-                f"soften logits are {', '.join(softened) or 'none'}: give one for each, or one for all"
-            )
-        return nn.ModuleDict(temperature)
-
 
 def _term(method: Method, inputs: tuple[NetworkOutput, NetworkOutput, Step, Softening]) -> Tensor:
     student = inputs[0].logits
@@ -476,9 +474,14 @@ def drive(
         temperature.set_progress(epoch, fraction)
 
 
-def _by_name(method: Method | Mapping[str, Method]) -> dict[str, Method]:
-    methods = {type(method).__name__.lower(): method} if isinstance(method, Method) else method
-    if not isinstance(methods, Mapping):
+def named_methods(method: Method | Mapping[str, Method] | nn.ModuleDict) -> dict[str, Method]:
+    """The methods by name; one alone by its class's.
+
+    Raises:
+        UserError: none, no methods, or names that the losses have.
+    """
+    methods: Any = {type(method).__name__.lower(): method} if isinstance(method, Method) else method
+    if not isinstance(methods, Mapping | nn.ModuleDict):
         raise UserError(f"method must be a Method such as KD(), or several by name, found {methods!r}")
     if not methods:
         raise UserError("method has no terms: pass at least one, for example method=KD()")
@@ -489,7 +492,28 @@ def _by_name(method: Method | Mapping[str, Method]) -> dict[str, Method]:
             raise UserError(
                 f"a method is named {name!r}: its loss is logged as train/NAME, so take a word other than loss and ce"
             )
-    return dict(methods)
+    return dict(methods.items())
+
+
+def named_temperatures(
+    methods: nn.ModuleDict, temperature: Temperature | Mapping[str, Temperature] | nn.ModuleDict
+) -> nn.Module:
+    """One temperature for all methods that soften, or one for each by its name.
+
+    Raises:
+        UserError: no temperature, or names that are not those of the softening methods.
+    """
+    if isinstance(temperature, Temperature):
+        return temperature
+    if not isinstance(temperature, Mapping | nn.ModuleDict):
+        raise UserError(f"temperature must be a Temperature such as FixedTemperature(4.0), found {temperature!r}")
+    softened = sorted(name for name, method in methods.items() if cast(Method, method).uses_temperature)
+    if sorted(temperature.keys()) != softened:
+        raise UserError(
+            f"temperatures are given for {', '.join(sorted(temperature.keys())) or 'no method'}, and the methods that "
+            f"soften logits are {', '.join(softened) or 'none'}: give one for each, or one for all"
+        )
+    return temperature if isinstance(temperature, nn.ModuleDict) else nn.ModuleDict(temperature)
 
 
 def _frozen(teacher: nn.Module, ask: AskTeacher | None, student: nn.Module | None) -> FrozenNetwork:

@@ -111,10 +111,7 @@ class DistillationModule(SupervisedModule):
         self.methods, self.temperature = engine.methods, engine.temperature
         self.curriculum, self._mask = curriculum, mask
         if temperature is not None and not self.uses_temperature:
-            rank_zero_warn(
-                f"the temperature has no effect: method {'+'.join(engine.terms)} has no softened term; add one "
-                f"with a weight, such as KD (on the command line method=[{','.join(engine.terms)},kd])"
-            )
+            rank_zero_warn(engine.no_effect)
         if example_image is not None:
             engine.build(self.images_in_layout(example_image))
         elif engine.needs:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from ctkd_lightning.callbacks.distiller import Distiller, Pickers
+from ctkd_lightning.asking import AskTeacher, TeacherInput
 from ctkd_lightning.callbacks.distributions import Callback
-from ctkd_lightning.callbacks.optimize import OptimizedParameters
 from ctkd_lightning.callbacks.plugin.attach import Attachment, find_network
-from ctkd_lightning.callbacks.teacher import check_same_everywhere, check_strategy, load_teacher
+from ctkd_lightning.callbacks.plugin.distiller import Distiller, Pickers
+from ctkd_lightning.callbacks.plugin.optimizer import CompanionOptimizer
+from ctkd_lightning.callbacks.plugin.shared_values import SharedValues
+from ctkd_lightning.callbacks.teacher import check_same_everywhere, check_strategy, load_teacher, match_precision
 from ctkd_lightning.callbacks.temperature_record import TemperatureRecord
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
+from ctkd_lightning.distillation import Distillation, drive, named_methods, named_temperatures
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.frozen import FrozenNetwork, check_separate
 from ctkd_lightning.methods import KD, Method
+from ctkd_lightning.outputs import Pick
+from ctkd_lightning.scores import Kind, Scores, Task
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Temperature
+from ctkd_lightning.training_progress import curriculum_at_zero, training_fraction
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -47,14 +53,17 @@ class CurriculumTemperatureCallback(Callback):
 
     .. math:: L = w_\mathrm{CE} \cdot L_\mathrm{step} + w_\mathrm{KD} \cdot \mathrm{KD}(s, t, \tau)
 
-    Where the step calls the student several times, KD is the mean over the calls that have gradients. Validation, test
-    and prediction stay as they are. The teacher is in no optimizer and in no checkpoint, the temperature in the
-    callback's part of the checkpoint: the module's part is that of the module alone, and loads with or without the
+    The distillation itself is :class:`~ctkd_lightning.Distillation`'s, whose settings the callback takes: any methods,
+    of logits and of features, each with its temperature; tasks, masks and teachers of all kinds. Where the step calls
+    the student several times, KD is the mean over the calls that have gradients. Validation, test and prediction stay
+    as they are. The teacher is in no optimizer and in no checkpoint, temperature, methods and their optimizer are in
+    the callback's part of the checkpoint: the module's part is that of the module alone, and loads with or without the
     callback. After fit, and after an exception, the module is as it was.
 
     In both cases λ of each learned temperature follows the curriculum, from easy (λ = 0: the temperature stands still)
-    to hard (λ = 1: it works fully against the student), and parameters of temperatures that ``configure_optimizers``
-    left out join the student's optimizer.
+    to hard (λ = 1: it works fully against the student). Parameters of temperatures that ``configure_optimizers`` left
+    out are stepped right after the student's, by an optimizer of their own of the same class and settings, under the
+    same schedule; the module's optimizers stay as they are.
 
     Once an epoch it logs ``ctkd/lambda`` and ``ctkd/temperature``, of a per-sample temperature its mean over the epoch
     with ``ctkd/temperature_std``, ``_min`` and ``_max``; with several temperatures each has its module's name behind
@@ -69,20 +78,39 @@ class CurriculumTemperatureCallback(Callback):
             the module itself, be it called as ``self(x)`` or ``self.forward(x)``.
         interval: ``"epoch"``: λ is set at the start of each epoch, as in the CTKD paper; ``"step"``: at each step, of
             the epoch's fraction that has passed.
-        temperature: of the distillation with a teacher; :class:`~ctkd_lightning.GlobalTemperature` by default.
-        method: a term that reads logits alone, with its weight; ``KD()`` by default.
+        steps_per_epoch: batches that count as an epoch of the curriculum, where the loader's epochs are not meant or
+            have no end; λ is then set at each step.
+        temperature: of the distillation with a teacher; :class:`~ctkd_lightning.GlobalTemperature` by default; or one
+            for each method that softens, by the method's name.
+        method: a term with its weight, or several by name; ``KD()`` by default. What methods of features build for
+            themselves they build at the first batch.
         ce_weight: w_CE, factor of the step's own loss, the paper's γ.
         kd_weight: w_KD, factor of the default method, the paper's α: 0.9.
-        learning_rate: of the temperatures, in the place of the rate that the optimizer was made with: a schedule moves
-            both alike. By default they share the student's settings.
-        weight_decay: of the temperatures.
-        class_dim: where the logits have their classes: 1 for maps (B, C, H, W).
+        learning_rate: of the temperatures and the methods' own parameters, in the place of the rate that the optimizer
+            was made with: a schedule moves both alike. By default they share the student's settings.
+        weight_decay: of these. With one of the two given, temperatures in the module's optimizers are taken over too.
+        task: what the scores say: ``"multiclass"``, ``"binary"`` or ``"multilabel"``.
+        scores: ``"logits"`` or ``"probabilities"``, for both networks or by role: ``{"teacher": "probabilities"}``.
+        class_dim: where the logits have their classes; told from the target's shape by default.
+        ignore_index: the target that leaves its position out of every term.
         student_logits: from the student's output to its logits, where that is neither a tensor nor has ``.logits``.
         teacher_logits: the same for the teacher.
-        target: from the batch to the class indices, for methods that need them and batches that have them elsewhere
-            than in their second entry or under ``labels``, ``label``, ``targets``, ``target`` or ``y``.
-        mask: from the batch to the positions that count: the logits' shape without the classes, false or 0 for padding
-            and ignored positions. With other methods than KD the kept rows are gathered, which waits for the device.
+        student_layers: from feature role to the dotted name of a layer, within the student.
+        teacher_layers: the same for the teacher.
+        target: from the batch to the class indices, where batches have them elsewhere than in their second entry or
+            under ``labels``, ``label``, ``targets``, ``target`` or ``y``.
+        mask: from the batch to the positions that count: the logits' shape without the classes (or one entry a sample),
+            false or 0 for padding. Methods that compare samples are given the kept ones alone, which waits for the
+            device.
+        index: from the batch to the samples' positions in the training set, for methods with a memory; by default
+            its third entry, or ``index``.
+        num_samples: size of the training set, for these; that of the loader's data by default.
+        teacher_input: from the batch, or from the batch and the student's call, to the teacher's arguments: another
+            resolution, another tokeniser, a clean view. See :class:`~ctkd_lightning.asking.TeacherInput`.
+        ask_teacher: from the teacher and the student's call (``call.args``, ``call.kwargs``, ``call.output``) to the
+            teacher's output, where that is not one forward pass.
+        teacher_cache: a folder: keep there what the teacher gives, and ask it once for each view of each sample. The
+            Trainer's datamodule must be one of :mod:`ctkd_lightning.data`, whose batches say which they hold.
         teacher_model: the network for a teacher that is a path.
         accumulate_grad_batches: for a module that optimizes by hand and divides its loss by as much, since it
             accumulates gradients over several batches: the distillation is divided as well. With automatic optimization
@@ -90,9 +118,8 @@ class CurriculumTemperatureCallback(Callback):
 
     Raises:
         UserError: settings that do not go together; at the start of fit, a module without any temperature and no
-            teacher, a student that is not there, a teacher that shares trained parameters with the module or differs
-            between processes, a strategy that shards parameters; in training, a student that is not called, outputs
-            without logits, logits of different shapes, a teacher whose logits are not finite.
+            teacher, a student or layer that is not there, a teacher that shares trained parameters with the module or
+            differs between processes; in training, a student that is never called, and what the engine refuses.
     """
 
     def __init__(
@@ -102,95 +129,175 @@ class CurriculumTemperatureCallback(Callback):
         student: str | None = None,
         *,
         interval: Literal["epoch", "step"] = "epoch",
-        temperature: Temperature | None = None,
-        method: Method | None = None,
+        steps_per_epoch: int | None = None,
+        temperature: Temperature | Mapping[str, Temperature] | None = None,
+        method: Method | Mapping[str, Method] | None = None,
         ce_weight: float = _CE_WEIGHT,
         kd_weight: float | None = None,
         learning_rate: float | None = None,
         weight_decay: float | None = None,
-        class_dim: int = -1,
-        student_logits: Callable[[Any], Tensor] | None = None,
-        teacher_logits: Callable[[Any], Tensor] | None = None,
+        task: Task = "multiclass",
+        scores: Kind | Mapping[str, Kind] = "logits",
+        class_dim: int | None = None,
+        ignore_index: int = -100,
+        student_logits: Pick | None = None,
+        teacher_logits: Pick | None = None,
+        student_layers: Mapping[str, str] | None = None,
+        teacher_layers: Mapping[str, str] | None = None,
         target: Callable[[Any], Any] | None = None,
         mask: Callable[[Any], Any] | None = None,
+        index: Callable[[Any], Any] | None = None,
+        num_samples: int | None = None,
+        teacher_input: Callable[..., Any] | None = None,
+        ask_teacher: AskTeacher | None = None,
+        teacher_cache: str | Path | None = None,
         teacher_model: nn.Module | None = None,
         accumulate_grad_batches: int = 1,
     ) -> None:
         if interval not in ("epoch", "step"):
             raise UserError(f"the curriculum's interval is 'epoch' or 'step', found {interval!r}")
+        if steps_per_epoch is not None:
+            check_number("steps_per_epoch", steps_per_epoch, least=1, whole=True)
         check_number("ce_weight", ce_weight, least=0)
         check_number("accumulate_grad_batches", accumulate_grad_batches, least=1, whole=True)
         self.curriculum = CosineCurriculum() if curriculum is None else curriculum
-        self.interval = interval
+        self.interval, self.steps_per_epoch = interval, steps_per_epoch
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.teacher = load_teacher(teacher, teacher_model)
         self.student, self.ce_weight = student, ce_weight
         self.accumulate_grad_batches = accumulate_grad_batches
-        self.pickers = Pickers(student_logits, teacher_logits, target, mask, class_dim)
-        about_teacher = (student, temperature, method, ce_weight, kd_weight, accumulate_grad_batches, self.pickers)
-        if self.teacher is None and about_teacher != (None, None, None, _CE_WEIGHT, None, 1, Pickers()):
-            raise UserError(
-                "student, temperature, method, ce_weight, kd_weight, accumulate_grad_batches, class_dim, target, mask "
-                "and the logits' callables say how to distil a teacher: pass teacher= too"
-            )
-        self.method = _weighted(method, kd_weight)
-        self.temperature = GlobalTemperature() if temperature is None else temperature
+        self.teacher_cache = teacher_cache
+        self.pickers = Pickers(target, mask, index)
+        self.num_samples = num_samples
+        self._settings: dict[str, Any] = {
+            "task": task,
+            "scores": scores,
+            "class_dim": class_dim,
+            "ignore_index": ignore_index,
+            "student_logits": student_logits,
+            "teacher_logits": teacher_logits,
+            "student_layers": student_layers,
+            "teacher_layers": teacher_layers,
+            "teacher_input": teacher_input,
+            "ask_teacher": ask_teacher,
+        }
+        _check_teacher_given(
+            self.teacher,
+            {
+                **self._settings,
+                "student": student,
+                "temperature": temperature,
+                "method": method,
+                "ce_weight": ce_weight,
+                "kd_weight": kd_weight,
+                "target": target,
+                "mask": mask,
+                "index": index,
+                "num_samples": num_samples,
+                "teacher_cache": teacher_cache,
+                "accumulate_grad_batches": accumulate_grad_batches,
+            },
+        )
+        Scores(task, scores, class_dim)
+        TeacherInput(teacher_input)
+        self._temperature_given = temperature is not None
+        self.methods = nn.ModuleDict(named_methods(_weighted(method, kd_weight)))
+        self.temperature: nn.Module = named_temperatures(
+            self.methods, GlobalTemperature() if temperature is None else temperature
+        )
         self._records: dict[str, TemperatureRecord] = {}
         self._warned: set[str] = set()
+        self._engine: Distillation | None = None
         self._attachment: Attachment | None = None
-        self._optimized: OptimizedParameters | None = None
-        self._resumed: dict[str, Any] | None = None
+        self._optimizer: CompanionOptimizer | None = None
+        self._loaded_methods: dict[str, Any] = {}
+        self._shared = SharedValues(self.temperature)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Attach the teacher, early enough that the strategy moves and synchronises the temperature."""
+        """Attach the teacher."""
         if stage != "fit":
             return
         self._release()
-        self._optimized = self._resumed = None
+        self._optimizer = self._companion(trainer, pl_module)
         check_strategy(trainer.strategy, _find_temperatures(pl_module).values(), None)
-        if self.teacher is not None:
-            check_separate(self.teacher, pl_module)
-            check_strategy(trainer.strategy, (), self.temperature)
-            distiller = Distiller(
-                FrozenNetwork(self.teacher, shared=pl_module), self.temperature, self.method, self.pickers
-            )
-            self._attachment = Attachment(
-                pl_module, distiller, self.student, self.ce_weight, self.accumulate_grad_batches
-            )
+        if self.teacher is None:
+            return
+        check_separate(self.teacher, pl_module)
+        check_strategy(trainer.strategy, (), self.temperature)
+        if not self._shared.detach():
+            self._warn_once("shared", "this machine shares no memory: the temperature stays in the child processes")
+        self._engine = engine = Distillation(
+            teacher=self.teacher,
+            method=self.methods,
+            temperature=self.temperature,
+            ce_weight=self.ce_weight,
+            shared=pl_module,
+            **self._settings,
+        )
+        if not engine.uses_temperature and self._temperature_given:
+            self._warn_once("no effect", engine.no_effect)
+        self._attachment = Attachment(
+            pl_module,
+            Distiller(engine, self.pickers, self._methods_built),
+            self.student,
+            self.ce_weight,
+            self.accumulate_grad_batches,
+            engine.layers_of,
+        )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the temperatures, and have them optimised."""
         found = _find_temperatures(pl_module)
-        if self.teacher is not None:
+        if self._engine is not None:
             find_network(pl_module, self.student)
-            check_same_everywhere(self.teacher, trainer.strategy)
-            if not any(module is self.temperature for module in found.values()):
-                _add_named(found, _OWN, self.temperature)
+            self._move_engine(trainer, pl_module)
+            for name, temperature in _named(self.temperature):
+                if not any(module is temperature for module in found.values()):
+                    _add_named(found, name, temperature)
         if not found:
             raise UserError(_NOTHING_TO_DO.format(module=type(pl_module).__name__))
         self._records = {name: TemperatureRecord(module) for name, module in found.items()}
-        self._set_epoch(trainer.current_epoch)
         self._optimize(trainer, pl_module)
-        if self._learned:
-            self._check_curriculum(trainer)
-        if self.teacher is not None and (message := self.method.unfinished_warmup(trainer.max_epochs)):
-            self._warn_once("warm-up", message)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set λ: a run resumed within an epoch has no epoch start."""
-        self._set_epoch(trainer.current_epoch)
+        """Set λ (a run resumed within an epoch has no epoch start), and look at the training's length."""
+        if self._engine is not None:
+            self._prepare_memories(trainer)
+            for method in self._engine.terms.values():
+                if message := method.unfinished_warmup(trainer.max_epochs):
+                    self._warn_once(f"warm-up of {type(method).__name__}", message)
+        self.on_train_epoch_start(trainer, pl_module)
+        if self._learned and (
+            message := curriculum_at_zero(trainer, self.curriculum, self.interval, self.steps_per_epoch)
+        ):
+            self._warn_once("lambda", message)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set λ of this epoch."""
-        self._set_epoch(trainer.current_epoch)
+        """Set λ and the methods' weights of this epoch."""
+        if self._engine is not None:
+            for method in self._engine.terms.values():
+                method.set_epoch(trainer.current_epoch)
+        if not self.steps_per_epoch:
+            self._drive(trainer, trainer.current_epoch)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Set λ of this step, if it moves by steps."""
-        if self.interval == "step":
-            self._set_lambda(trainer.current_epoch + batch_idx / trainer.num_training_batches)
+        """Set λ of this step, if it moves by steps, and go with the optimizers that there are now."""
+        if self._optimizer is not None:
+            self._optimizer.follow(trainer.optimizers)
+            self._optimizer.forget_stale()
+        if self.steps_per_epoch:
+            batches = trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1
+            self._drive(trainer, batches / self.steps_per_epoch)
+        elif self.interval == "step":
+            self._drive(trainer, trainer.current_epoch + batch_idx / trainer.num_training_batches)
+
+    def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """Drop the temperatures' gradients with the student's."""
+        if self._optimizer is not None:
+            self._optimizer.zero_grad(optimizer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log λ, τ and the distillation loss of the epoch."""
+        """Log λ, τ and the distillation losses of the epoch."""
         learned = self._learned  # batch_size: where training_step fetches the batches, Lightning cannot know it
         if learned:
             pl_module.log("ctkd/lambda", next(iter(learned.values())).lambda_, prog_bar=True, batch_size=1)
@@ -204,16 +311,18 @@ class CurriculumTemperatureCallback(Callback):
                 pl_module.log(f"ctkd/temperature{key}{suffix}", value, prog_bar=main, batch_size=1)
             if name in learned:
                 self._check_range(name, learned[name], statistics[""])
-        if self._attachment is not None:
+        if self._attachment is not None and self._engine is not None:
             self._attachment.check_distilled()
-            loss = self._attachment.distiller.collect()
-            if loss is not None:
-                pl_module.log(f"train/{type(self.method).__name__.lower()}", loss, sync_dist=True, batch_size=1)
+            for name, loss in self._engine.collect().items():
+                pl_module.log(f"train/{name}", loss, sync_dist=True, batch_size=1)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the module."""
-        if self._attachment is not None:
-            self._attachment.distiller.cpu()  # where Lightning leaves the module
+        if self._engine is not None:
+            self._engine.cpu()  # where Lightning leaves the module
+            if trainer.is_global_zero:
+                self._shared.write_back()
+            self._shared.share()
         self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -221,99 +330,123 @@ class CurriculumTemperatureCallback(Callback):
         self._release()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Of a training that is over the optimizers are still known, for a checkpoint saved then; they are not ours.
-        return {**self.__dict__, "_records": {}, "_attachment": None, "_optimized": None, "_resumed": None}
+        # The optimizer of a training that is over is still known, for a checkpoint saved then.
+        return {**self.__dict__, "_records": {}, "_attachment": None, "_engine": None, "_optimizer": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._shared.share()
 
     def state_dict(self) -> dict[str, Any]:
-        """The temperature that the callback brought; one in the module is the module's."""
-        if self.teacher is None:
-            return {}
-        return {"temperature": self.temperature.state_dict(), "method": self.method.state_dict()}
+        """Temperature and methods that the callback brought, and their optimizer; the module's are the module's."""
+        state: dict[str, Any] = {} if self._optimizer is None else {"optimizer": self._optimizer.state_dict()}
+        if self.teacher is not None:
+            state |= {"temperature": self.temperature.state_dict(), "method": self.methods.state_dict()}
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the temperature.
+        """Go on with the temperature, and with what the methods have built as soon as they build it.
 
         Raises:
-            UserError: the checkpoint has one of another kind.
+            UserError: the checkpoint has a temperature of another kind.
         """
+        if self._optimizer is not None:
+            self._optimizer.load_state_dict(state_dict.get("optimizer") or _of_version_0_1(state_dict))
+        if self.teacher is None or "temperature" not in state_dict:
+            return
         try:
-            if self.teacher is not None and "temperature" in state_dict:
-                self.temperature.load_state_dict(state_dict["temperature"])
-                self.method.load_state_dict(state_dict["method"])
+            self.temperature.load_state_dict(state_dict["temperature"])
         except RuntimeError as error:
             found = ", ".join(state_dict["temperature"]) or "none"
             raise UserError(
                 f"the checkpoint's temperature is another than this {type(self.temperature).__name__} (entries: "
                 f"{found}): resume with the temperature and method of the first run"
             ) from error
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Leave the optimizers' part as a run without the callback writes it."""
-        kept = self._optimized.drop_from(checkpoint) if self._optimized else {}
-        if kept:
-            checkpoint.setdefault("callbacks", {}).setdefault(self.state_key, {})["optimizers"] = kept
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Complete the optimizers' part, now or as soon as there are optimizers."""
-        if trainer.state.fn == "fit":
-            self._resumed = checkpoint
-            self._complete_resumed()
+        self._loaded_methods = dict(state_dict.get("method", {}))
+        if self._loaded_methods.keys() <= self.methods.state_dict().keys():
+            self._load_methods()
 
     @property
     def _learned(self) -> dict[str, LearnedTemperature]:
         return {n: r.module for n, r in self._records.items() if isinstance(r.module, LearnedTemperature)}
 
-    def _set_epoch(self, epoch: int) -> None:
-        self._set_lambda(epoch)
-        self.method.set_epoch(epoch)
+    def _drive(self, trainer: Trainer, epoch: float) -> None:
+        temperatures = (record.module for record in self._records.values())
+        drive(temperatures, self.curriculum, epoch, training_fraction(trainer))
 
-    def _set_lambda(self, epoch: float) -> None:
-        value = self.curriculum(epoch)
-        for temperature in self._learned.values():
-            temperature.lambda_.fill_(value)
+    def _move_engine(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The engine is no part of the module: what a strategy does to that is done to it here."""
+        engine = self._engine
+        assert engine is not None and self.teacher is not None
+        check_same_everywhere(self.teacher, trainer.strategy)
+        engine.to(pl_module.device)
+        match_precision(engine, trainer.precision_plugin)
+        engine.train()
+        if self.teacher_cache is not None:
+            data = getattr(trainer, "datamodule", None)
+            if not all(hasattr(data, name) for name in ("view_fingerprint", "example_image", "teacher_cache")):
+                raise UserError(
+                    "teacher_cache needs batches that say which sample and view they hold: train with a datamodule of "
+                    f"ctkd_lightning.data, found {type(data).__name__}, or leave teacher_cache out"
+                )
+            example = data.example_image.to(pl_module.device)
+            engine.cache_teacher(data, self.teacher_cache, example=example, precision=str(trainer.precision))
+
+    def _prepare_memories(self, trainer: Trainer) -> None:
+        """Tell the methods the size of the training set, where it is known."""
+        assert self._engine is not None
+        size = self.num_samples
+        if size is None:
+            data = getattr(trainer.train_dataloader, "dataset", None)
+            size = len(data) if hasattr(data, "__len__") else None
+        if size is not None:
+            self._engine.prepare(size)
+
+    def _methods_built(self) -> None:
+        """Load and optimise what the methods have made for themselves at the first batch."""
+        self._load_methods()
+        if self._optimizer is not None:
+            self._optimizer.add({f"method.{name}": value for name, value in self.methods.named_parameters()})
+
+    def _load_methods(self) -> None:
+        if self._loaded_methods:
+            self.methods.load_state_dict(self._loaded_methods)
+            self._loaded_methods = {}
 
     def _optimize(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        parameters = {f"{n}.{p}": value for n, t in self._learned.items() for p, value in t.named_parameters()}
-        if self.teacher is not None:
-            parameters |= {f"method.{name}": value for name, value in self.method.named_parameters()}
-        self._optimized = OptimizedParameters(
-            trainer.optimizers,
-            [config.scheduler for config in trainer.lr_scheduler_configs],
-            parameters,
-            () if self.teacher is None else find_network(pl_module, self.student).parameters(),
-            self.learning_rate,
-            self.weight_decay,
-        )
-        self._complete_resumed()
-        if self._optimized.homeless:
+        optimizer = self._optimizer
+        if optimizer is None:  # a hook called without setup
+            return
+        parameters: dict[str, nn.Parameter] = {}
+        for name, record in self._records.items():
+            new = {f"{name}.{p}": value for p, value in record.module.named_parameters()}
+            known = {id(value) for value in parameters.values()}  # a rule's are its base's
+            parameters |= {p: value for p, value in new.items() if id(value) not in known}
+        parameters |= {f"method.{name}": value for name, value in self.methods.named_parameters()}
+        optimizer.follow(trainer.optimizers)
+        optimizer.add(parameters)
+        if optimizer.without_optimizer:
             self._warn_once(
                 "optimizer",
-                f"{', '.join(self._optimized.homeless)} will not learn: {type(pl_module).__name__} has no optimizer; "
-                "return one from configure_optimizers",
+                f"{', '.join(optimizer.without_optimizer)} will not learn: {type(pl_module).__name__} has no "
+                "optimizer; return one from configure_optimizers",
             )
 
-    def _complete_resumed(self) -> None:
-        if self._resumed is not None and self._optimized is not None:
-            own = self._resumed.get("callbacks", {}).get(self.state_key, {})
-            self._optimized.add_to(self._resumed, own.get("optimizers", {}))
-            self._resumed = None
+    def _companion(self, trainer: Trainer, pl_module: LightningModule) -> CompanionOptimizer:
+        def student() -> Iterable[nn.Parameter]:
+            return () if self.teacher is None else find_network(pl_module, self.student).parameters()
+
+        return CompanionOptimizer(pl_module, student, trainer.strategy, self.learning_rate, self.weight_decay)
 
     def _release(self) -> None:
         for record in self._records.values():
             record.close()
         self._records = {}
+        if self._optimizer is not None:
+            self._optimizer.release()
         if self._attachment is not None:
             self._attachment.release()
-        self._attachment = None
-
-    def _check_curriculum(self, trainer: Trainer) -> None:
-        epochs = trainer.max_epochs
-        if self.interval == "epoch" and epochs and 0 < epochs < 1000 and not any(map(self.curriculum, range(epochs))):
-            self._warn_once(
-                "lambda",
-                f"λ never leaves 0 in {epochs} epoch(s) under {self.curriculum}: the temperature will not learn; "
-                "train longer, start the curriculum above 0, or set its interval to 'step'",
-            )
+        self._attachment = self._engine = None
 
     def _check_range(self, name: str, temperature: LearnedTemperature, mean: Tensor) -> None:
         low, high = temperature.bounds
@@ -331,18 +464,42 @@ class CurriculumTemperatureCallback(Callback):
             rank_zero_warn(message)
 
 
-def _weighted(method: Method | None, kd_weight: float | None) -> Method:
+_DEFAULTS = {
+    "task": "multiclass",
+    "scores": "logits",
+    "ignore_index": -100,
+    "ce_weight": _CE_WEIGHT,
+    "accumulate_grad_batches": 1,
+}
+
+
+def _check_teacher_given(teacher: nn.Module | None, settings: Mapping[str, Any]) -> None:
+    given = [name for name, value in settings.items() if value is not None and value != _DEFAULTS.get(name)]
+    if teacher is None and given:
+        raise UserError(f"{', '.join(given)} say how to distil a teacher: pass teacher= too")
+
+
+def _weighted(
+    method: Method | Mapping[str, Method] | None, kd_weight: float | None
+) -> Method | Mapping[str, Method]:
     if method is None:
         return KD() if kd_weight is None else KD(weight=kd_weight)
-    name = type(method).__name__
     if kd_weight is not None:
+        name = type(method).__name__ if isinstance(method, Method) else "each of the methods"
         raise UserError(f"kd_weight is the default method's: give {name} its own, as in method={name}(weight=…)")
-    if method.needs:
-        raise UserError(
-            f"{name} reads features ({', '.join(method.needs)}), and the callback sees logits alone: take KD or "
-            "another method of logits, or train with DistillationModule"
-        )
     return method
+
+
+def _of_version_0_1(state: dict[str, Any]) -> dict[str, Any]:
+    """The optimizers' states in a checkpoint of that version, which kept them by the optimizer's number."""
+    kept = [part.get("state", {}) for part in state.get("optimizers", {}).values()]
+    return {name: {"state": entry} for part in kept for name, entry in part.items()}
+
+
+def _named(temperature: nn.Module) -> list[tuple[str, Temperature]]:
+    """The temperatures that the callback brings: one, or one for each method."""
+    parts = [(f"{_OWN}.{n}" if n else _OWN, part) for n, part in temperature.named_modules()]
+    return [(name, part) for name, part in parts if isinstance(part, Temperature)]
 
 
 def _find_temperatures(module: nn.Module) -> dict[str, Temperature]:

@@ -1,0 +1,134 @@
+"""The engine on the student's calls of a foreign training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from ctkd_lightning.asking import StudentCall
+from ctkd_lightning.batches import find_index, find_targets
+from ctkd_lightning.callbacks.plugin.calls import Call
+from ctkd_lightning.distillation import Distillation
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.outputs import NetworkOutput, Step, pick_logits
+
+Picker = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Pickers:
+    """Where target, mask and index are; as in :class:`~ctkd_lightning.CurriculumTemperatureCallback`."""
+
+    target: Picker | None = None
+    mask: Picker | None = None
+    index: Picker | None = None
+
+
+class Distiller:
+    """From the student's calls to the weighted distillation loss.
+
+    Args:
+        engine: without a student of its own.
+        pickers: what the user says of the batch.
+        built: called when the methods have made their own parts, at the first call.
+    """
+
+    def __init__(self, engine: Distillation, pickers: Pickers, built: Callable[[], None]) -> None:
+        self.engine, self.pickers = engine, pickers
+        self._tell_built: Callable[[], None] | None = built
+        self._warned = False
+
+    def __call__(self, calls: list[Call], batch: Any) -> Tensor:
+        """The weighted loss, a scalar: of each term the mean over the calls that have gradients.
+
+        Raises:
+            UserError: none has; and what the engine refuses.
+        """
+        engine = self.engine
+        outputs = [self._output(call) for call in calls]
+        trained = [pair for pair in zip(calls, outputs, strict=True) if pair[1].logits.requires_grad]
+        if not trained:
+            raise UserError(
+                "the student's logits have no gradient: take detach() and no_grad() off its call in training_step, or "
+                "name with student= the network that is trained"
+            )
+        steps = self._steps(batch, [student.logits for _, student in trained])
+        terms = []
+        for (call, student), step in zip(trained, steps, strict=True):
+            kept = call.arguments
+            teacher = engine.ask(StudentCall(kept.args, kept.kwargs, call.output), batch)
+            if self._tell_built is not None:
+                engine.build_methods(student, teacher, step)
+                self._tell_built()
+                self._tell_built = None
+            terms.append(engine.terms_of(student, teacher, step, batch))
+        means = terms[0]
+        if len(terms) > 1:
+            means = {name: torch.stack([each[name] for each in terms]).mean() for name in means}
+        engine.record.add(means)
+        return engine.weigh(means)
+
+    def _output(self, call: Call) -> NetworkOutput:
+        logits = pick_logits(call.output, self.engine.student_logits, "student")
+        if call.tap is None:
+            return NetworkOutput(logits)
+        return NetworkOutput(logits, call.features, call.tap.classifier)
+
+    def _steps(self, batch: Any, scores: list[Tensor]) -> list[Step]:
+        """What the batch says of each call's scores."""
+        calls = len(scores)
+        targets = self._picked("target", batch, calls)
+        if self.pickers.target is None:
+            targets = [self._find_target(batch, each) for each in scores]
+        masks, indices = self._picked("mask", batch, calls), self._picked("index", batch, calls)
+        if self.pickers.index is None and self.engine.needs:
+            indices = [find_index(batch)] * calls
+        return [Step(*each) for each in zip(targets, indices, masks, strict=True)]
+
+    def _picked(self, what: str, batch: Any, calls: int) -> list[Tensor | None]:
+        picker = getattr(self.pickers, what)
+        return [None] * calls if picker is None else [*pick_from_batch(batch, picker, what, calls)]
+
+    def _find_target(self, batch: Any, scores: Tensor) -> Tensor | None:
+        """The entry that says what is right, by its usual place and its shape."""
+        meaning = self.engine.scores
+        found = [entry for entry in find_targets(batch) if meaning.may_be_target(entry, scores.shape)]
+        if len(found) <= 1:
+            return found[0] if found else None
+        problem = (
+            f"the batch has {len(found)} entries of shape {tuple(found[0].shape)} that may be the target: say which with "
+            "target=lambda batch: …"
+        )
+        if not meaning.single and scores.ndim > 2 and meaning.class_dim is None:
+            raise UserError(f"{problem}; where the classes are and what is to be ignored is told from it")
+        if scores.ndim > 2 and self.pickers.mask is None and not self._warned:
+            self._warned = True
+            rank_zero_warn(f"{problem}; until then no ignored target is left out")
+        return None
+
+
+def pick_from_batch(batch: Any, picker: Picker, what: str, calls: int) -> list[Tensor]:
+    """What a callable finds in the batch, one tensor for each of the student's calls in the step.
+
+    Args:
+        batch: the first argument of ``training_step``.
+        picker: from the batch to a tensor, or to a list of them where the step calls the student several times.
+        what: its argument's name, for the message.
+        calls: how often the student was called.
+
+    Raises:
+        UserError: no tensor, or not one for each call.
+    """
+    found = picker(batch)
+    entries = list(found) if isinstance(found, list | tuple) else [found]
+    if len(entries) != calls or not all(isinstance(entry, Tensor) for entry in entries):
+        raise UserError(
+            f"{what} picked {len(entries)} × {type(entries[0]).__name__ if entries else 'nothing'} from the batch, and "
+            f"the step called the student {calls} time(s): return a tensor, or a list with one for each call"
+        )
+    return entries
