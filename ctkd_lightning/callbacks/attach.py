@@ -46,9 +46,10 @@ class Attachment:
         self._wrap("training_step", self._training_step)
         self._wrap("manual_backward", self._manual_backward)
         module._modules[_CHILD] = distiller.train()
-        # DDP would look for the buffers again at each step. They need no synchronisation: each process computes λ.
-        buffers = [f"{_CHILD}.{name}" for name, _ in distiller.named_buffers()]
-        self._overrides.set(module, _DDP_IGNORES, [*getattr(module, _DDP_IGNORES, ()), *buffers])
+        # DDP would look for the buffers again at each step. They need no synchronisation: each process computes λ. The
+        # parameters have an optimizer of their own, which synchronises them.
+        own = [f"{_CHILD}.{name}" for name, _ in (*distiller.named_buffers(), *distiller.named_parameters())]
+        self._overrides.set(module, _DDP_IGNORES, [*getattr(module, _DDP_IGNORES, ()), *own])
 
     @property
     def recorder(self) -> CallRecorder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ctkd_lightning.callbacks.attach import Attachment, find_network
 from ctkd_lightning.callbacks.distiller import Distiller, Pickers
 from ctkd_lightning.callbacks.distributions import Callback
-from ctkd_lightning.callbacks.optimize import OptimizedParameters
+from ctkd_lightning.callbacks.plugin.optimizer import CompanionOptimizer
+from ctkd_lightning.callbacks.plugin.shared_values import SharedValues
 from ctkd_lightning.callbacks.teacher import check_same_everywhere, check_separate, check_strategy, load_teacher
 from ctkd_lightning.callbacks.temperature_record import TemperatureRecord
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
@@ -53,8 +54,9 @@ class CurriculumTemperatureCallback(Callback):
     callback. After fit, and after an exception, the module is as it was.
 
     In both cases λ of each learned temperature follows the curriculum, from easy (λ = 0: the temperature stands still)
-    to hard (λ = 1: it works fully against the student), and parameters of temperatures that ``configure_optimizers``
-    left out join the student's optimizer.
+    to hard (λ = 1: it works fully against the student). Parameters of temperatures that ``configure_optimizers`` left
+    out are stepped right after the student's, by an optimizer of their own of the same class and settings, under the
+    same schedule; the module's optimizers stay as they are.
 
     Once an epoch it logs ``ctkd/lambda`` and ``ctkd/temperature``, of a per-sample temperature its mean over the epoch
     with ``ctkd/temperature_std``, ``_min`` and ``_max``; with several temperatures each has its module's name behind
@@ -75,7 +77,8 @@ class CurriculumTemperatureCallback(Callback):
         kd_weight: w_KD, factor of the default method, the paper's α: 0.9.
         learning_rate: of the temperatures, in the place of the rate that the optimizer was made with: a schedule moves
             both alike. By default they share the student's settings.
-        weight_decay: of the temperatures.
+        weight_decay: of the temperatures. With one of the two given, temperatures in the module's optimizers are
+            taken over too.
         class_dim: where the logits have their classes: 1 for maps (B, C, H, W).
         student_logits: from the student's output to its logits, where that is neither a tensor nor has ``.logits``.
         teacher_logits: the same for the teacher.
@@ -132,19 +135,21 @@ class CurriculumTemperatureCallback(Callback):
         self._records: dict[str, TemperatureRecord] = {}
         self._warned: set[str] = set()
         self._attachment: Attachment | None = None
-        self._optimized: OptimizedParameters | None = None
-        self._resumed: dict[str, Any] | None = None
+        self._optimizer: CompanionOptimizer | None = None
+        self._shared = SharedValues(self.temperature, self.method)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach the teacher, early enough that the strategy moves and synchronises the temperature."""
         if stage != "fit":
             return
         self._release()
-        self._optimized = self._resumed = None
+        self._optimizer = self._companion(trainer, pl_module)
         check_strategy(trainer.strategy, _find_temperatures(pl_module).values(), None)
         if self.teacher is not None:
             check_separate(self.teacher, pl_module)
             check_strategy(trainer.strategy, (), self.temperature)
+            if not self._shared.detach():
+                self._warn_once("shared", "this machine shares no memory: the temperature stays in the child processes")
             distiller = Distiller(FrozenNetwork(self.teacher), self.temperature, self.method, self.pickers)
             self._attachment = Attachment(pl_module, distiller, self.student, self.ce_weight)
 
@@ -175,9 +180,17 @@ class CurriculumTemperatureCallback(Callback):
         self._set_epoch(trainer.current_epoch)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Set λ of this step, if it moves by steps."""
+        """Set λ of this step, if it moves by steps, and go with the optimizers that there are now."""
+        if self._optimizer is not None:
+            self._optimizer.follow(trainer.optimizers)
+            self._optimizer.forget_stale()
         if self.interval == "step":
             self._set_lambda(trainer.current_epoch + batch_idx / trainer.num_training_batches)
+
+    def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """Drop the temperatures' gradients with the student's."""
+        if self._optimizer is not None:
+            self._optimizer.zero_grad(optimizer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log λ, τ and the distillation loss of the epoch."""
@@ -203,6 +216,9 @@ class CurriculumTemperatureCallback(Callback):
         """Let go of the module."""
         if self._attachment is not None:
             self._attachment.distiller.cpu()  # where Lightning leaves the module
+            if trainer.is_global_zero:
+                self._shared.write_back()
+            self._shared.share()
         self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -210,14 +226,19 @@ class CurriculumTemperatureCallback(Callback):
         self._release()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Of a training that is over the optimizers are still known, for a checkpoint saved then; they are not ours.
-        return {**self.__dict__, "_records": {}, "_attachment": None, "_optimized": None, "_resumed": None}
+        # The optimizer of a training that is over is still known, for a checkpoint saved then.
+        return {**self.__dict__, "_records": {}, "_attachment": None, "_optimizer": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._shared.share()
 
     def state_dict(self) -> dict[str, Any]:
-        """The temperature that the callback brought; one in the module is the module's."""
-        if self.teacher is None:
-            return {}
-        return {"temperature": self.temperature.state_dict(), "method": self.method.state_dict()}
+        """The temperature that the callback brought, and the optimizer's state; one in the module is the module's."""
+        state: dict[str, Any] = {} if self._optimizer is None else {"optimizer": self._optimizer.state_dict()}
+        if self.teacher is not None:
+            state |= {"temperature": self.temperature.state_dict(), "method": self.method.state_dict()}
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the temperature.
@@ -225,6 +246,8 @@ class CurriculumTemperatureCallback(Callback):
         Raises:
             UserError: the checkpoint has one of another kind.
         """
+        if self._optimizer is not None:
+            self._optimizer.load_state_dict(state_dict.get("optimizer") or _of_version_0_1(state_dict))
         try:
             if self.teacher is not None and "temperature" in state_dict:
                 self.temperature.load_state_dict(state_dict["temperature"])
@@ -235,18 +258,6 @@ class CurriculumTemperatureCallback(Callback):
                 f"the checkpoint's temperature is another than this {type(self.temperature).__name__} (entries: "
                 f"{found}): resume with the temperature and method of the first run"
             ) from error
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Leave the optimizers' part as a run without the callback writes it."""
-        kept = self._optimized.drop_from(checkpoint) if self._optimized else {}
-        if kept:
-            checkpoint.setdefault("callbacks", {}).setdefault(self.state_key, {})["optimizers"] = kept
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Complete the optimizers' part, now or as soon as there are optimizers."""
-        if trainer.state.fn == "fit":
-            self._resumed = checkpoint
-            self._complete_resumed()
 
     @property
     def _learned(self) -> dict[str, LearnedTemperature]:
@@ -265,32 +276,30 @@ class CurriculumTemperatureCallback(Callback):
         parameters = {f"{n}.{p}": value for n, t in self._learned.items() for p, value in t.named_parameters()}
         if self.teacher is not None:
             parameters |= {f"method.{name}": value for name, value in self.method.named_parameters()}
-        self._optimized = OptimizedParameters(
-            trainer.optimizers,
-            [config.scheduler for config in trainer.lr_scheduler_configs],
-            parameters,
-            () if self.teacher is None else find_network(pl_module, self.student).parameters(),
-            self.learning_rate,
-            self.weight_decay,
-        )
-        self._complete_resumed()
-        if self._optimized.homeless:
+        optimizer = self._optimizer
+        if optimizer is None:  # a hook called without setup
+            return
+        optimizer.follow(trainer.optimizers)
+        optimizer.add(parameters)
+        if optimizer.without_optimizer:
             self._warn_once(
                 "optimizer",
-                f"{', '.join(self._optimized.homeless)} will not learn: {type(pl_module).__name__} has no optimizer; "
-                "return one from configure_optimizers",
+                f"{', '.join(optimizer.without_optimizer)} will not learn: {type(pl_module).__name__} has no "
+                "optimizer; return one from configure_optimizers",
             )
 
-    def _complete_resumed(self) -> None:
-        if self._resumed is not None and self._optimized is not None:
-            own = self._resumed.get("callbacks", {}).get(self.state_key, {})
-            self._optimized.add_to(self._resumed, own.get("optimizers", {}))
-            self._resumed = None
+    def _companion(self, trainer: Trainer, pl_module: LightningModule) -> CompanionOptimizer:
+        def student() -> Iterable[nn.Parameter]:
+            return () if self.teacher is None else find_network(pl_module, self.student).parameters()
+
+        return CompanionOptimizer(pl_module, student, trainer.strategy, self.learning_rate, self.weight_decay)
 
     def _release(self) -> None:
         for record in self._records.values():
             record.close()
         self._records = {}
+        if self._optimizer is not None:
+            self._optimizer.release()
         if self._attachment is not None:
             self._attachment.release()
         self._attachment = None
@@ -332,6 +341,12 @@ def _weighted(method: Method | None, kd_weight: float | None) -> Method:
             "another method of logits, or train with DistillationModule"
         )
     return method
+
+
+def _of_version_0_1(state: dict[str, Any]) -> dict[str, Any]:
+    """The optimizers' states in a checkpoint of that version, which kept them by the optimizer's number."""
+    kept = [part.get("state", {}) for part in state.get("optimizers", {}).values()]
+    return {name: {"state": entry} for part in kept for name, entry in part.items()}
 
 
 def _find_temperatures(module: nn.Module) -> dict[str, Temperature]:

@@ -1,0 +1,1 @@
+"""What the curriculum callback does within a foreign training."""
