@@ -89,7 +89,7 @@ class Distillation(nn.Module):
         student: nn.Module | None = None,
         teacher: nn.Module | None = None,
         method: Method | Mapping[str, Method] | nn.ModuleDict | None = None,
-        temperature: Temperature | Mapping[str, Temperature] | nn.Module | None = None,
+        temperature: Temperature | Mapping[str, Temperature] | nn.ModuleDict | None = None,
         *,
         curriculum: Curriculum | None = None,
         ce_weight: float = 0.1,
@@ -497,7 +497,7 @@ def named_methods(method: Method | Mapping[str, Method] | nn.ModuleDict) -> dict
 
 def named_temperatures(
     methods: nn.ModuleDict, temperature: Temperature | Mapping[str, Temperature] | nn.ModuleDict
-) -> nn.Module:
+) -> Temperature | nn.ModuleDict:
     """One temperature for all methods that soften, or one for each by its name.
 
     Raises:

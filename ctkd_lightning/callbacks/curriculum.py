@@ -20,7 +20,7 @@ from ctkd_lightning.callbacks.temperature_record import TemperatureRecord
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
 from ctkd_lightning.distillation import Distillation, drive, named_methods, named_temperatures
 from ctkd_lightning.errors import UserError, check_number
-from ctkd_lightning.frozen import FrozenNetwork, check_separate
+from ctkd_lightning.frozen import check_separate
 from ctkd_lightning.methods import KD, Method
 from ctkd_lightning.outputs import Pick
 from ctkd_lightning.scores import Kind, Scores, Task
@@ -202,9 +202,7 @@ class CurriculumTemperatureCallback(Callback):
         TeacherInput(teacher_input)
         self._temperature_given = temperature is not None
         self.methods = nn.ModuleDict(named_methods(_weighted(method, kd_weight)))
-        self.temperature: nn.Module = named_temperatures(
-            self.methods, GlobalTemperature() if temperature is None else temperature
-        )
+        self.temperature = named_temperatures(self.methods, GlobalTemperature() if temperature is None else temperature)
         self._records: dict[str, TemperatureRecord] = {}
         self._warned: set[str] = set()
         self._engine: Distillation | None = None
@@ -377,13 +375,13 @@ class CurriculumTemperatureCallback(Callback):
     def _move_engine(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The engine is no part of the module: what a strategy does to that is done to it here."""
         engine = self._engine
-        assert engine is not None and self.teacher is not None
-        check_same_everywhere(self.teacher, trainer.strategy)
+        assert engine is not None
+        check_same_everywhere(engine.teacher.network, trainer.strategy)
         engine.to(pl_module.device)
         match_precision(engine, trainer.precision_plugin)
         engine.train()
         if self.teacher_cache is not None:
-            data = getattr(trainer, "datamodule", None)
+            data: Any = getattr(trainer, "datamodule", None)
             if not all(hasattr(data, name) for name in ("view_fingerprint", "example_image", "teacher_cache")):
                 raise UserError(
                     "teacher_cache needs batches that say which sample and view they hold: train with a datamodule of "
@@ -397,7 +395,7 @@ class CurriculumTemperatureCallback(Callback):
         assert self._engine is not None
         size = self.num_samples
         if size is None:
-            data = getattr(trainer.train_dataloader, "dataset", None)
+            data: Any = getattr(trainer.train_dataloader, "dataset", None)
             size = len(data) if hasattr(data, "__len__") else None
         if size is not None:
             self._engine.prepare(size)
@@ -479,9 +477,7 @@ def _check_teacher_given(teacher: nn.Module | None, settings: Mapping[str, Any])
         raise UserError(f"{', '.join(given)} say how to distil a teacher: pass teacher= too")
 
 
-def _weighted(
-    method: Method | Mapping[str, Method] | None, kd_weight: float | None
-) -> Method | Mapping[str, Method]:
+def _weighted(method: Method | Mapping[str, Method] | None, kd_weight: float | None) -> Method | Mapping[str, Method]:
     if method is None:
         return KD() if kd_weight is None else KD(weight=kd_weight)
     if kd_weight is not None:

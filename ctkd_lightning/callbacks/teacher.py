@@ -16,6 +16,8 @@ from ctkd_lightning.models import load_weights
 # Lightning's distributions has its own.
 _SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
 
+_TRUE_PRECISIONS = ("HalfPrecision", "DoublePrecision")
+
 
 def load_teacher(teacher: nn.Module | str | Path | None, model: nn.Module | None) -> nn.Module | None:
     """The teacher itself, or ``model`` with the weights in the file that it names.
@@ -76,3 +78,14 @@ def check_strategy(strategy: Any, inside: Iterable[nn.Module], own: nn.Module | 
             f"{sharded} cuts parameters into pieces, and a learned temperature is one number: use strategy='ddp', or "
             "with this strategy FixedTemperature(4.0)"
         )
+
+
+def match_precision(engine: nn.Module, plugin: Any) -> None:
+    """Convert what is no part of the module as true half or double precision converts the module.
+
+    Args:
+        engine: teacher and methods; temperatures stay in float32 under half precision.
+        plugin: the Trainer's precision plugin.
+    """
+    if type(plugin).__name__ in _TRUE_PRECISIONS:
+        plugin.convert_module(engine)

@@ -183,9 +183,9 @@ def by_hand(
             if value.grad is not None:
                 value.grad.mul_(-curriculum(epoch))
             if clip_norm:
-                nn.utils.clip_grad_norm_(parameters, clip_norm)
+                nn.utils.clip_grad_norm_(net.parameters(), clip_norm)
             if clip_value:
-                nn.utils.clip_grad_value_(parameters, clip_value)
+                nn.utils.clip_grad_value_(net.parameters(), clip_value)
             optimizer.step()
             optimizer.zero_grad()
     return copy.deepcopy(net), value.detach()

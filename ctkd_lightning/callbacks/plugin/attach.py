@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from ctkd_lightning.callbacks.distiller import Distiller
 from ctkd_lightning.callbacks.plugin.accumulation import AccumulationWatch
 from ctkd_lightning.callbacks.plugin.batches import FetchedBatches, remember_batches
 from ctkd_lightning.callbacks.plugin.calls import Call, CallRecorder
+from ctkd_lightning.callbacks.plugin.distiller import Distiller
 from ctkd_lightning.callbacks.plugin.graph import calls_behind
 from ctkd_lightning.callbacks.plugin.overrides import Overrides, WrappedMethod
 from ctkd_lightning.callbacks.plugin.steps import DistilledSteps
@@ -22,16 +22,9 @@ from ctkd_lightning.errors import UserError
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
 
-_CHILD = "_ctkd_distiller"
-_DDP_IGNORES = "_ddp_params_and_buffers_to_ignore"  # DistributedDataParallel's own name
-
 
 class Attachment:
     """Add the distillation loss to a LightningModule's training step, and take everything back in the end.
-
-    The distiller is the module's child only until the optimizers are made: long enough to be moved, converted and
-    synchronised by the strategy. What ``configure_optimizers``, a checkpoint, a weight average or a summary see is the
-    module as it was written.
 
     Where the module optimizes itself, the loss that it returns has the distillation of all calls of the step. Where it
     optimizes by hand, each loss that it hands to ``manual_backward`` has that of the calls that it depends on, as far
@@ -43,7 +36,7 @@ class Attachment:
         student: dotted name of the network to watch; None for the module's own forward.
         ce_weight: factor of the loss that the training step has.
         accumulate_grad_batches: by which a module that optimizes by hand divides its loss; the distillation is too.
-        layers: of the student, from role to dotted name: what :attr:`Call.features` has.
+        layers: from the student to what to read of it, from role to dotted name: what :attr:`Call.features` has.
     """
 
     def __init__(
@@ -53,7 +46,7 @@ class Attachment:
         student: str | None,
         ce_weight: float,
         accumulate_grad_batches: int = 1,
-        layers: Mapping[str, str] | None = None,
+        layers: Callable[[nn.Module], Mapping[str, str]] | None = None,
     ) -> None:
         self.module, self.distiller = module, distiller
         self.student, self.ce_weight = student, ce_weight
@@ -68,13 +61,8 @@ class Attachment:
         self._why_not = self._never_called
         self._told_replaced = False
         self._overrides = Overrides()
-        self._wrap("configure_optimizers", self._configure_optimizers)
         self._wrap("training_step", self._training_step)
         self._wrap("manual_backward", self._manual_backward)
-        module._modules[_CHILD] = distiller.train()
-        # DDP would look for the buffers again at each step. They need no synchronisation: each process computes λ.
-        buffers = [f"{_CHILD}.{name}" for name, _ in distiller.named_buffers()]
-        self._overrides.set(module, _DDP_IGNORES, [*getattr(module, _DDP_IGNORES, ()), *buffers])
 
     @property
     def recorder(self) -> CallRecorder:
@@ -86,12 +74,11 @@ class Attachment:
         network = find_network(self.module, self.student)
         if self._recorder is None or self._recorder.network is not network:
             self._forget_network()
-            self._recorder = CallRecorder(network, self.layers)
+            self._recorder = CallRecorder(network, None if self.layers is None else self.layers(network))
         return self._recorder
 
     def release(self) -> None:
         """Leave the module as it was."""
-        self._hide()
         self._overrides.undo()
         self._forget_network()
         self._batch = None
@@ -103,9 +90,6 @@ class Attachment:
             UserError: none was since the start of the training.
         """
         self._steps.end_epoch(self._why_not)
-
-    def _hide(self) -> None:
-        self.module._modules.pop(_CHILD, None)
 
     def _forget_network(self) -> None:
         if self._recorder is not None:
@@ -121,10 +105,6 @@ class Attachment:
             return wrapper(method, *args, **kwargs)
 
         self._overrides.set(self.module, name, WrappedMethod(method, wrapped))
-
-    def _configure_optimizers(self, configure: Callable[[], Any]) -> Any:
-        self._hide()
-        return configure()
 
     def _training_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         args = tuple(map(remember_batches, args))

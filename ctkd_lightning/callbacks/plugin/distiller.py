@@ -101,8 +101,8 @@ class Distiller:
         if len(found) <= 1:
             return found[0] if found else None
         problem = (
-            f"the batch has {len(found)} entries of shape {tuple(found[0].shape)} that may be the target: say which with "
-            "target=lambda batch: …"
+            f"the batch has {len(found)} entries of shape {tuple(found[0].shape)} that may be the target: say which "
+            "with target=lambda batch: …"
         )
         if not meaning.single and scores.ndim > 2 and meaning.class_dim is None:
             raise UserError(f"{problem}; where the classes are and what is to be ignored is told from it")
