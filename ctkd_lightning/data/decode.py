@@ -16,8 +16,6 @@ from ctkd_lightning.data.images import ImageArray, ImageFiles
 from ctkd_lightning.data.sampler import EvaluationSampler
 from ctkd_lightning.data.workers import byte_loader, one_line_errors
 
-FORMAT = 1  # counts the ways in which pixels have been made from files: a new one must not read an old one's cache
-
 IMAGES_A_WORKER = 1000  # below, a worker takes longer to start than to decode them
 
 
@@ -46,7 +44,7 @@ def load_decoded(files: ImageFiles, image_size: int, cache_dir: Path | None = No
 
 
 def _key(files: ImageFiles) -> str:
-    return hashlib.sha256(f"{FORMAT} {files.transform!r} {files.digest()}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{files.transform!r} {files.digest()}".encode()).hexdigest()[:32]
 
 
 def _decode(files: ImageFiles, shape: tuple[int, ...], num_workers: int) -> np.ndarray:

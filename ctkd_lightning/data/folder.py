@@ -34,9 +34,12 @@ def class_folders(split: Path) -> list[str]:
     """The sorted names of a split's class folders.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or one that is a link to a folder above itself.
     """
-    names = sorted(entry.name for entry in os.scandir(split) if entry.is_dir() and not entry.name.startswith("."))
+    names = sorted(entry.name for entry in os.scandir(split) if not _hidden(entry.name) and os.path.isdir(entry.path))
+    for name in names:
+        if _leads_back(str(split / name)):
+            raise UserError(f"the class folder {split / name} is a link to a folder that holds it: remove the link")
     if not names:
         raise UserError(f"{split} holds no class folders: put the images of each class into a folder of its own there")
     return names
@@ -44,6 +47,9 @@ def class_folders(split: Path) -> list[str]:
 
 def list_images(split: Path, classes: list[str]) -> tuple[list[str], list[int]]:
     """The images of a split, at any depth below its class folders.
+
+    Hidden files and folders, whose names start with a dot, do not count. Links to folders are followed, but a folder is
+    listed once in a class, and links that lead back to a folder above themselves are passed over.
 
     Args:
         split: the folder that holds the class folders.
@@ -74,17 +80,40 @@ def list_images(split: Path, classes: list[str]) -> tuple[list[str], list[int]]:
 
 
 def _images_below(folder: Path) -> list[str]:
-    def refuse(error: OSError) -> None:  # os.walk by itself would pass over the folder
-        raise UserError(
-            f"the folder {error.filename} cannot be read ({error.strerror}): change its permissions"
-        ) from error
+    images: list[str] = []
+    starts, seen = [str(folder)], set()
+    while starts:  # the folder itself, then the links in it: what is reached both ways keeps its own name
+        start = starts.pop(0)
+        target = os.path.realpath(start)
+        for parent, folders, files in os.walk(start, onerror=_refuse):
+            place = os.path.normpath(os.path.join(target, os.path.relpath(parent, start)))
+            folders[:] = [] if place in seen else sorted(name for name in folders if not _hidden(name))
+            if place not in seen:
+                images += [os.path.join(parent, file) for file in files if _is_image(file)]
+            seen.add(place)
+            below = (os.path.join(parent, name) for name in folders)
+            starts += [path for path in below if os.path.islink(path) and not _leads_back(path)]
+    return images
 
-    return [
-        os.path.join(parent, file)
-        for parent, _, files in os.walk(folder, onerror=refuse, followlinks=True)
-        for file in files
-        if not file.startswith(".") and os.path.splitext(file)[1].lower() in _image_suffixes()
-    ]
+
+def _refuse(error: OSError) -> None:  # os.walk by itself would pass over the folder
+    raise UserError(f"the folder {error.filename} cannot be read ({error.strerror}): change its permissions") from error
+
+
+def _leads_back(path: str) -> bool:
+    """Whether ``path`` is a link to a folder above it, on the way that led here or where that way really lies."""
+    if not os.path.islink(path):
+        return False
+    target = os.path.realpath(path)
+    return any(Path(os.path.realpath(above)).is_relative_to(target) for above in Path(path).absolute().parents)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _is_image(name: str) -> bool:
+    return not _hidden(name) and os.path.splitext(name)[1].lower() in _image_suffixes()
 
 
 @cache

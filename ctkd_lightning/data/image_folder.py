@@ -15,8 +15,9 @@ class ImageFolder(ImageDataModule):
     """``root/train/<class>/…`` and ``root/test/<class>/…`` or ``root/val/<class>/…``.
 
     With both, ``val`` is the validation set; with one, that one is the test set and the validation images come out of
-    the training images. The classes are the folders' sorted names. Images of any format and size that PIL reads: the
-    short side is resized, then the centre is cropped.
+    the training images. The classes are the folders' sorted names; hidden files and folders do not count. Images of any
+    format and size that PIL reads, as RGB by the rules of :func:`~ctkd_lightning.data.rgb.to_rgb`: the short side is
+    resized, then the centre is cropped.
     """
 
     name = "image_folder"

@@ -13,7 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ctkd_lightning.data.rgb import to_rgb
 from ctkd_lightning.errors import UserError
+
+FORMAT = 2  # counts the ways in which pixels have been made from files: a new one must not read what an old one kept
 
 Transform = Callable[[Image.Image, int], Image.Image]
 
@@ -91,25 +94,33 @@ class ImageFiles:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     def digest(self) -> str:
-        """A hash of the files' names, sizes and times of change: of what they hold, without reading them."""
-        digest = hashlib.sha256()
+        """A hash of the files' names, sizes and times of change: of what they hold, without reading them.
+
+        Raises:
+            UserError: naming a file that is not there, such as a link to nowhere or to itself.
+        """
+        digest = hashlib.sha256(f"{FORMAT}\n".encode())
         folder = os.fsencode(self.root)
         for name, target in zip(self.names.tolist(), self.targets.tolist(), strict=True):
-            status = os.stat(os.path.join(folder, name))
+            try:
+                status = os.stat(os.path.join(folder, name))
+            except OSError as error:
+                path = self.root / os.fsdecode(name)
+                raise UserError(f"cannot read the image {path} ({error.strerror}): replace or remove it") from error
             digest.update(name + f"\n{target} {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
 
 def read_image(path: Path) -> Image.Image:
-    """Decode an image file to RGB.
+    """Decode an image file to RGB of 0 … 255, whatever its mode: see :func:`~ctkd_lightning.data.rgb.to_rgb`.
 
     Raises:
         UserError: naming the file that cannot be decoded.
     """
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I;16"):  # PIL would clip 16 bits to 8, not scale them
-                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-            return image.convert("RGB")
+            return to_rgb(image)
+    except UserError as error:
+        raise UserError(f"cannot scale the image {path}: {error}, or remove it") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"cannot decode the image {path} ({error}): replace or remove the file") from error

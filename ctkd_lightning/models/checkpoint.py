@@ -6,7 +6,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from ctkd_lightning.errors import UserError
 
 _SIGNATURES = (b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")  # torch.save since 1.6, and before
 _ZIP = _SIGNATURES[0]
-_WRAPPERS = ("module", "_orig_mod")  # DistributedDataParallel, torch.compile
+WRAPPERS = ("module", "_orig_mod")  # DistributedDataParallel, torch.compile
+PLAIN_PLACES = ("state_dict", "model", "")  # the keys that a network's weights usually lie under, or none
 _NETWORK_PREFIXES = ("student.", "network.")  # where this package's training modules keep the network
 
 
@@ -31,10 +32,10 @@ class DamagedCheckpoint(UserError):
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read a network's weights from a file of ``torch.save``, Lightning or safetensors, onto the CPU.
 
-    The weights may be the whole dictionary or lie under ``state_dict`` or ``model``, beside numbers such as the epoch
-    or a NumPy accuracy. The prefixes of data parallelism and of ``torch.compile`` are removed from the names, and of
-    this package's training checkpoints only the trained network is kept. A file that would have to run code to be
-    read is refused: there is no unsafe way round.
+    The weights may be the whole dictionary or lie under a key, beside numbers such as the epoch or a NumPy accuracy:
+    ``state_dict`` or ``model``, else the key with the most tensors. The prefixes of data parallelism and of
+    ``torch.compile`` are removed from the names, and of this package's training checkpoints only the trained network is
+    kept. A file that would have to run code to be read is refused: there is no unsafe way round.
 
     Args:
         path: the file; ``.safetensors`` by its ending, else a checkpoint of ``torch.save``.
@@ -44,12 +45,52 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         DamagedCheckpoint: a file that is empty, truncated, damaged or no checkpoint.
+        UserError: a file that is missing, unsafe, or holds no weights, or several times as many under as many keys.
+    """
+    return main_part(read_state_dicts(path), path)
+
+
+def read_state_dicts(path: str | Path) -> dict[str, dict[str, Tensor]]:
+    """Read all dictionaries of tensors in a file, by their keys.
+
+    Args:
+        path: as in :func:`read_state_dict`.
+
+    Returns:
+        The tensors by name under each key, ``outer.inner`` where it is nested and the empty string for the file's own
+        entries, in the file's order; ``_orig_mod``, which ``torch.compile`` writes, is removed from the names.
+
+    Raises:
+        DamagedCheckpoint: a file that is empty, truncated, damaged or no checkpoint.
         UserError: a file that is missing, unsafe, or holds no weights.
     """
     path = Path(path)
     _check_file(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
-    return _network_part(_find_tensors(content, path))
+    places = dict(_state_dicts(content))
+    if not places:
+        raise UserError(
+            f"{path} holds no weights: expected a dictionary of tensors, alone or under a key such as 'state_dict'; "
+            f"found {_describe(content)}"
+        )
+    return places
+
+
+def main_part(places: Mapping[str, Mapping[str, Tensor]], path: str | Path) -> dict[str, Tensor]:
+    """Of a file's dictionaries the weights that :func:`read_state_dict` promises.
+
+    Raises:
+        UserError: several dictionaries, under other keys than the usual ones, with the same number of tensors.
+    """
+    usual = [place for place in ("state_dict", "model") if place in places]
+    most = max(len(tensors) for tensors in places.values())
+    largest = [place for place, tensors in places.items() if len(tensors) == most]
+    if not usual and len(largest) > 1:
+        raise UserError(
+            f"{path} holds {len(largest)} times {most} tensors, under {', '.join(map(repr, largest))}: "
+            f"choose one, load_weights(model, path, prefix={largest[0]!r})"
+        )
+    return _network_part(places[(usual or largest)[0]])
 
 
 def without_wrappers(name: str) -> str:
@@ -60,9 +101,24 @@ def without_wrappers(name: str) -> str:
         'conv1.weight'
     """
     parts = name.split(".")
-    while len(parts) > 1 and parts[0] in _WRAPPERS:
+    while len(parts) > 1 and parts[0] in WRAPPERS:
         parts = parts[1:]
-    return ".".join(part for part in parts if part != "_orig_mod")
+    return _without_compile(".".join(parts))
+
+
+def bare_names(names: Iterable[str]) -> list[str]:
+    """The names of all of a network's parameters as in the bare network; a part that is called module keeps its name.
+
+    Example:
+        >>> bare_names(["module.conv1.weight", "module.fc._orig_mod.weight"])
+        ['conv1.weight', 'fc.weight']
+        >>> bare_names(["module.conv1.weight", "head.weight"])
+        ['module.conv1.weight', 'head.weight']
+    """
+    names = [_without_compile(name) for name in names]
+    while names and all(name.startswith("module.") for name in names):
+        names = [name.removeprefix("module.") for name in names]
+    return names
 
 
 def _check_file(path: Path) -> None:
@@ -149,19 +205,21 @@ def _numpy_scalars() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]
     ]
 
 
-def _find_tensors(content: object, path: Path) -> dict[str, Tensor]:
-    places = [content.get("state_dict"), content.get("model"), content] if isinstance(content, Mapping) else []
-    for place in places:
-        if isinstance(place, Mapping):
-            tensors = {
-                name: value for name, value in place.items() if isinstance(name, str) and isinstance(value, Tensor)
-            }
-            if tensors:
-                return tensors
-    raise UserError(
-        f"{path} holds no weights: expected a dictionary of tensors, alone or under 'state_dict' or 'model'; "
-        f"found {_describe(content)}"
-    )
+def _state_dicts(
+    content: object, place: str = "", above: tuple[int, ...] = ()
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    if not isinstance(content, Mapping) or id(content) in above:  # a pickle may hold itself
+        return
+    named = {name: value for name, value in content.items() if isinstance(name, str)}
+    tensors = {_without_compile(name): value for name, value in named.items() if isinstance(value, Tensor)}
+    if tensors:
+        yield place, tensors
+    for name, value in named.items():
+        yield from _state_dicts(value, f"{place}.{name}" if place else name, (*above, id(content)))
+
+
+def _without_compile(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
 
 
 def _describe(content: object, limit: int = 5) -> str:

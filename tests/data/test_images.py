@@ -19,21 +19,6 @@ def test_formats(tmp_path, suffix):
     assert np.abs(np.asarray(image).astype(int) - [255, 0, 0]).max() < 4  # JPEG and WebP lose a little
 
 
-@pytest.mark.parametrize(
-    ("mode", "colour", "expected"),
-    [("L", 7, (7, 7, 7)), ("1", 1, (255, 255, 255)), ("RGBA", (9, 8, 7, 0), (9, 8, 7)), ("P", 0, (0, 0, 0))],
-)
-def test_modes_become_rgb(tmp_path, mode, colour, expected):
-    Image.new(mode, (2, 2), colour).save(tmp_path / "x.png")
-    assert read_image(tmp_path / "x.png").getpixel((0, 0)) == expected
-
-
-def test_sixteen_bits_are_scaled(tmp_path):
-    Image.fromarray(np.array([[0, 256 * 100], [256 * 200, 65535]], dtype=np.uint16)).save(tmp_path / "x.png")
-    pixels = np.asarray(read_image(tmp_path / "x.png"))
-    assert pixels[..., 0].tolist() == [[0, 100], [200, 255]]
-
-
 @pytest.mark.parametrize("damage", [b"", b"text", None])
 def test_what_cannot_be_decoded_is_named(tmp_path, damage):
     write_images(tmp_path, 1)
@@ -41,6 +26,14 @@ def test_what_cannot_be_decoded_is_named(tmp_path, damage):
     path.write_bytes(path.read_bytes()[:60] if damage is None else damage)
     with pytest.raises(UserError, match=r"cannot decode the image .*0\.png \(.*\): replace or remove"):
         read_image(path)
+
+
+def test_an_image_without_a_range_of_values_is_named(tmp_path):
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "x.tif")
+    with pytest.raises(
+        UserError, match=r"^cannot scale the image .*x\.tif: it holds floating.* 16 bits, or remove it$"
+    ):
+        read_image(tmp_path / "x.tif")
 
 
 def test_files_are_decoded_as_they_are_asked_for(tmp_path):
@@ -85,6 +78,15 @@ def test_the_digest_follows_the_files(tmp_path):
     assert digest(names=("1.png", "0.png")) != first
     os.utime(tmp_path / "1.png", (0, 0))
     assert digest() != first
+
+
+def test_a_link_to_itself_is_named(tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    files = ImageFiles(tmp_path, ["loop.png"], [0], ResizeCrop(8))
+    with pytest.raises(UserError, match=r"^cannot read the image .*loop\.png \(.*\): replace or remove it$"):
+        files.digest()
+    with pytest.raises(UserError, match=r"^cannot decode the image .*loop\.png"):
+        files.pixels_of(0, -1)
 
 
 def test_an_array_gives_its_images():

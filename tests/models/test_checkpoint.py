@@ -35,6 +35,8 @@ def lightning(state_dict):
         pytest.param({"model": WEIGHTS, "best_acc": np.float64(75.6), "n": np.int64(3)}, id="numpy float64"),
         pytest.param({"model": WEIGHTS, "best_acc": np.float32(75.6)}, id="numpy float32"),
         pytest.param({"state_dict": WEIGHTS, "optimizer": {"state": {}, "param_groups": []}}, id="state_dict"),
+        pytest.param({"net": WEIGHTS, "acc": torch.tensor(95.1), "epoch": 3}, id="a key of its own"),
+        pytest.param({"run": {"weights": WEIGHTS, "lr": 0.1}, "rng": torch.zeros(9)}, id="nested keys"),
         pytest.param({"model": prefixed("module.")}, id="data parallel"),
         pytest.param(prefixed("_orig_mod."), id="compiled"),
         pytest.param(prefixed("module._orig_mod."), id="data parallel, compiled"),
@@ -188,7 +190,7 @@ def test_missing_empty_or_a_directory(tmp_path, suffix):
     [
         ([WEIGHTS], "a list"),
         (torch.zeros(3), "a Tensor"),
-        ({"net": WEIGHTS, "acc": 91.0}, "the keys net, acc"),
+        ({"net": {"lr": 0.1}, "acc": 91.0}, "the keys net, acc"),
         ({str(i): i for i in range(9)}, "the keys 0, 1, 2, 3, 4, …"),
         ({}, "an empty dictionary"),
     ],
@@ -196,9 +198,22 @@ def test_missing_empty_or_a_directory(tmp_path, suffix):
 def test_a_file_without_weights(tmp_path, content, found):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(
-        UserError, match=rf"holds no weights: expected .* under 'state_dict' or 'model'; found {found}$"
+        UserError, match=rf"holds no weights: expected .* under a key such as 'state_dict'; found {found}$"
     ):
         read_state_dict(tmp_path / "x.pth")
+
+
+def test_several_keys_with_as_many_tensors(tmp_path):
+    torch.save({"net": WEIGHTS, "ema": WEIGHTS}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"holds 2 times 2 tensors, under 'net', 'ema': choose one, .*prefix='net'\)$"):
+        read_state_dict(tmp_path / "x.pth")
+
+
+def test_a_dictionary_that_holds_itself(tmp_path):
+    content = {"net": dict(WEIGHTS)}
+    content["self"] = content["net"]["self"] = content
+    torch.save(content, tmp_path / "x.pth")
+    assert list(read_state_dict(tmp_path / "x.pth")) == list(WEIGHTS)
 
 
 def test_every_message_is_one_line(tmp_path):

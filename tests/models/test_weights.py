@@ -24,13 +24,41 @@ def equal(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "student.", "network._orig_mod."])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "module.",
+        "student.",
+        "network._orig_mod.",
+        "classifier.",
+        "net.module.",
+        "_orig_mod.a.b._orig_mod.module.c.",
+    ],
+)
 def test_loads_what_was_saved(tmp_path, model, prefix):
     source = create_model("resnet8", num_classes=10).state_dict()
     torch.save({"state_dict": {prefix + name: tensor for name, tensor in source.items()}}, tmp_path / "x.ckpt")
     assert not equal(model.state_dict(), source)
     load_weights(model, tmp_path / "x.ckpt")
     assert equal(model.state_dict(), source)
+
+
+def test_loads_into_a_wrapped_network(tmp_path, model):
+    source = create_model("resnet8", num_classes=10)
+    save_weights(source, tmp_path / "x.safetensors")
+    load_weights(torch.nn.DataParallel(model), tmp_path / "x.safetensors")
+    assert equal(model.state_dict(), source.state_dict())
+
+
+def test_a_part_called_module_keeps_its_name(tmp_path):
+    def make():
+        return torch.nn.ModuleDict({"module": torch.nn.Linear(3, 5), "head": torch.nn.Linear(5, 2)})
+
+    source, network = make(), make()
+    save_weights(source, tmp_path / "x.safetensors")
+    load_weights(network, tmp_path / "x.safetensors")
+    assert equal(network.state_dict(), source.state_dict())
 
 
 def test_loads_into_a_compiled_network(tmp_path, model):
