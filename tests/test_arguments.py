@@ -84,7 +84,19 @@ def test_batch_encoding():
 
 def test_what_is_no_container_stays():
     layer, array, function = nn.Linear(2, 2), np.ones(2), lambda x: x
-    for value in (None, 3, 2.5, "word", b"bytes", layer, array, function, torch.float32, nn.Linear, SimpleNamespace(a=1)):
+    for value in (
+        None,
+        3,
+        2.5,
+        "word",
+        b"bytes",
+        layer,
+        array,
+        function,
+        torch.float32,
+        nn.Linear,
+        SimpleNamespace(a=1),
+    ):
         assert map_tensors(value, lambda tensor, path: tensor + 1) is value
 
 
@@ -195,7 +207,9 @@ def test_tensors_without_a_count_are_copied():
 def test_conversion_is_a_copy():
     watched = guard()
     x = torch.ones(2)
-    kept = watched.keep((x,), {"n": torch.ones(2, dtype=torch.int64)}, lambda t: t.half() if t.is_floating_point() else t)
+    kept = watched.keep(
+        (x,), {"n": torch.ones(2, dtype=torch.int64)}, lambda t: t.half() if t.is_floating_point() else t
+    )
     assert kept.args[0].dtype == torch.float16
     assert kept.kwargs["n"].dtype == torch.int64
 
