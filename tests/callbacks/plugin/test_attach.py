@@ -1,0 +1,436 @@
+"""The loss that joins, in steps of all kinds, against plain torch."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from ctkd_lightning import ConstantCurriculum, CurriculumTemperatureCallback, FixedTemperature, GlobalTemperature
+from ctkd_lightning.callbacks.plugin.attach import Attachment
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods import DKD
+from tests.callbacks import foreign
+from tests.callbacks.foreign import Plain, difference, loader, trainer
+
+TAU, RATE = 3.0, 0.2
+
+
+def fit(tmp_path, module, data=None, epochs=1, **settings):
+    defaults = {"teacher": foreign.teacher(), "temperature": FixedTemperature(TAU)}
+    added = CurriculumTemperatureCallback(ConstantCurriculum(), **(defaults | settings))
+    trainer(tmp_path, added, max_epochs=epochs).fit(module, loader() if data is None else data)
+    return added
+
+
+def kd(student, teacher):
+    """Weighted, by torch."""
+    log_q, log_p = (F.log_softmax(z / TAU, dim=-1) for z in (student, teacher))
+    return 0.9 * TAU**2 * F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+
+
+def batches():
+    return [(x, y) for x, y in loader()]
+
+
+class Adversarial(LightningModule):
+    """A generator and a discriminator, in the orders and with the habits that such steps have."""
+
+    automatic_optimization = False
+
+    def __init__(self, order="gd", share=False, toggle=False):
+        super().__init__()
+        self.g = foreign.student()
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            self.d = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 1))
+        self.order, self.share, self.toggle = order, share, toggle
+
+    def forward(self, x):
+        return self.g(x)
+
+    def loss(self, who, logits):
+        return self.d(logits.detach()).mean() if who == "d" else -self.d(logits).mean()
+
+    def training_step(self, batch, batch_idx):
+        optimizers = dict(zip("gd", self.optimizers(), strict=True))
+        shared = self(batch[0]) if self.share else None
+        for who in self.order:
+            optimizer = optimizers[who]
+            if self.toggle:
+                self.toggle_optimizer(optimizer)
+            optimizer.zero_grad()
+            self.manual_backward(self.loss(who, self(batch[0]) if shared is None else shared))
+            optimizer.step()
+            if self.toggle:
+                self.untoggle_optimizer(optimizer)
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(part.parameters(), lr=RATE) for part in (self.g, self.d)]
+
+
+def adversarial_by_hand(order, share):
+    module, guide = Adversarial(), foreign.teacher()
+    optimizers = dict(zip("gd", module.configure_optimizers(), strict=True))
+    for x, _ in batches():
+        shared = module.g(x)
+        for who in order:
+            logits = shared if share else module.g(x)
+            loss = module.loss(who, logits)
+            if who == "g":
+                loss = 0.1 * loss + kd(logits, guide(x).detach())
+            optimizers[who].zero_grad()
+            loss.backward()
+            optimizers[who].step()
+    return module
+
+
+@pytest.mark.parametrize("toggle", [False, True])
+@pytest.mark.parametrize(("order", "share"), [("gd", False), ("dg", False), ("dg", True), ("gd", True)])
+def test_adversarial_steps(tmp_path, order, share, toggle):
+    module = Adversarial(order, share, toggle)
+    fit(tmp_path, module)
+    assert difference(module, adversarial_by_hand(order, share)) <= 1e-6
+    assert difference(module, Adversarial()) > 0.01
+
+
+class TwoLosses(Plain):
+    """One loss that does not depend on the student's call goes before the one that does."""
+
+    automatic_optimization = False
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.stem, self.domain = nn.Linear(4, 4), nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.net(self.stem(x))
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        logits = self(batch[0])
+        self.manual_backward(self.domain(self.stem(batch[0])).square().mean())
+        self.manual_backward(F.cross_entropy(logits, batch[1]))
+        optimizer.step()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=RATE)
+
+
+def test_a_loss_that_depends_on_no_call_goes_through_unchanged(tmp_path):
+    module, reference, guide = TwoLosses(), TwoLosses(), foreign.teacher()
+    optimizer = reference.configure_optimizers()
+    for x, y in batches():
+        logits = reference(x)
+        loss = reference.domain(reference.stem(x)).square().mean() + 0.1 * F.cross_entropy(logits, y)
+        optimizer.zero_grad()
+        (loss + kd(logits, guide(x).detach())).backward()
+        optimizer.step()
+    fit(tmp_path, module)
+    assert difference(module, reference) <= 1e-6
+
+
+def test_several_calls_in_one_loss_by_hand(tmp_path):
+    class Views(foreign.Manual):
+        def training_step(self, batch, batch_idx):
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward((self(batch[0]) - self(2 * batch[0])).square().mean())
+            optimizer.step()
+
+    module, net, guide = Views(), foreign.student(), foreign.teacher()
+    optimizer = torch.optim.SGD(net.parameters(), lr=foreign.LEARNING_RATE, momentum=foreign.MOMENTUM)
+    for x, _ in batches():
+        pairs = [(net(k * x), guide(k * x).detach()) for k in (1, 2)]
+        optimizer.zero_grad()
+        (0.1 * (pairs[0][0] - pairs[1][0]).square().mean() + sum(kd(*pair) for pair in pairs) / 2).backward()
+        optimizer.step()
+    fit(tmp_path, module)
+    assert difference(module.net, net) <= 1e-6
+
+
+def test_no_loss_of_the_student(tmp_path):
+    class Elsewhere(foreign.Manual):
+        def training_step(self, batch, batch_idx):
+            self(batch[0])
+            self.manual_backward(self.net[0].weight.square().sum())
+
+    with pytest.raises(UserError, match=r"no loss that Elsewhere gave to self\.manual_backward depends on its student"):
+        fit(tmp_path, Elsewhere())
+
+
+class Accumulating(Plain):
+    automatic_optimization = False
+    batches = 2
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        self.manual_backward(F.cross_entropy(self(batch[0]), batch[1]) / self.batches)
+        if (batch_idx + 1) % self.batches == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def test_accumulation_by_hand(tmp_path):
+    module, automatic = Accumulating(), Plain()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*accumulates")
+        fit(tmp_path, module, accumulate_grad_batches=2)
+    added = CurriculumTemperatureCallback(ConstantCurriculum(), foreign.teacher(), temperature=FixedTemperature(TAU))
+    trainer(tmp_path, added, max_epochs=1, accumulate_grad_batches=2).fit(automatic, loader())
+    assert difference(module, automatic) <= 1e-6
+
+
+def test_accumulation_by_hand_that_is_not_declared(tmp_path):
+    with pytest.warns(UserWarning, match=r"accumulates the gradients of 2 backward passes.*accumulate_grad_batches=2"):
+        fit(tmp_path, Accumulating())
+
+
+def test_accumulation_that_is_the_trainers(tmp_path):
+    with pytest.raises(UserError, match="accumulate_grad_batches=3 is for modules that optimize by hand, and Plain"):
+        fit(tmp_path, Plain(), accumulate_grad_batches=3)
+    for wrong in (0, 1.5):
+        with pytest.raises(UserError, match="accumulate_grad_batches must be a whole number from 1"):
+            CurriculumTemperatureCallback(teacher=foreign.teacher(), accumulate_grad_batches=wrong)
+    with pytest.raises(UserError, match="pass teacher= too"):
+        CurriculumTemperatureCallback(accumulate_grad_batches=2)
+
+
+class Overwriting(nn.Module):
+    """Normalises its input in place, whatever it comes in."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, inputs, *, more=None):
+        x = inputs.pop("x") if isinstance(inputs, dict) else inputs
+        return self.net(x.sub_(2.0))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("kind", ["tensor", "keyword", "mapping"])
+@pytest.mark.parametrize("who", ["student", "teacher", "both"])
+def test_both_networks_see_the_inputs_of_the_call(tmp_path, who, kind, compiled):
+    class Step(Plain):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            if kind == "keyword":
+                return F.cross_entropy(self.net(inputs=x), y)
+            return F.cross_entropy(self.net({"x": x} if kind == "mapping" else x), y)
+
+    class Same(Overwriting):
+        def forward(self, inputs, *, more=None):
+            return self.net((inputs["x"] if isinstance(inputs, dict) else inputs) - 2.0)
+
+    torch._dynamo.reset()
+    kinds = [Overwriting if who in (name, "both") else Same for name in ("student", "teacher")]
+    module, reference = Step(kinds[0](foreign.student())), Step(Same(foreign.student()))
+    run = torch.compile(module, backend="aot_eager") if compiled else module
+    fit(tmp_path, run, epochs=2, student="net", teacher=kinds[1](foreign.teacher()))
+    fit(tmp_path, reference, epochs=2, student="net", teacher=Same(foreign.teacher()))
+    assert difference(module, reference) <= 1e-6
+
+
+def test_steps_without_the_student(tmp_path):
+    class Alternating(Plain):
+        def __init__(self, by_hand):
+            super().__init__()
+            self.automatic_optimization, self.other = not by_hand, nn.Linear(4, 1, bias=False)
+            nn.init.ones_(self.other.weight)
+
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            loss = self.other(x).square().mean() if batch_idx % 2 == 0 else F.cross_entropy(self(x), y)
+            if self.automatic_optimization:
+                return loss
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            return optimizer.step()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=RATE)
+
+    reference, guide = Alternating(False), foreign.teacher()
+    optimizer = reference.configure_optimizers()
+    for index, (x, y) in enumerate(batches()):
+        logits = reference(x)
+        distilled = 0.1 * F.cross_entropy(logits, y) + kd(logits, guide(x).detach())
+        optimizer.zero_grad()
+        (distilled if index % 2 else reference.other(x).square().mean()).backward()
+        optimizer.step()
+    for by_hand in (False, True):
+        module = Alternating(by_hand)
+        fit(tmp_path, module)
+        assert difference(module, reference) <= 1e-6
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_steps_that_fetch_their_batches(tmp_path, by_hand):
+    class Fetching(Plain):
+        automatic_optimization = not by_hand
+
+        def training_step(self, dataloader_iter):
+            (x, y), _, _ = next(dataloader_iter)
+            loss = F.cross_entropy(self(x), y)
+            if not by_hand:
+                return loss
+            optimizer = self.optimizers()
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            return optimizer.step()
+
+    module, reference = Fetching(), Plain()
+    settings = {"method": DKD(weight=1.0), "temperature": GlobalTemperature()}  # which reads the target
+    fit(tmp_path, module, epochs=2, **copy.deepcopy(settings))
+    fit(tmp_path, reference, epochs=2, **copy.deepcopy(settings))
+    assert difference(module, reference) <= 1e-6
+
+
+class Growing(Plain):
+    """Replaces its network."""
+
+    def __init__(self, when):
+        super().__init__()
+        self.when, self.seen = when, []
+
+    def grow(self):
+        self.old, self.net = [self.net], foreign.network(9)
+        self.optimizers().add_param_group({"params": list(self.net.parameters())})
+
+    def on_train_batch_start(self, batch, batch_idx):
+        if self.when == "before" and batch_idx == 2:
+            self.grow()
+
+    def training_step(self, batch, batch_idx):
+        if self.when == "within" and batch_idx == 2:
+            self.grow()
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+
+def growing_by_hand(when):
+    net, guide = foreign.student(), foreign.teacher()
+    optimizer = torch.optim.SGD(net.parameters(), lr=foreign.LEARNING_RATE, momentum=foreign.MOMENTUM)
+    for index, (x, y) in enumerate(batches()):
+        if index == 2:
+            net = foreign.network(9)
+            optimizer.add_param_group({"params": list(net.parameters())})
+        logits = net(x)
+        loss = F.cross_entropy(logits, y)
+        if not (when == "within" and index == 2):
+            loss = 0.1 * loss + kd(logits, guide(x).detach())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return net
+
+
+@pytest.mark.parametrize("when", ["before", "within"])
+def test_networks_that_are_replaced(tmp_path, when):
+    module = Growing(when)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(tmp_path, module, student="net")
+    told = [w for w in caught if "replaced the student 'net' before it called it" in str(w.message)]
+    assert len(told) == (when == "within")
+    assert difference(module.net, growing_by_hand(when)) <= 1e-6
+    assert all("forward" not in vars(net) for net in (module.net, module.old[0]))
+
+
+def test_copies_within_a_step(tmp_path):
+    class Remembering(Plain):
+        def training_step(self, batch, batch_idx):
+            if batch_idx == 0 and self.current_epoch == 0:
+                self.first = [copy.deepcopy(self.net)]
+            return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    module, x = Remembering(), torch.randn(3, 4)
+    fit(tmp_path, module, student="net")
+    assert torch.equal(module.first[0](x), foreign.student()(x))
+    assert difference(module.net, foreign.student()) > 0.01
+
+
+class Features(nn.Module):
+    """In the distiller's place: a loss of features."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, calls, batch):
+        self.seen.append(len(calls))
+        return sum(call.features["hidden"].square().mean() for call in calls) / len(calls)
+
+
+def test_features_of_the_students_layers(tmp_path, monkeypatch):
+    class Twice(Growing):
+        def training_step(self, batch, batch_idx):
+            self.net(batch[0])
+            return super().training_step(batch, batch_idx)
+
+    distiller = Features()
+
+    def attach(self, trainer, module, stage):
+        self._attachment = Attachment(module, distiller, "net", 1.0, layers={"hidden": "0"})
+
+    monkeypatch.setattr(CurriculumTemperatureCallback, "setup", attach)
+    monkeypatch.setattr(Features, "collect", lambda self: None, raising=False)
+    module, net = Twice("before"), foreign.student()
+    fit(tmp_path, module)
+    optimizer = torch.optim.SGD(net.parameters(), lr=foreign.LEARNING_RATE, momentum=foreign.MOMENTUM)
+    for index, (x, y) in enumerate(batches()):
+        if index == 2:
+            net = foreign.network(9)
+            optimizer.add_param_group({"params": list(net.parameters())})
+        optimizer.zero_grad()
+        (F.cross_entropy(net(x), y) + net[0](x).square().mean()).backward()
+        optimizer.step()
+    assert distiller.seen == [2] * 4
+    assert difference(module.net, net) <= 1e-6
+    assert not any(layer._forward_hooks for layer in (*module.net, *module.old[0]))
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_teacher_on_the_students_frozen_backbone(tmp_path, late):
+    backbone = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)).requires_grad_(False)
+
+    class Watching(Plain):
+        def __init__(self):
+            super().__init__(nn.Linear(1, 1) if late else self.make())
+
+        def make(self):
+            return nn.Sequential(backbone, foreign.student())
+
+        def configure_model(self):
+            if late:
+                self.net = self.make()
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            modes.append(backbone[1].training)
+            return loss
+
+    modes, guide = [], nn.Sequential(backbone, foreign.teacher(), nn.Dropout(0.5))
+    fit(tmp_path, Watching(), teacher=guide)
+    assert modes == [True] * 4
+    assert not guide[2].training
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_teachers_of_other_types(tmp_path, dtype):
+    module, net, guide = Plain(), foreign.student(), foreign.teacher().to(dtype)
+    data = DataLoader(TensorDataset(*foreign.samples(count=8)), batch_size=8)
+    fit(tmp_path, module, data, teacher=guide)
+    ((x, y),) = data
+    loss = 0.1 * F.cross_entropy(net(x), y) + kd(net(x), guide(x.to(dtype)).detach().float())
+    loss.backward()
+    torch.optim.SGD(net.parameters(), lr=foreign.LEARNING_RATE, momentum=foreign.MOMENTUM).step()
+    assert difference(module.net, net) <= 1e-6

@@ -1,0 +1,39 @@
+import copy
+from collections.abc import Iterator
+
+import pytest
+
+from ctkd_lightning.callbacks.plugin.batches import remember_batches
+
+
+class Fetching(Iterator):
+    data_fetcher = "Lightning's"
+    done = False
+
+    def __init__(self):
+        self.number = 0
+
+    def __next__(self):
+        self.number += 1
+        if self.number > 2:
+            raise StopIteration
+        return [self.number], self.number, 0
+
+
+def test_remembers_the_last_batch():
+    batches = remember_batches(Fetching())
+    assert isinstance(batches, Iterator)
+    assert batches.batch is None
+    assert next(batches) == ([1], 1, 0)
+    assert batches.batch == [1]
+    assert (batches.done, batches.number) == (False, 1)
+    assert copy.copy(batches).batch == [1]
+    next(batches)
+    with pytest.raises(StopIteration):
+        next(batches)
+    assert batches.batch == [2]
+
+
+def test_other_arguments_stay():
+    for value in ([1, 2], iter([1]), 3):
+        assert remember_batches(value) is value
