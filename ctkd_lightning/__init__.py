@@ -1,6 +1,8 @@
 """Knowledge distillation with learned temperatures for PyTorch Lightning."""
 
-from ctkd_lightning.callbacks import CurriculumTemperatureCallback
+from typing import TYPE_CHECKING, Any
+
+from ctkd_lightning import callbacks
 from ctkd_lightning.curriculum import ConstantCurriculum, CosineCurriculum, LinearCurriculum
 from ctkd_lightning.distillation import Distillation
 from ctkd_lightning.module import DistillationModule
@@ -11,6 +13,9 @@ from ctkd_lightning.temperature import (
     Softening,
     gradient_reversal,
 )
+
+if TYPE_CHECKING:
+    from ctkd_lightning.callbacks import CurriculumTemperatureCallback
 
 __version__ = "0.1.0"
 
@@ -27,3 +32,13 @@ __all__ = [
     "Softening",
     "gradient_reversal",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CurriculumTemperatureCallback":  # which asks its package for Lightning's distributions, each time
+        return callbacks.CurriculumTemperatureCallback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -30,13 +30,23 @@ class Callback(_Callback):
     ``lightning.pytorch`` and ``pytorch_lightning`` are the same code under two names, so their classes differ, and a
     Trainer of the one treats callbacks of the other as strangers. This class takes both for bases. The second is not
     imported for it, which would cost time and redirect Lightning's messages to the other's logger: it joins when the
-    user has imported it, by the time that a callback is made.
+    user has imported it, by the time that a class is made or handed out, or a callback is made.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Make a class of all distributions imported so far."""
+        super().__init_subclass__(**kwargs)
+        join_distributions()
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Callback:
         """Make a callback of all distributions imported so far."""
-        imported = [sys.modules[name].Callback for name in _DISTRIBUTIONS if name in sys.modules]
-        missing = [base for base in imported if not issubclass(Callback, base)]
-        if missing:
-            Callback.__bases__ = (*Callback.__bases__, *missing)
+        join_distributions()
         return super().__new__(cls)
+
+
+def join_distributions() -> None:
+    """Make :class:`Callback` a callback of all distributions imported so far."""
+    for name in _DISTRIBUTIONS:
+        base = getattr(sys.modules.get(name), "Callback", None)  # not there yet while it is being imported
+        if base is not None and not issubclass(Callback, base):
+            Callback.__bases__ = (*Callback.__bases__, base)

@@ -125,21 +125,39 @@ def test_every_scheduler(tmp_path, schedule, own):
     assert late.temperature.value != 0
 
 
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+@pytest.mark.parametrize("own", [{}, {"learning_rate": 0.2}], ids=["shared", "own rate"])
 @pytest.mark.parametrize("schedule", [name for name in SCHEDULES if name not in ("none", "ReduceLROnPlateau")])
-def test_schedules_move_both_rates_alike(tmp_path, schedule):
-    rates = []
+def test_schedules_move_both_alike(tmp_path, schedule, own, optimizer):
+    """Against torch's optimizer and scheduler on the temperature alone, under the gradients that it had."""
+    kind = {"SGD": {"lr": 0.5, "momentum": 0.9}, "AdamW": {"lr": 0.5}}[optimizer]
+    make = getattr(torch.optim, optimizer)
+    gradients, rates = [], []
 
     class Spy(Callback):
+        def on_before_optimizer_step(self, trainer, *args):
+            gradients.append(added.temperature.value.grad.clone())
+
         def on_train_batch_end(self, trainer, *args):
             rates.append([group["lr"] for group in trainer.optimizers[0].param_groups])
 
-    trainer(tmp_path, callback(learning_rate=0.1), Spy()).fit(Scheduled(schedule), loader())
-    plain, rates = rates, []
-    trainer(tmp_path, Spy()).fit(Scheduled(schedule), loader())
-    assert [len(r) for r in plain] == [3] * 12
-    assert [r[:2] for r in plain] == rates  # the student's are untouched
-    if schedule != "SWALR":
-        assert [r[2] for r in plain] == pytest.approx([r[0] * 0.1 / 0.5 for r in rates])
+    added = callback(**own)
+    trainer(tmp_path, added, Spy()).fit(Scheduled(schedule, make, **kind), loader())
+
+    value, weight = (torch.nn.Parameter(torch.zeros(())) for _ in range(2))
+    alone = make([{"params": [value]}, {"params": [weight]}], **kind)
+    schedule, ratio, expected = SCHEDULES[schedule](alone), own.get("learning_rate", 0.5) / 0.5, []
+    for gradient in gradients:
+        value.grad = gradient
+        rate = alone.param_groups[0]["lr"]
+        alone.param_groups[0]["lr"] = rate * ratio
+        alone.step()
+        alone.param_groups[0]["lr"] = rate
+        schedule.step()
+        expected.append([group["lr"] for group in alone.param_groups])
+    assert added.temperature.value.item() == pytest.approx(value.item(), rel=1e-6, abs=1e-7)
+    assert len(gradients) == 12
+    assert rates == expected  # the student's are untouched
 
 
 @pytest.mark.parametrize("step", [4, 6], ids=["boundary", "within an epoch"])

@@ -234,4 +234,7 @@ class Companion:
 
 
 def _rate_made_with(host: Optimizer, group: Mapping[str, Any]) -> Any:
-    return host.defaults.get("lr") or group.get("lr")
+    rate = host.defaults.get("lr")
+    if isinstance(rate, Tensor):  # which schedulers change in place, and keep a copy of
+        rate = group.get("initial_lr", rate)
+    return rate or group.get("lr")
