@@ -1,21 +1,21 @@
 """Knowledge distillation with learned temperatures for PyTorch Lightning."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ctkd_lightning import callbacks
-from ctkd_lightning.curriculum import ConstantCurriculum, CosineCurriculum, LinearCurriculum
-from ctkd_lightning.distillation import Distillation
-from ctkd_lightning.module import DistillationModule
-from ctkd_lightning.temperature import (
-    FixedTemperature,
-    GlobalTemperature,
-    InstanceTemperature,
-    Softening,
-    gradient_reversal,
-)
+from ctkd_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ctkd_lightning.callbacks import CurriculumTemperatureCallback
+    from ctkd_lightning.curriculum import ConstantCurriculum, CosineCurriculum, LinearCurriculum
+    from ctkd_lightning.distillation import Distillation
+    from ctkd_lightning.module import DistillationModule
+    from ctkd_lightning.temperature import (
+        FixedTemperature,
+        GlobalTemperature,
+        InstanceTemperature,
+        Softening,
+        gradient_reversal,
+    )
 
 __version__ = "0.1.0"
 
@@ -33,12 +33,17 @@ __all__ = [
     "gradient_reversal",
 ]
 
+_CURRICULA = ("ConstantCurriculum", "CosineCurriculum", "LinearCurriculum")
+_TEMPERATURES = ("FixedTemperature", "GlobalTemperature", "InstanceTemperature", "Softening", "gradient_reversal")
 
-def __getattr__(name: str) -> Any:
-    if name == "CurriculumTemperatureCallback":  # which asks its package for Lightning's distributions, each time
-        return callbacks.CurriculumTemperatureCallback
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        # asked for anew each time: a command line looks at the class's bases before it makes a callback
+        "CurriculumTemperatureCallback": "ctkd_lightning.callbacks",
+        "Distillation": "ctkd_lightning.distillation",
+        "DistillationModule": "ctkd_lightning.module",
+        **dict.fromkeys(_CURRICULA, "ctkd_lightning.curriculum"),
+        **dict.fromkeys(_TEMPERATURES, "ctkd_lightning.temperature"),
+    },
+)

@@ -71,7 +71,8 @@ class Distillation(nn.Module):
         ask_teacher: from the teacher and the student's call (``call.args``, ``call.kwargs``, ``call.output``) to the
             teacher's output, where that is not one forward pass.
         num_samples: size of the training set, for methods that keep a memory of it.
-        shared: a module that may have frozen parts in common with the teacher; the student by default.
+        shared: a module that may have frozen parts in common with the teacher, and may be completed until the first
+            step; the student as it is by default.
 
     Attributes:
         methods: the terms by name.
@@ -118,6 +119,8 @@ class Distillation(nn.Module):
         if not self.uses_temperature:
             self.temperature.requires_grad_(False)  # DDP would wait for gradients that never come
         self.teacher = _frozen(teacher, ask_teacher, student if shared is None else shared)
+        if shared is None:
+            self.teacher.freeze()
         self.student = student
         self._asks, self._teacher_input = ask_teacher is not None, TeacherInput(teacher_input)
         self.student_logits, self._student_layers = student_logits, student_layers
@@ -519,9 +522,7 @@ def named_temperatures(
 def _frozen(teacher: nn.Module, ask: AskTeacher | None, student: nn.Module | None) -> FrozenNetwork:
     if isinstance(teacher, FrozenNetwork):
         return teacher
-    frozen = FrozenNetwork(teacher if ask is None else AskedTeacher(teacher, ask), shared=student)
-    frozen.freeze()
-    return frozen
+    return FrozenNetwork(teacher if ask is None else AskedTeacher(teacher, ask), shared=student)
 
 
 def _tried(role: str, run: Callable[..., NetworkOutput], *args: Any, **kwargs: Any) -> NetworkOutput:

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "ctkd_lightning"
 # From the bottom up. A layer may import itself and those below it.
 LAYERS = [
-    {"errors"},
+    {"errors", "lazy"},
     {"outputs"},
     {
         "arguments",

@@ -1,13 +1,18 @@
 """Images for training and evaluation."""
 
-from ctkd_lightning.data.base import ImageDataModule
-from ctkd_lightning.data.batch import Batch
-from ctkd_lightning.data.cifar import CIFAR10, CIFAR100
-from ctkd_lightning.data.digits import Digits
-from ctkd_lightning.data.fake import Fake
-from ctkd_lightning.data.image_folder import ImageFolder
-from ctkd_lightning.data.imagenet import ImageNet
-from ctkd_lightning.data.tiny_imagenet import TinyImageNet
+from typing import TYPE_CHECKING
+
+from ctkd_lightning.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ctkd_lightning.data.base import ImageDataModule
+    from ctkd_lightning.data.batch import Batch
+    from ctkd_lightning.data.cifar import CIFAR10, CIFAR100
+    from ctkd_lightning.data.digits import Digits
+    from ctkd_lightning.data.fake import Fake
+    from ctkd_lightning.data.image_folder import ImageFolder
+    from ctkd_lightning.data.imagenet import ImageNet
+    from ctkd_lightning.data.tiny_imagenet import TinyImageNet
 
 __all__ = [
     "CIFAR10",
@@ -20,3 +25,18 @@ __all__ = [
     "ImageNet",
     "TinyImageNet",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "CIFAR10": "ctkd_lightning.data.cifar",
+        "CIFAR100": "ctkd_lightning.data.cifar",
+        "Batch": "ctkd_lightning.data.batch",
+        "Digits": "ctkd_lightning.data.digits",
+        "Fake": "ctkd_lightning.data.fake",
+        "ImageDataModule": "ctkd_lightning.data.base",
+        "ImageFolder": "ctkd_lightning.data.image_folder",
+        "ImageNet": "ctkd_lightning.data.imagenet",
+        "TinyImageNet": "ctkd_lightning.data.tiny_imagenet",
+    },
+)

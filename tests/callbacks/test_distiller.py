@@ -17,7 +17,7 @@ from ctkd_lightning import (
     InstanceTemperature,
 )
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import DKD, KD, PKT, dkd_loss
+from ctkd_lightning.methods import DKD, KD, dkd_loss
 from ctkd_lightning.models import save_weights
 from tests.callbacks import foreign
 from tests.callbacks.foreign import Plain, difference, loader, trainer
@@ -390,7 +390,6 @@ def test_teacher_that_is_the_student(tmp_path):
         ({"teacher": "weights.pth"}, r"'weights\.pth' is a file of weights: pass the network .* as teacher_model="),
         ({"teacher": foreign.teacher(), "teacher_model": foreign.teacher()}, "teacher_model is the network for"),
         ({"teacher": 3}, "teacher must be a module or a path, found a int"),
-        ({"teacher": foreign.teacher(), "method": PKT()}, r"PKT reads features \(pooled\).* train with Distillation"),
         (
             {"teacher": foreign.teacher(), "method": KD(), "kd_weight": 1.0},
             r"give KD its own, as in method=KD\(weight=…",

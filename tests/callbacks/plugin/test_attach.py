@@ -11,7 +11,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ctkd_lightning import ConstantCurriculum, CurriculumTemperatureCallback, FixedTemperature, GlobalTemperature
-from ctkd_lightning.callbacks.plugin.attach import Attachment
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import DKD
 from tests.callbacks import foreign
@@ -368,34 +367,6 @@ class Features(nn.Module):
     def forward(self, calls, batch):
         self.seen.append(len(calls))
         return sum(call.features["hidden"].square().mean() for call in calls) / len(calls)
-
-
-def test_features_of_the_students_layers(tmp_path, monkeypatch):
-    class Twice(Growing):
-        def training_step(self, batch, batch_idx):
-            self.net(batch[0])
-            return super().training_step(batch, batch_idx)
-
-    distiller = Features()
-
-    def attach(self, trainer, module, stage):
-        self._attachment = Attachment(module, distiller, "net", 1.0, layers={"hidden": "0"})
-
-    monkeypatch.setattr(CurriculumTemperatureCallback, "setup", attach)
-    monkeypatch.setattr(Features, "collect", lambda self: None, raising=False)
-    module, net = Twice("before"), foreign.student()
-    fit(tmp_path, module)
-    optimizer = torch.optim.SGD(net.parameters(), lr=foreign.LEARNING_RATE, momentum=foreign.MOMENTUM)
-    for index, (x, y) in enumerate(batches()):
-        if index == 2:
-            net = foreign.network(9)
-            optimizer.add_param_group({"params": list(net.parameters())})
-        optimizer.zero_grad()
-        (F.cross_entropy(net(x), y) + net[0](x).square().mean()).backward()
-        optimizer.step()
-    assert distiller.seen == [2] * 4
-    assert difference(module.net, net) <= 1e-6
-    assert not any(layer._forward_hooks for layer in (*module.net, *module.old[0]))
 
 
 @pytest.mark.parametrize("late", [False, True])
