@@ -92,6 +92,7 @@ def main() -> dict[str, float]:
         teacher,
         temperature=GlobalTemperature(tau_init=1.0, tau_range=2.0, initial_value=0.0),  # from 1 to 3, starts at 2
         mask=not_padding,
+        class_dim=-1,
         ce_weight=1.0,
         kd_weight=1.0,
     )
