@@ -130,7 +130,8 @@ class Job:
             "precision": str(self.precision),
             **describe_environment(),
         }
-        fixed = not isinstance(make_temperature(cfg.temperature, num_classes=2), LearnedTemperature)
+        parts = make_temperature(cfg.temperature, num_classes=2).modules()
+        fixed = not any(isinstance(part, LearnedTemperature) for part in parts)
         if fixed and _sets(overrides, "curriculum"):
             rank_zero_warn(
                 f"curriculum={self.summary['curriculum']} has no effect: temperature={self.summary['temperature']} "

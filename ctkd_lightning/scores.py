@@ -140,8 +140,9 @@ def _dim_of_classes(shape: torch.Size, target: Tensor | None) -> int:
 
 
 def _candidates(shape: torch.Size, target: torch.Size) -> list[int]:
-    """The dimensions, the batch's aside, without which the scores have the target's shape."""
-    return [d for d in range(1, len(shape)) if _same(target, shape[:d] + shape[d + 1 :])]
+    """Where classes lie by custom, first after the batch or last, and the rest of the scores has the target's shape."""
+    places = sorted({1, len(shape) - 1}) if len(shape) > 1 else []
+    return [d for d in places if _same(target, shape[:d] + shape[d + 1 :])]
 
 
 def _same(target: torch.Size, positions: torch.Size) -> bool:

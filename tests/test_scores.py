@@ -22,6 +22,7 @@ def size(*shape):
         (size(2, 5, 7), size(2, 7).long(), 1),
         (size(2, 3, 4, 9, 5), size(2, 3, 4, 9).long(), 4),
         (size(4, 6, 3, 3), size(4, 1, 3, 3).long(), 1),
+        (size(4, 3, 3, 5), size(4, 3, 5).long(), 1),
     ],
 )
 def test_the_targets_shape_says_where_the_classes_are(scores, target, dim):

@@ -9,7 +9,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
-from ctkd_lightning import CurriculumTemperatureCallback, InstanceTemperature, LinearCurriculum
+from ctkd_lightning import (
+    CurriculumTemperatureCallback,
+    Distillation,
+    DistillationModule,
+    InstanceTemperature,
+    LinearCurriculum,
+)
 from ctkd_lightning.errors import UserError
 from tests.callbacks import foreign
 
@@ -39,6 +45,18 @@ def per_sample():
     return InstanceTemperature(3, hidden=4)
 
 
+def module_of_the_package(**settings):
+    def optimizer(parameters):
+        return torch.optim.SGD(parameters, lr=foreign.LEARNING_RATE, momentum=foreign.MOMENTUM)
+
+    temperature = foreign.temperature()
+    module = DistillationModule(
+        foreign.teacher(), foreign.student(), temperature=temperature, optimizer=optimizer, **settings
+    )
+    module.net = module.student
+    return module
+
+
 CASES = {
     "way 1": lambda: (foreign.Distilling(), CurriculumTemperatureCallback(CURRICULUM), {}),
     "way 2": lambda: (foreign.Plain(), callback(), {}),
@@ -54,6 +72,8 @@ CASES = {
     "way 2, accumulation": lambda: (foreign.Plain(), callback(), {"accumulate_grad_batches": 2}),
     "way 2, compiled": lambda: (torch.compile(foreign.Plain(), backend="aot_eager"), callback(), {}),
     "way 2, per sample": lambda: (foreign.Plain(), callback(temperature=per_sample()), {}),
+    "module": lambda: (module_of_the_package(), CurriculumTemperatureCallback(CURRICULUM), {}),
+    "module without a callback": lambda: (module_of_the_package(curriculum=CURRICULUM), None, {}),
     "way 2, teachers differ": lambda: (foreign.Plain(), callback(teacher=differing_teacher()), {}),
 }
 
@@ -68,7 +88,7 @@ def in_order():
 def run(make, folder):
     module, added, settings = make()
     defaults = {"strategy": "ddp", "devices": 2, "use_distributed_sampler": False}
-    trainer = foreign.trainer(folder, added, **(defaults | settings))
+    trainer = foreign.trainer(folder, *([] if added is None else [added]), **(defaults | settings))
     try:
         trainer.fit(module, in_order())
     except UserError as error:
@@ -82,7 +102,29 @@ def run(make, folder):
     }
 
 
+def engine_in_a_loop():
+    """The engine itself under DistributedDataParallel."""
+    distillation = Distillation(
+        foreign.student(), foreign.teacher(), temperature=foreign.temperature(), curriculum=CURRICULUM
+    )
+    parallel = nn.parallel.DistributedDataParallel(distillation)
+    parameters = distillation.parameters()
+    optimizer = torch.optim.SGD(parameters, lr=foreign.LEARNING_RATE, momentum=foreign.MOMENTUM)
+    for epoch in range(foreign.EPOCHS):
+        distillation.progress(epoch)
+        for x, y in in_order():
+            optimizer.zero_grad()
+            parallel(x, target=y)["loss"].backward()
+            optimizer.step()
+    return {
+        "weights": torch.cat([p.detach().flatten() for p in distillation.student.parameters()]).tolist(),
+        "temperature": [distillation.temperature.value.item()],
+        "logged": ["ctkd/lambda", "ctkd/temperature"],
+    }
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     results = {name: run(make, folder) for name, make in CASES.items()}
+    results["engine in a loop"] = engine_in_a_loop()  # in the process group that the trainings have left
     (folder / f"{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(results))

@@ -50,6 +50,9 @@ def flat(module):
         "way 2, manual",
         "way 2, accumulation",
         "way 2, compiled",
+        "module",
+        "module without a callback",
+        "engine in a loop",
     ],
 )
 def test_equals_a_loop_by_hand(results, case):
@@ -59,7 +62,8 @@ def test_equals_a_loop_by_hand(results, case):
     assert torch.tensor(first["weights"]) == pytest.approx(flat(net), abs=1e-6)
     assert first["temperature"] == pytest.approx([value.item()], abs=1e-6)
     assert abs(value.item()) > 0.02
-    assert {"ctkd/lambda", "ctkd/temperature"} <= set(first["logged"])
+    if case != "module without a callback":
+        assert {"ctkd/lambda", "ctkd/temperature"} <= set(first["logged"])
 
 
 def test_temperature_starts_from_the_first_process(results):
