@@ -12,9 +12,13 @@ from torch import nn
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.models import load_weights
 
-# Strategies that cut parameters into pieces, or take the optimizer over, by the names of their classes: each of
-# Lightning's distributions has its own.
-_SHARDED = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+# By the names of their classes: each of Lightning's distributions has its own.
+_SHARDED = {
+    "FSDPStrategy": "flattens all parameters together and cuts them into pieces",
+    "DeepSpeedStrategy": "takes the optimizer over and cuts all parameters into pieces",
+    "ModelParallelStrategy": "cuts parameters into pieces and synchronises no others",
+}
+_LEAVES_OTHERS_ALONE = ("ModelParallelStrategy",)  # trains a temperature beside the module
 
 _TRUE_PRECISIONS = ("HalfPrecision", "DoublePrecision")
 
@@ -65,18 +69,25 @@ def check_strategy(strategy: Any, inside: Iterable[nn.Module], own: nn.Module | 
     Args:
         strategy: the Trainer's.
         inside: temperatures in the module: a single number cannot be cut into pieces.
-        own: the one that the callback brings, which such a strategy cannot take in at all, if it learns.
+        own: the one that the callback brings, which FSDP and DeepSpeed cannot take in, if it learns.
 
     Raises:
         UserError: naming what serves.
     """
     names = [kind.__name__ for kind in type(strategy).__mro__]
     sharded = next((name for name in _SHARDED if name in names), None)
-    scalar = any(p.ndim == 0 for temperature in inside for p in temperature.parameters())
-    if sharded and (scalar or (own is not None and any(True for _ in own.parameters()))):
+    if sharded is None:
+        return
+    if any(p.ndim == 0 for temperature in inside for p in temperature.parameters()):
         raise UserError(
-            f"{sharded} cuts parameters into pieces, and a learned temperature is one number: use strategy='ddp', or "
-            "with this strategy FixedTemperature(4.0)"
+            f"{sharded} {_SHARDED[sharded]}, and a learned temperature in the module is one number: use "
+            "strategy='ddp', let the callback bring it with teacher= under ModelParallelStrategy, or take "
+            "FixedTemperature(4.0)"
+        )
+    if sharded not in _LEAVES_OTHERS_ALONE and own is not None and any(True for _ in own.parameters()):
+        raise UserError(
+            f"{sharded} {_SHARDED[sharded]}, so that a learned temperature cannot be trained beside: use "
+            "strategy='ddp' or ModelParallelStrategy (FSDP2), or with this strategy FixedTemperature(4.0)"
         )
 
 
