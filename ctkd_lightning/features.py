@@ -86,6 +86,8 @@ class FeatureTap:
 
     def __call__(self, *args: Any, **kwargs: Any) -> NetworkOutput:
         """The network's logits, features and classifier."""
+        if not self.layers:
+            return NetworkOutput(pick_logits(self.network(*args, **kwargs), self.pick, self.role), {}, self.classifier)
         heard = self.listen()
         try:
             output = self.network(*args, **kwargs)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ctkd_lightning.errors import UserError, suggest
-from ctkd_lightning.outputs import at_least_float32, is_integer
+from ctkd_lightning.outputs import Step, at_least_float32, is_integer
 
 Task = Literal["multiclass", "binary", "multilabel"]
 Kind = Literal["logits", "probabilities"]
@@ -47,6 +47,7 @@ class Scores:
         self.task = task
         self.kinds = cast(dict[str, Kind], {"student": "logits", "teacher": "logits"} | by_role)
         self.class_dim = class_dim
+        self._plain = task == "multiclass" and class_dim in (None, 1, -1) and set(self.kinds.values()) == {"logits"}
 
     @property
     def single(self) -> bool:
@@ -78,6 +79,18 @@ class Scores:
         if self.kinds[role] == "logits":
             return torch.stack((scores, torch.zeros_like(scores)), dim=-1)
         return torch.stack((_log(scores), _log(1 - at_least_float32(scores))), dim=-1)
+
+    def as_they_are(self, student: Tensor, teacher: Tensor, step: Step) -> bool:
+        """Whether these are logits (B, C) already, with a class index for each sample and no mask, if any."""
+        target = step.target
+        return (
+            self._plain
+            and student.ndim == 2
+            and student.shape == teacher.shape
+            and student.shape[1] > 1
+            and step.mask is None
+            and (target is None or (target.shape == student.shape[:1] and is_integer(target)))
+        )
 
     def may_be_target(self, entry: Tensor, shape: torch.Size) -> bool:
         """Whether a tensor of a batch has the shape and type of a target for scores of this shape."""

@@ -47,6 +47,7 @@ def ttm_loss(
         UserError: shapes that differ, or a float temperature that is not positive and finite.
 
     Example:
+        >>> import torch
         >>> logits = torch.tensor([[3.0, 0.0, 1.0]])
         >>> ttm_loss(logits / 4, logits, temperature=4.0).abs() < 1e-6
         tensor(True)
@@ -87,6 +88,7 @@ def wttm_loss(
         UserError: shapes that differ, or a float temperature that is not positive and finite.
 
     Example:
+        >>> import torch
         >>> logits = torch.tensor([[1.0, 1.0]])
         >>> wttm_loss(torch.tensor([[1.0, 0.0]]), logits, 2.0) / ttm_loss(torch.tensor([[1.0, 0.0]]), logits, 2.0)
         tensor(1.4142)

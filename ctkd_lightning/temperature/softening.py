@@ -52,6 +52,9 @@ class Softening:
         """
         if isinstance(temperature, Softening):
             return temperature
+        if isinstance(temperature, Tensor) and temperature.ndim == 0:  # the usual one, made cheap
+            tau = at_least_float32(temperature)
+            return cls(tau, tau, tau.square(), tau=tau)
         tau = per_position(check_temperature(temperature, logits), logits)
         return cls(tau, tau, tau.square() if tau.ndim == 0 else tau.squeeze(-1).square(), tau=tau)
 
