@@ -95,7 +95,7 @@ def segmentation(case):
     teacher, student = case["Network"](5), case["Network"](3)
     x, y = torch.rand(STEPS, SIZE, 1, 16, 16), torch.randint(6, (STEPS, SIZE, 16, 16))
     y[torch.rand(y.shape) < 0.3] = 255
-    hand = lambda s, y: F.cross_entropy(s, y, ignore_index=255), of_kept(1, 255), 1.0, 3.0, 0.01  # noqa: E731
+    hand = lambda s, y: F.cross_entropy(s, y, ignore_index=255), of_kept(1, 255), 1.0, 3.0, 0.01
     return teacher, student, x, y, hand
 
 
@@ -106,7 +106,7 @@ def sequences(case):
     y = torch.randint(1, characters, x.shape)
     padding = torch.arange(length) >= torch.randint(3, length + 1, (STEPS, SIZE, 1))
     x[padding], y[padding] = 0, -100
-    hand = lambda s, y: F.cross_entropy(s.flatten(0, 1), y.flatten()), of_kept(-1, -100), 1.0, 1.0, 0.01  # noqa: E731
+    hand = lambda s, y: F.cross_entropy(s.flatten(0, 1), y.flatten()), of_kept(-1, -100), 1.0, 1.0, 0.01
     return teacher, student, x, y, hand
 
 
