@@ -13,9 +13,23 @@ from ctkd_lightning.scores import Scores
 
 _ENOUGH = 8  # scores, all between 0 and 1, are no chance
 _PROBABLE = ("Sigmoid", "Softmax")
-_PASSES_ON = frozenset(
-    "Alias Clamp Clone Expand Permute ReshapeAlias Select Slice Split Squeeze T ToCopy Transpose UnsafeView Unsqueeze "
-    "View".split()
+_PASSES_ON: tuple[str, ...] = (
+    "Alias",
+    "Clamp",
+    "Clone",
+    "Expand",
+    "Permute",
+    "ReshapeAlias",
+    "Select",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "T",
+    "ToCopy",
+    "Transpose",
+    "UnsafeView",
+    "Unsqueeze",
+    "View",
 )
 
 
