@@ -272,6 +272,7 @@ class Distillation(nn.Module):
                     "layers in student_layers and teacher_layers, or take another method"
                 ) from error
             method.train().requires_grad_(method.full_weight > 0)
+        self._looked = False  # the target was made up: the first batch is looked at too
 
     def progress(self, epoch: float, fraction: float | None = None) -> None:
         """Set λ, the methods' warm-ups and what else follows the training.

@@ -12,6 +12,25 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.scores import Scores
 
 _ENOUGH = 8  # scores, all between 0 and 1, are no chance
+_PROBABLE = ("Sigmoid", "Softmax")
+_PASSES_ON: tuple[str, ...] = (
+    "Alias",
+    "Clamp",
+    "Clone",
+    "Expand",
+    "Permute",
+    "ReshapeAlias",
+    "Select",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "T",
+    "ToCopy",
+    "Transpose",
+    "UnsafeView",
+    "Unsqueeze",
+    "View",
+)
 
 
 def check_finite(teacher: Tensor, mask: Tensor | None) -> None:
@@ -33,6 +52,9 @@ NOT_FINITE = (
 def check_kind(scores: Scores, role: str, values: Tensor, mask: Tensor | None, class_dim: int | None) -> None:
     """Refuse probabilities that were announced as logits, and the other way round.
 
+    Sigmoid scores that were announced as logits are only warned of: logits may lie between 0 and 1 too, as those of a
+    network that has learned nothing yet, all of them near its bias. A student's are told by the operation they come of.
+
     Args:
         scores: what was announced.
         role: ``"student"`` or ``"teacher"``.
@@ -43,7 +65,8 @@ def check_kind(scores: Scores, role: str, values: Tensor, mask: Tensor | None, c
     Raises:
         UserError: rows that sum to one under ``logits``; values that are no probabilities under ``probabilities``.
     """
-    values = values.detach().unsqueeze(-1) if class_dim is None else values.detach().movedim(class_dim, -1)
+    given = values
+    values = given.detach().unsqueeze(-1) if class_dim is None else given.detach().movedim(class_dim, -1)
     values = _kept(values, mask).float()
     if not values.numel():
         return
@@ -63,12 +86,23 @@ def check_kind(scores: Scores, role: str, values: Tensor, mask: Tensor | None, c
             f"the {role}'s scores are probabilities (each row sums to one), and a softmax of them would be nearly "
             f"uniform: pass scores={{'{role}': 'probabilities'}}, or take the softmax off the {role}"
         )
-    elif probabilities and values.numel() >= _ENOUGH:
+    elif probabilities and values.numel() >= _ENOUGH and (role == "teacher" or ends_in_probabilities(given)):
         warnings.warn(
             f"the {role}'s scores all lie between 0 and 1, as probabilities do: if it ends in a sigmoid, pass "
             f"scores={{'{role}': 'probabilities'}}",
             stacklevel=2,
         )
+
+
+def ends_in_probabilities(scores: Tensor) -> bool:
+    """Whether scores come of a sigmoid or softmax, with nothing after it but changes of shape and type."""
+    node = scores.grad_fn
+    while node is not None:
+        operation = node.name().split("Backward")[0]
+        if operation not in _PASSES_ON:
+            return operation in _PROBABLE
+        node = node.next_functions[0][0]
+    return False
 
 
 def check_one_class(scores: Scores, shape: torch.Size, class_dim: int | None, entries: Iterable[Tensor]) -> None:

@@ -1,8 +1,8 @@
 """Several labels a sample: which digits are on a canvas of two to four?
 
-The teacher has learned from 1200 canvases. The student has 400, on which a quarter of the digits were overlooked when the
-labels were given, and learns twice from the same weights and as long: from these labels alone, and with the teacher's
-answers for the same 400 canvases. The score is F1 over all labels of canvases made of other digits.
+The teacher has learned from 1200 canvases. The student has 400, where whoever labelled them overlooked a quarter of the
+digits. It learns twice from the same weights and as long: from these labels alone, and with the teacher's answers for
+the same 400 canvases. The score is F1 over all labels of canvases made of other digits.
 
 python examples/distillation_multilabel.py
 """

@@ -1,9 +1,9 @@
 """A class a pixel: the digits 0 to 4 on a textured canvas, with pixels that no annotator decided.
 
-Pixels at a digit's faint rim have the target 255 and count nowhere, as the borders in Pascal VOC. The teacher has learned
-from 600 canvases. The student has 150, on which a quarter of the digits were overlooked when the labels were given, and
+Pixels at a digit's faint rim have the target 255 and count nowhere, as the borders in Pascal VOC. The teacher has
+learned from 600 canvases. The student has 150, where whoever labelled them overlooked a quarter of the digits. It
 learns twice from the same weights and as long: from these labels alone, and with the teacher's answers for the same 150
-canvases. The score is the mean intersection over union of canvases made of other digits.
+canvases. The score is the mean intersection over union on canvases made of other digits.
 
 python examples/distillation_segmentation.py
 """

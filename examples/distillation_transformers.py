@@ -28,7 +28,7 @@ EPOCHS = 15
 
 
 class Progress(TrainerCallback):
-    """Tell the engine where the training stands."""
+    """Tell the engine where the training stands, and begin each of its steps anew."""
 
     def __init__(self, distillation: Distillation) -> None:
         self.distillation = distillation
@@ -36,6 +36,7 @@ class Progress(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set λ of this step; the epoch is a fraction."""
         self.distillation.progress(state.epoch, state.global_step / state.max_steps)
+        self.distillation.zero_grad()  # the Trainer clears the gradients of its model alone
 
 
 class DistillationTrainer(Trainer):
