@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 from ctkd_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ctkd_lightning.asking import StudentCall
     from ctkd_lightning.callbacks import CurriculumTemperatureCallback
     from ctkd_lightning.curriculum import ConstantCurriculum, CosineCurriculum, LinearCurriculum
     from ctkd_lightning.distillation import Distillation
     from ctkd_lightning.module import DistillationModule
+    from ctkd_lightning.outputs import Step
     from ctkd_lightning.temperature import (
         FixedTemperature,
         GlobalTemperature,
@@ -30,6 +32,8 @@ __all__ = [
     "InstanceTemperature",
     "LinearCurriculum",
     "Softening",
+    "Step",
+    "StudentCall",
     "gradient_reversal",
 ]
 
@@ -43,6 +47,8 @@ __getattr__, __dir__ = lazy_names(
         "CurriculumTemperatureCallback": "ctkd_lightning.callbacks",
         "Distillation": "ctkd_lightning.distillation",
         "DistillationModule": "ctkd_lightning.module",
+        "Step": "ctkd_lightning.outputs",
+        "StudentCall": "ctkd_lightning.asking",
         **dict.fromkeys(_CURRICULA, "ctkd_lightning.curriculum"),
         **dict.fromkeys(_TEMPERATURES, "ctkd_lightning.temperature"),
     },

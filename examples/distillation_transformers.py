@@ -14,9 +14,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from ctkd_lightning import CosineCurriculum, Distillation, GlobalTemperature
-from ctkd_lightning.asking import StudentCall
-from ctkd_lightning.outputs import Step
+from ctkd_lightning import CosineCurriculum, Distillation, GlobalTemperature, Step, StudentCall
 
 try:
     import accelerate  # noqa: F401 - what the Trainer stands on
