@@ -247,3 +247,38 @@ def test_two_optimizers_each_keep_their_layout(tmp_path):
     assert added.temperature.value.item() == pytest.approx(value.item(), abs=1e-6)
     trainer(tmp_path, max_epochs=4).fit(Two(), loader(), ckpt_path=tmp_path / "two.ckpt", weights_only=True)
     assert copy.deepcopy(module).training_step.__func__ is Two.training_step
+
+
+def test_checkpoint_of_version_0_1(tmp_path):
+    """It kept the state by the optimizer's number, beside the temperature's."""
+    straight, added = Scheduled(), callback()
+    trainer(tmp_path, added, SaveAt(6, tmp_path / "ours.ckpt")).fit(straight, one_batch_again_and_again())
+    checkpoint = torch.load(tmp_path / "ours.ckpt", weights_only=True)
+    own = checkpoint["callbacks"][KEY]
+    own["optimizers"] = {"0": {"state": {"temperature.value": own.pop("optimizer")["temperature.value"]["state"]}}}
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    resumed, again = Scheduled(), callback()
+    fit = trainer(tmp_path, again)
+    fit.fit(resumed, one_batch_again_and_again(), ckpt_path=tmp_path / "old.ckpt", weights_only=True)
+    assert_same_state(resumed, straight.state_dict())
+    assert again.temperature.value == added.temperature.value
+
+
+@pytest.mark.parametrize("own", [{}, {"learning_rate": 0.05}], ids=["shared", "own rate"])
+def test_groups_that_the_module_adds_are_in_the_checkpoint(tmp_path, own):
+    class Unfreezing(foreign.Plain):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.net[2].parameters(), lr=0.2, momentum=0.8)
+
+        def on_train_epoch_start(self):
+            if self.current_epoch == 2:
+                self.optimizers().add_param_group({"params": list(self.net[0].parameters()), "lr": 0.03})
+
+    found = []
+    for callbacks in ([], [callback(**own)]):
+        fit = trainer(tmp_path, *callbacks)
+        fit.fit(Unfreezing(), loader())
+        fit.save_checkpoint(tmp_path / "groups.ckpt")
+        found.append(layout(torch.load(tmp_path / "groups.ckpt", weights_only=True)))
+    assert found[0] == found[1]
+    assert len(found[0]["optimizer_states"][0]["param_groups"]) == 2

@@ -78,3 +78,22 @@ import pytorch_lightning
 assert isinstance(CurriculumTemperatureCallback(), pytorch_lightning.Callback)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", ["ctkd_lightning", "ctkd_lightning.callbacks"])
+def test_a_distribution_that_is_imported_later(name):
+    """A command line asks for the class, and for its bases, before there is a callback."""
+    pytest.importorskip("pytorch_lightning")
+    code = f"""
+import importlib
+handed_out = importlib.import_module({name!r})
+before = handed_out.CurriculumTemperatureCallback
+import pytorch_lightning
+assert issubclass(handed_out.CurriculumTemperatureCallback, pytorch_lightning.Callback)
+assert handed_out.CurriculumTemperatureCallback is before
+assert "CurriculumTemperatureCallback" in dir(handed_out)
+class Own(before):
+    pass
+assert issubclass(Own, pytorch_lightning.Callback)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import LearningRateFinder, ModelSummary
+from lightning.pytorch.callbacks import BackboneFinetuning, LearningRateFinder, ModelSummary
 from lightning.pytorch.tuner import Tuner
 from torch import nn
 
@@ -247,3 +247,74 @@ def test_temperature_of_the_module_serves_the_callback_too(tmp_path):
     assert module.temperature.value.item() == pytest.approx(expected[1].item(), abs=1e-6)
     assert "temperature.value" in module.state_dict()
     assert "ctkd/temperature" in fit.callback_metrics  # one, not two
+
+
+def test_finetuning_callbacks(tmp_path):
+    class Finetuned(foreign.Plain):
+        def __init__(self):
+            super().__init__()
+            self.backbone = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.net(self.backbone(x))
+
+        def configure_optimizers(self):
+            return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.2)
+
+    added, finetuning = callback(), BackboneFinetuning(unfreeze_backbone_at_epoch=2)
+    fit = trainer(tmp_path, added, finetuning)
+    module = Finetuned()
+    start = copy.deepcopy(module.backbone.state_dict())
+    fit.fit(module, loader())
+    assert len(fit.optimizers[0].param_groups) == 2
+    assert all(not torch.equal(value, start[name]) for name, value in module.backbone.state_dict().items())
+    assert added.temperature.value != 0
+
+
+@pytest.mark.parametrize("rate", [None, 0.25])
+def test_schedule_that_the_module_steps_itself(tmp_path, rate):
+    """One step an epoch, under a rate that is a quarter of the one before: the temperature's steps tell it."""
+
+    class SelfStepped(foreign.Plain):
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=foreign.LEARNING_RATE)
+            self.schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.25**epoch)
+            return optimizer
+
+        def on_train_epoch_end(self):
+            self.schedule.step()
+
+    class Steps(Callback):
+        def __init__(self):
+            self.gradients, self.values = [], [0.0]
+
+        def on_before_optimizer_step(self, *args):
+            self.gradients.append(added.temperature.value.grad.item())
+
+        def on_train_batch_end(self, *args):
+            self.values.append(added.temperature.value.item())
+
+    added, steps = callback(learning_rate=rate), Steps()
+    fit = trainer(tmp_path, added, steps, limit_train_batches=1)
+    fit.fit(SelfStepped(), loader())
+    moved = [before - after for before, after in zip(steps.values, steps.values[1:], strict=False)]
+    rates = [(rate or foreign.LEARNING_RATE) * 0.25**epoch for epoch in range(foreign.EPOCHS)]
+    assert moved == pytest.approx([r * g for r, g in zip(rates, steps.gradients, strict=True)], abs=1e-7)
+    assert [group["lr"] for group in fit.optimizers[0].param_groups] == [foreign.LEARNING_RATE * 0.25**3]
+
+
+def test_a_loss_that_is_thrown_away_by_hand(tmp_path):
+    """As where each batch is passed twice, first to look at the gradients."""
+
+    class Looking(foreign.Manual):
+        def training_step(self, batch, batch_idx):
+            self.manual_backward(nn.functional.cross_entropy(self(batch[0]), batch[1]))
+            self.optimizers().zero_grad()
+            return super().training_step(batch, batch_idx)
+
+    added, once = callback(), callback()
+    module, reference = Looking(), foreign.Manual()
+    trainer(tmp_path, once).fit(reference, loader())
+    trainer(tmp_path, added).fit(module, loader())
+    assert_same_state(module, reference.state_dict())
+    assert added.temperature.value == once.temperature.value

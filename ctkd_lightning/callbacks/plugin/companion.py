@@ -106,6 +106,10 @@ class Companion:
         """Average the gradients of these over the processes before each step."""
         self._averaged, self._strategy = parameters, strategy
 
+    def replace(self, former: Companion) -> None:
+        """Take the place of another one of the same host, also in the midst of the host's step."""
+        self._kept = former._kept
+
     def zero_grad(self) -> None:
         """Drop the gradients; those of the parameters that the host holds are dropped with its own."""
         for parameter in self._left_out:

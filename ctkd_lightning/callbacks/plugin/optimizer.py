@@ -78,8 +78,11 @@ class CompanionOptimizer:
         Raises:
             UserError: as in :meth:`add`.
         """
-        layout = [id(optimizer) for optimizer in optimizers]
-        layout += [len(group["params"]) for optimizer in optimizers for group in getattr(optimizer, "param_groups", ())]
+        layout = []
+        for optimizer in optimizers:
+            layout.append(id(optimizer))
+            for group in getattr(optimizer, "param_groups", ()):
+                layout.append(len(group["params"]))
         if layout != self._layout:
             self._optimizers, self._layout = list(optimizers), layout
             self._assign()
@@ -140,12 +143,15 @@ class CompanionOptimizer:
             elif self._own:
                 held[id(_host_of(holder)[0])][name] = parameter
         self.without_optimizer = [name for name, parameter in left_out[None].items() if parameter.requires_grad]
+        former = {id(companion.host): companion for companion in self._companions}
         self._companions = []
         for key, (host, outer) in hosts.items():
             if left_out[key] or held[key]:
                 group = _group_with(host, student) or 0
                 companion = Companion(host, outer, group, left_out[key], held[key], self._own, self._scaler)
                 companion.load_state_dict(self._loaded)
+                if key in former:
+                    companion.replace(former[key])
                 if self._several_processes:
                     own = self._not_synchronised([*left_out[key].values(), *held[key].values()])
                     companion.average(own, self._strategy)
