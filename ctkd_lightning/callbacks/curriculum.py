@@ -241,6 +241,7 @@ class CurriculumTemperatureCallback(Callback):
             self.ce_weight,
             self.accumulate_grad_batches,
             engine.layers_of,
+            self._optimizer.forget_stale,
         )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -282,8 +283,6 @@ class CurriculumTemperatureCallback(Callback):
         """Set λ of this step, if it moves by steps, and go with the optimizers that there are now."""
         if self._optimizer is not None:
             self._optimizer.follow(trainer.optimizers)
-            if not pl_module.automatic_optimization:
-                self._optimizer.forget_stale()
         if self.steps_per_epoch:
             batches = trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1
             self._drive(trainer, batches / self.steps_per_epoch)

@@ -37,6 +37,7 @@ class Attachment:
         ce_weight: factor of the loss that the training step has.
         accumulate_grad_batches: by which a module that optimizes by hand divides its loss; the distillation is too.
         layers: from the student to what to read of it, from role to dotted name: what :attr:`Call.features` has.
+        before_backward: called before a loss that the module backpropagates by hand gets its distillation.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class Attachment:
         ce_weight: float,
         accumulate_grad_batches: int = 1,
         layers: Callable[[nn.Module], Mapping[str, str]] | None = None,
+        before_backward: Callable[[], None] | None = None,
     ) -> None:
         self.module, self.distiller = module, distiller
         self.student, self.ce_weight = student, ce_weight
         self.accumulate_grad_batches = accumulate_grad_batches
         self.layers = layers
+        self.before_backward = before_backward
         self._recorder: CallRecorder | None = None
         self._accumulation: AccumulationWatch | None = None
         self._batch: Any = None
@@ -145,6 +148,8 @@ class Attachment:
         calls = [] if self._recorder is None else self._recorder.calls
         behind = calls_behind(loss, calls) if calls and isinstance(loss, Tensor) else []
         if behind:
+            if self.before_backward is not None:
+                self.before_backward()
             loss = self._add(loss, behind)
             calls[:] = [call for call in calls if not any(call is done for done in behind)]
             self._watch_accumulation()
