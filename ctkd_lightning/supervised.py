@@ -17,6 +17,7 @@ from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 from ctkd_lightning.accuracy import Percent, TopKAccuracy
 from ctkd_lightning.batches import need_labels, read_batch
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.ignored import IgnoredTargets
 from ctkd_lightning.loss_record import LossRecord
 from ctkd_lightning.outputs import Pick, pick_logits
 from ctkd_lightning.scores import Kind, Scores, Task
@@ -84,6 +85,7 @@ class SupervisedModule(LightningModule):
         self.channels_last = channels_last
         self.scores = Scores(task, scores, class_dim)
         self.ignore_index = ignore_index
+        self._ignored = IgnoredTargets(ignore_index)
         self.student_logits = student_logits
         self.accuracy = nn.ModuleDict({f"{stage}_{name}": make() for stage in _STAGES for name, make in self._metrics})
         self.record = LossRecord()
@@ -158,17 +160,21 @@ class SupervisedModule(LightningModule):
         """What the network gives for a batch of inputs, with labels or without."""
         return self(read_batch(batch).inputs)
 
+    def _scored(self, output: Any, target: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """A network's logits (..., C) in float32, the target as class indices, and the positions that count."""
+        raw = pick_logits(output, self.student_logits, "student")
+        logits = self.scores.logits(raw, "student", self.scores.find_class_dim(raw, target)).float()
+        classes = self.scores.classes(target, logits.shape[:-1])
+        mask = None if classes is None else self._ignored.mask(target.reshape(classes.shape))
+        return logits, classes, mask
+
     def _evaluate(self, stage: str, batch: Any) -> None:
         sample = read_batch(batch)
         target = need_labels(sample)
-        raw = pick_logits(self(sample.inputs), self.student_logits, "student")
-        logits = self.scores.logits(raw, "student", self.scores.find_class_dim(raw, target)).float()
-        classes = self.scores.classes(target, logits.shape[:-1])
-        mask = None if classes is None else target.reshape(classes.shape) != self.ignore_index
+        logits, classes, mask = self._scored(self(sample.inputs), target)
         count = len(target)
-        self.log(
-            f"{stage}/loss", task_loss(self.scores, logits, target, classes, mask), batch_size=count, sync_dist=True
-        )
+        loss = task_loss(self.scores, logits, target, classes, mask)
+        self.log(f"{stage}/loss", loss, batch_size=count, sync_dist=True)
         if classes is None:  # probabilities: the likeliest class counts
             classes = target.argmax(dim=-1)
         kept = slice(None) if mask is None else mask.flatten()
@@ -226,9 +232,6 @@ class ClassifierModule(SupervisedModule):
     def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
         """Cross-entropy."""
         target = need_labels(read_batch(batch))
-        raw = pick_logits(self.classifier(images), self.student_logits, "student")
-        logits = self.scores.logits(raw, "student", self.scores.find_class_dim(raw, target))
-        classes = self.scores.classes(target, logits.shape[:-1])
-        mask = None if classes is None else target.reshape(classes.shape) != self.ignore_index
+        logits, classes, mask = self._scored(self.classifier(images), target)
         ce = task_loss(self.scores, logits, target, classes, mask)
         return {"loss": ce, "ce": ce}

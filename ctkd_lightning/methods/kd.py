@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from ctkd_lightning.errors import UserError
@@ -70,6 +72,28 @@ def kd_loss(
     check_mask(mask, student_logits)
     student, teacher = masked(student_logits, mask), masked(teacher_logits, mask)
     return mean_over_positions(divergence(student, teacher, Softening.at(temperature, student)), mask)
+
+
+def kd_loss_by(
+    rule: Callable[[Softening, Tensor, Tensor], Softening],
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float | Tensor | Softening,
+    mask: Tensor | None,
+) -> Tensor:
+    """:func:`kd_loss` as a rule softens it that reads the logits, which are masked before.
+
+    Args:
+        rule: from τ's softening and both logits to the one that holds.
+        student_logits: (..., C).
+        teacher_logits: the same shape.
+        temperature: as for :func:`kd_loss`.
+        mask: likewise.
+    """
+    check_logits(student_logits, teacher_logits)
+    check_mask(mask, student_logits)
+    student, teacher = masked(student_logits, mask), masked(teacher_logits, mask)
+    return kd_loss(student, teacher, rule(Softening.at(temperature, student), student, teacher), mask=mask)
 
 
 def divergence(student: Tensor, teacher: Tensor, softening: Softening) -> Tensor:

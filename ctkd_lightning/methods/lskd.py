@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ctkd_lightning.methods.base import LogitMethod
-from ctkd_lightning.methods.check import check_logits, check_mask, masked
-from ctkd_lightning.methods.kd import kd_loss
+from ctkd_lightning.methods.kd import kd_loss_by
 from ctkd_lightning.outputs import Step
 from ctkd_lightning.temperature.lskd import lskd_softening
 from ctkd_lightning.temperature.softening import Softening
@@ -51,11 +50,7 @@ def lskd_loss(
         >>> lskd_loss(10 * teacher + 7, teacher, temperature=2.0).abs() < 1e-6
         tensor(True)
     """
-    check_logits(student_logits, teacher_logits)
-    check_mask(mask, student_logits)
-    student, teacher = masked(student_logits, mask), masked(teacher_logits, mask)
-    softening = lskd_softening(Softening.at(temperature, student), student, teacher)
-    return kd_loss(student, teacher, softening, mask=mask)
+    return kd_loss_by(lskd_softening, student_logits, teacher_logits, temperature, mask)
 
 
 class LSKD(LogitMethod):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ctkd_lightning.methods.base import LogitMethod
-from ctkd_lightning.methods.check import check_logits, check_mask, masked
-from ctkd_lightning.methods.kd import kd_loss
+from ctkd_lightning.methods.kd import kd_loss_by
 from ctkd_lightning.outputs import Step
 from ctkd_lightning.temperature.normkd import normkd_softening
 from ctkd_lightning.temperature.softening import Softening
@@ -52,11 +51,7 @@ def normkd_loss(
         >>> normkd_loss(10 * teacher + 7, teacher, temperature=2.0).abs() < 1e-6
         tensor(True)
     """
-    check_logits(student_logits, teacher_logits)
-    check_mask(mask, student_logits)
-    student, teacher = masked(student_logits, mask), masked(teacher_logits, mask)
-    softening = normkd_softening(Softening.at(temperature, student), student, teacher)
-    return kd_loss(student, teacher, softening, mask=mask)
+    return kd_loss_by(normkd_softening, student_logits, teacher_logits, temperature, mask)
 
 
 class NormKD(LogitMethod):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import Tensor
 
 from ctkd_lightning.methods.base import LogitMethod
-from ctkd_lightning.methods.check import check_logits, check_mask, masked
-from ctkd_lightning.methods.kd import kd_loss
+from ctkd_lightning.methods.kd import kd_loss_by
 from ctkd_lightning.outputs import Step
 from ctkd_lightning.temperature.softening import Softening
 from ctkd_lightning.temperature.ttm import ttm_softening, wttm_softening
@@ -52,7 +49,7 @@ def ttm_loss(
         >>> ttm_loss(logits / 4, logits, temperature=4.0).abs() < 1e-6
         tensor(True)
     """
-    return _transformed(ttm_softening, student_logits, teacher_logits, temperature, mask)
+    return kd_loss_by(ttm_softening, student_logits, teacher_logits, temperature, mask)
 
 
 def wttm_loss(
@@ -93,21 +90,7 @@ def wttm_loss(
         >>> wttm_loss(torch.tensor([[1.0, 0.0]]), logits, 2.0) / ttm_loss(torch.tensor([[1.0, 0.0]]), logits, 2.0)
         tensor(1.4142)
     """
-    return _transformed(wttm_softening, student_logits, teacher_logits, temperature, mask)
-
-
-def _transformed(
-    rule: Callable[[Softening, Tensor, Tensor], Softening],
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    temperature: float | Tensor | Softening,
-    mask: Tensor | None,
-) -> Tensor:
-    check_logits(student_logits, teacher_logits)
-    check_mask(mask, student_logits)
-    student, teacher = masked(student_logits, mask), masked(teacher_logits, mask)
-    softening = rule(Softening.at(temperature, student), student, teacher)
-    return kd_loss(student, teacher, softening, mask=mask)
+    return kd_loss_by(wttm_softening, student_logits, teacher_logits, temperature, mask)
 
 
 class TTM(LogitMethod):
