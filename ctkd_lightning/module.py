@@ -21,7 +21,7 @@ from ctkd_lightning.methods import Method
 from ctkd_lightning.outputs import Pick, Step
 from ctkd_lightning.supervised import SupervisedModule
 from ctkd_lightning.temperature import LearnedTemperature, Temperature
-from ctkd_lightning.training_progress import curriculum_at_zero, training_fraction
+from ctkd_lightning.training_progress import curriculum_at_zero, planned_epochs, training_fraction
 
 
 class DistillationModule(SupervisedModule):
@@ -173,17 +173,17 @@ class DistillationModule(SupervisedModule):
         )
 
     def on_fit_start(self) -> None:
-        """Say so where a warm-up or a curriculum is longer than the training."""
+        """See who drives λ."""
         driven = any(
             isinstance(callback, CurriculumTemperatureCallback) for callback in cast(Any, self.trainer).callbacks
         )
         self.distillation.curriculum = None if driven else self.curriculum or CosineCurriculum()
-        for method in self.distillation.terms.values():
-            if message := method.unfinished_warmup(self.trainer.max_epochs):
-                rank_zero_warn(message)
 
     def on_train_start(self) -> None:
-        """Set λ and the methods' weights: a run resumed within an epoch has no epoch start."""
+        """Set λ and the methods' weights (a run resumed within an epoch has no epoch start); say what is too short."""
+        for method in self.distillation.terms.values():
+            if message := method.unfinished_warmup(planned_epochs(self.trainer)):
+                rank_zero_warn(message)
         curriculum = self.distillation.curriculum
         learns = any(isinstance(t, LearnedTemperature) for t in self.distillation.temperatures)
         if learns and self.uses_temperature and curriculum and (m := curriculum_at_zero(self.trainer, curriculum)):

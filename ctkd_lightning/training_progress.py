@@ -32,6 +32,15 @@ def planned_batches(trainer: Trainer) -> float:
     return min(by_epochs, by_steps)
 
 
+def planned_epochs(trainer: Trainer, steps_per_epoch: int | None = None) -> int | None:
+    """How many epochs the training enters, from its start, as far as is known; a stream is one without end."""
+    epoch = steps_per_epoch or trainer.num_training_batches
+    if math.isinf(epoch):
+        return 1
+    batches = planned_batches(trainer)
+    return math.ceil(batches / epoch) if epoch and math.isfinite(batches) else None
+
+
 def curriculum_at_zero(
     trainer: Trainer, curriculum: Curriculum, interval: str = "epoch", steps_per_epoch: int | None = None
 ) -> str | None:

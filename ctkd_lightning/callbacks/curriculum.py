@@ -25,7 +25,7 @@ from ctkd_lightning.methods import KD, Method
 from ctkd_lightning.outputs import Pick
 from ctkd_lightning.scores import Kind, Scores, Task
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Temperature
-from ctkd_lightning.training_progress import curriculum_at_zero, training_fraction
+from ctkd_lightning.training_progress import curriculum_at_zero, planned_epochs, training_fraction
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -209,6 +209,7 @@ class CurriculumTemperatureCallback(Callback):
         self._attachment: Attachment | None = None
         self._optimizer: CompanionOptimizer | None = None
         self._loaded_methods: dict[str, Any] = {}
+        self._built = False  # the methods' own parts, which a second training goes on with
         self._shared = SharedValues(self.temperature)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -236,7 +237,7 @@ class CurriculumTemperatureCallback(Callback):
             self._warn_once("no effect", engine.no_effect)
         self._attachment = Attachment(
             pl_module,
-            Distiller(engine, self.pickers, self._methods_built),
+            Distiller(engine, self.pickers, None if self._built else self._methods_built),
             self.student,
             self.ce_weight,
             self.accumulate_grad_batches,
@@ -263,7 +264,7 @@ class CurriculumTemperatureCallback(Callback):
         if self._engine is not None:
             self._prepare_memories(trainer)
             for method in self._engine.terms.values():
-                if message := method.unfinished_warmup(trainer.max_epochs):
+                if message := method.unfinished_warmup(planned_epochs(trainer, self.steps_per_epoch)):
                     self._warn_once(f"warm-up of {type(method).__name__}", message)
         self.on_train_epoch_start(trainer, pl_module)
         if self._learned and (
@@ -273,9 +274,6 @@ class CurriculumTemperatureCallback(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set λ and the methods' weights of this epoch."""
-        if self._engine is not None:
-            for method in self._engine.terms.values():
-                method.set_epoch(trainer.current_epoch)
         if not self.steps_per_epoch:
             self._drive(trainer, trainer.current_epoch)
 
@@ -371,6 +369,9 @@ class CurriculumTemperatureCallback(Callback):
     def _drive(self, trainer: Trainer, epoch: float) -> None:
         temperatures = (record.module for record in self._records.values())
         drive(temperatures, self.curriculum, epoch, training_fraction(trainer))
+        if self._engine is not None:
+            for method in self._engine.terms.values():
+                method.set_epoch(int(epoch))
 
     def _move_engine(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The engine is no part of the module: what a strategy does to that is done to it here."""
@@ -402,6 +403,7 @@ class CurriculumTemperatureCallback(Callback):
 
     def _methods_built(self) -> None:
         """Load and optimise what the methods have made for themselves at the first batch."""
+        self._built = True
         self._load_methods()
         if self._optimizer is not None:
             self._optimizer.add({f"method.{name}": value for name, value in self.methods.named_parameters()})

@@ -18,7 +18,7 @@ from ctkd_lightning import (
 )
 from ctkd_lightning.data import Digits
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import DIST, DKD, KD, dist_loss, dkd_loss
+from ctkd_lightning.methods import CC, DIST, DKD, KD, dist_loss, dkd_loss
 from ctkd_lightning.models import create_model
 from tests.callbacks import foreign
 from tests.callbacks.foreign import Plain, difference, loader, trainer
@@ -223,3 +223,49 @@ def test_teacher_cache(tmp_path):
     assert difference(found[0][0], found[1][0]) <= 1e-3  # float16 in the cache
     with pytest.raises(UserError, match="teacher_cache needs batches that say which sample"):
         fit(tmp_path, Plain(), teacher_cache=tmp_path)
+
+
+class WithHidden(nn.Module):
+    def __init__(self, seed, width):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.hidden, self.head = nn.Linear(4, width), nn.Linear(width, 3)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.hidden(x)))
+
+
+def test_what_methods_learn_is_kept_between_trainings_and_in_checkpoints(tmp_path):
+    def callback():
+        method = {"kd": KD(), "cc": CC(dim=4)}
+        return CurriculumTemperatureCallback(ConstantCurriculum(), WithHidden(2, 9), "net", method=method)
+
+    def values(added):
+        return torch.cat([p.detach().flatten() for p in added.methods.parameters()])
+
+    added, module = callback(), Plain(WithHidden(1, 5))
+    run = trainer(tmp_path, added, max_epochs=1)
+    run.fit(module, loader())
+    first = values(added)
+    assert len(first) == (5 + 9 + 2) * 4
+    run.save_checkpoint(tmp_path / "a.ckpt")
+    trainer(tmp_path, added, max_epochs=1).fit(module, loader())  # a second training goes on with them
+    assert 0 < (values(added) - first).abs().max() < 0.5
+
+    resumed, again = callback(), Plain(WithHidden(1, 5))
+    trainer(tmp_path, resumed, max_epochs=2).fit(again, loader(), ckpt_path=tmp_path / "a.ckpt", weights_only=True)
+    assert 0 < (values(resumed) - first).abs().max() < 0.5
+    assert {"method.cc.student_embedding.0.weight", "temperature.value"} <= set(resumed.state_dict()["optimizer"])
+
+
+def test_warm_ups_by_steps(tmp_path):
+    method = DKD(weight=2.0, warmup_epochs=4)
+    added = CurriculumTemperatureCallback(
+        ConstantCurriculum(), foreign.teacher(), method=method, target=lambda b: b[1], steps_per_epoch=2
+    )
+    trainer(tmp_path, added, max_epochs=1).fit(Plain(), loader())
+    assert method.weight == 1.0  # in the second of four
+    with pytest.warns(UserWarning, match=r"DKD ends at 0.5, not at its weight 2"):
+        trainer(tmp_path, CurriculumTemperatureCallback(teacher=foreign.teacher(), method=method), max_epochs=1).fit(
+            Plain(), loader()
+        )

@@ -35,12 +35,12 @@ class Distiller:
     Args:
         engine: without a student of its own.
         pickers: what the user says of the batch.
-        built: called when the methods have made their own parts, at the first call.
+        built: called when the methods have made their own parts, at the first call; ``None`` if they have them.
     """
 
-    def __init__(self, engine: Distillation, pickers: Pickers, built: Callable[[], None]) -> None:
+    def __init__(self, engine: Distillation, pickers: Pickers, built: Callable[[], None] | None) -> None:
         self.engine, self.pickers = engine, pickers
-        self._tell_built: Callable[[], None] | None = built
+        self._tell_built = built
         self._warned = False
 
     def __call__(self, calls: list[Call], batch: Any) -> Tensor:
