@@ -183,7 +183,8 @@ class CurriculumTemperatureCallback(Callback):
         """Set λ of this step, if it moves by steps, and go with the optimizers that there are now."""
         if self._optimizer is not None:
             self._optimizer.follow(trainer.optimizers)
-            self._optimizer.forget_stale()
+            if not pl_module.automatic_optimization:
+                self._optimizer.forget_stale()
         if self.interval == "step":
             self._set_lambda(trainer.current_epoch + batch_idx / trainer.num_training_batches)
 
