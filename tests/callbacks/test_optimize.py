@@ -178,6 +178,23 @@ def test_settings_of_its_own(held, closure):
     assert tau not in host.state
 
 
+@pytest.mark.parametrize("held", [False, True], ids=["left out", "held"])
+def test_parameters_that_come_within_a_step(held):
+    weight, tau, late = parameter(2), parameter(), parameter()
+    host = torch.optim.SGD([weight, tau] if held else [weight], lr=0.1)
+    made = companion([host], {"tau": tau}, learning_rate=0.3)
+
+    def closure():
+        host.zero_grad()
+        made.add({"late": late})
+        (weight.sum() + tau + 2 * late).backward()
+
+    host.step(closure)
+    assert [tau.item(), late.item(), weight[0].item()] == pytest.approx([0.7, 0.4, 0.9])
+    host.step(closure)
+    assert [tau.item(), late.item(), weight[0].item()] == pytest.approx([0.4, -0.2, 0.8])
+
+
 def test_takes_up_the_momentum_that_the_holder_had():
     weight, tau, expected = parameter(2), parameter(), parameter()
     host = torch.optim.SGD([weight, tau], lr=0.1, momentum=0.9)

@@ -79,11 +79,9 @@ def optimizer_like(host: Optimizer, group: _Group, parameters: Sequence[nn.Param
 def _variants(settings: _Group) -> list[_Group]:
     """Where the choice is open, one kernel for a whole step comes first: it takes half the time."""
     is_open = all(settings.get(key, False) is None for key in ("fused", "foreach"))
-    return (
-        [{**settings, "fused": True}, settings]
-        if is_open and not isinstance(settings.get("lr"), Tensor)
-        else [settings]
-    )
+    if not is_open or isinstance(settings.get("lr"), Tensor):
+        return [settings]
+    return [{**settings, "fused": True}, settings]
 
 
 def _like(optimizer: Optimizer, settings: _Group, counted: frozenset[str], reason: str | None) -> LikeOptimizer:
