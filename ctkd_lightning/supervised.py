@@ -17,6 +17,7 @@ from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 from ctkd_lightning.accuracy import Percent, TopKAccuracy
 from ctkd_lightning.batches import need_labels, read_batch
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.ignored import fit_mask, kept_targets
 from ctkd_lightning.loss_record import LossRecord
 from ctkd_lightning.outputs import Pick, pick_logits
 from ctkd_lightning.scores import Kind, Scores, Task
@@ -104,6 +105,10 @@ class SupervisedModule(LightningModule):
     def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
         """The training losses by name; ``"loss"`` is the one to minimise."""
 
+    def mask_of(self, batch: Any) -> Tensor | None:
+        """The positions of a batch that count; ``None`` for all but ignored targets."""
+        return None
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C) of the trained network."""
         return self.network(self.images_in_layout(images))
@@ -164,21 +169,24 @@ class SupervisedModule(LightningModule):
         raw = pick_logits(self(sample.inputs), self.student_logits, "student")
         logits = self.scores.logits(raw, "student", self.scores.find_class_dim(raw, target)).float()
         classes = self.scores.classes(target, logits.shape[:-1])
-        mask = None if classes is None else target.reshape(classes.shape) != self.ignore_index
+        mask = None if classes is None else kept_targets(target.reshape(classes.shape), self.ignore_index)
+        if (given := self.mask_of(batch)) is not None:
+            given = fit_mask(given, logits.shape[:-1])
+            mask = given if mask is None else given * mask
         count = len(target)
         self.log(
             f"{stage}/loss", task_loss(self.scores, logits, target, classes, mask), batch_size=count, sync_dist=True
         )
         if classes is None:  # probabilities: the likeliest class counts
             classes = target.argmax(dim=-1)
-        kept = slice(None) if mask is None else mask.flatten()
+        kept = slice(None) if mask is None else mask.flatten() != 0
         rows, classes = logits.flatten(0, -2)[kept], classes.flatten()[kept]
         for position, (name, _) in enumerate(self._metrics):
             metric = cast(Metric, self.accuracy[f"{stage}_{name}"])
             if self.scores.single:
                 metric.update(rows[:, 0] - rows[:, 1], 1 - classes)
             else:
-                metric.update(rows, classes)
+                metric.update(rows, classes.long())
             self.log(f"{stage}/{name}", metric, prog_bar=stage == "val" and position == 0, batch_size=count)
 
     def configure_optimizers(self) -> Any:
@@ -229,6 +237,6 @@ class ClassifierModule(SupervisedModule):
         raw = pick_logits(self.classifier(images), self.student_logits, "student")
         logits = self.scores.logits(raw, "student", self.scores.find_class_dim(raw, target))
         classes = self.scores.classes(target, logits.shape[:-1])
-        mask = None if classes is None else target.reshape(classes.shape) != self.ignore_index
+        mask = None if classes is None else kept_targets(target.reshape(classes.shape), self.ignore_index)
         ce = task_loss(self.scores, logits, target, classes, mask)
         return {"loss": ce, "ce": ce}
