@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -100,8 +101,8 @@ def tensors_of(batch: Any) -> Iterator[Tensor]:
     """All tensors of a batch, also within containers."""
     if isinstance(batch, Tensor):
         yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
+    elif isinstance(batch, Mapping) or dataclasses.is_dataclass(batch):
+        for value in (_fields(batch) or {}).values():
             yield from tensors_of(value)
     elif isinstance(batch, list | tuple):
         for value in batch:
@@ -112,6 +113,8 @@ def _fields(batch: Any) -> Mapping[str, Any] | None:
     """The entries by name, where a batch has names that say something."""
     if isinstance(batch, Mapping):
         return batch
+    if dataclasses.is_dataclass(batch):
+        return {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
     names = getattr(batch, "_fields", None) if isinstance(batch, tuple) else None
     fields = dict(zip(names, batch, strict=True)) if names else None
     return fields if fields and any(key in fields for key in TARGET_KEYS) else None

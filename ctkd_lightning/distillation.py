@@ -16,13 +16,13 @@ from ctkd_lightning.curriculum import Curriculum
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features import FeatureTap, select_layers
 from ctkd_lightning.frozen import FrozenNetwork
-from ctkd_lightning.ignored import IgnoredTargets
+from ctkd_lightning.ignored import IgnoredTargets, fit_mask
 from ctkd_lightning.loss_record import LossRecord
 from ctkd_lightning.methods import KD, Method
 from ctkd_lightning.methods.check import masked
 from ctkd_lightning.outputs import NetworkOutput, Pick, Step, pick_logits
-from ctkd_lightning.score_checks import NOT_FINITE, check_finite, check_kind, check_one_class
-from ctkd_lightning.scores import Kind, Scores, Task
+from ctkd_lightning.score_checks import NOT_FINITE, check_finite, check_kind, check_one_class, check_target_values
+from ctkd_lightning.scores import Kind, Scores, Task, same_places
 from ctkd_lightning.task_loss import task_loss as cross_entropy
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Softening, Temperature
 from ctkd_lightning.term_inputs import TermInputs
@@ -116,8 +116,7 @@ class Distillation(nn.Module):
         self.scores = Scores(task, scores, class_dim)
         self.methods = nn.ModuleDict(named_methods(KD() if method is None else method))
         self.temperature = named_temperatures(self.methods, GlobalTemperature() if temperature is None else temperature)
-        if not self.uses_temperature:
-            self.temperature.requires_grad_(False)  # DDP would wait for gradients that never come
+        self._still_without_use()
         self.teacher = _frozen(teacher, ask_teacher, student if shared is None else shared)
         if shared is None:
             self.teacher.freeze()
@@ -135,6 +134,18 @@ class Distillation(nn.Module):
         self._looked = self._masks = False
         if num_samples is not None:
             self.prepare(num_samples)
+
+    def _still_without_use(self) -> None:
+        """Turn the gradients of temperatures off that act on nothing: DDP would wait for them."""
+        own = self.temperature
+        used = (
+            [own[name] for name, method in self.terms.items() if name in own and method.full_weight > 0]
+            if isinstance(own, nn.ModuleDict)
+            else [own] * self.uses_temperature
+        )
+        kept = {id(p) for temperature in used for p in temperature.parameters()}
+        for parameter in own.parameters():
+            parameter.requires_grad_(parameter.requires_grad and id(parameter) in kept)
 
     @property
     def terms(self) -> dict[str, Method]:
@@ -241,19 +252,22 @@ class Distillation(nn.Module):
                 module.training = training
 
     @torch.no_grad()
-    def build_methods(self, student: NetworkOutput, teacher: NetworkOutput, step: Step | None = None) -> None:
+    def build_methods(
+        self, student: NetworkOutput, teacher: NetworkOutput, step: Step | None = None, batch: Any = None
+    ) -> None:
         """Make the methods' own parts for such outputs and try each method once: misfits show before the training.
 
         Args:
             student: what the student gave for an example, or for the first batch.
             teacher: what the teacher gave.
             step: of the first batch; any for an example.
+            batch: as for :meth:`losses`.
         """
-        looked, self._looked = self._looked, True  # at real batches: what networks make of an example says nothing
+        if step is None:
+            self._looked = True  # at real batches alone: what networks make of an example says nothing
         example = self._example_step(student.logits) if step is None else step
-        student, teacher, step = self._canonical(student, teacher, example)
-        self._looked = looked
-        inputs = self._inputs(student, teacher, step)
+        student, teacher, canonical = self._canonical(student, teacher, example, batch)
+        inputs = self._inputs(student, teacher, canonical)
         for name, method in self.terms.items():
             try:
                 method.build(student, teacher)
@@ -272,7 +286,7 @@ class Distillation(nn.Module):
                     "layers in student_layers and teacher_layers, or take another method"
                 ) from error
             method.train().requires_grad_(method.full_weight > 0)
-        self._looked = False  # the target was made up: the first batch is looked at too
+        self._looked = step is not None
 
     def progress(self, epoch: float, fraction: float | None = None) -> None:
         """Set λ, the methods' warm-ups and what else follows the training.
@@ -418,7 +432,7 @@ class Distillation(nn.Module):
         own, guide = student.logits, teacher.logits
         if self._looked and self.scores.as_they_are(own, guide, step) and self._mask(step, own.shape[:1]) is None:
             return student, teacher, step  # the usual case, made cheap
-        if self.scores.single and guide.numel() == own.numel():
+        if self.scores.single and same_places(guide.shape, own.shape):
             guide = guide.reshape(own.shape)  # (B,) and (B, 1)
         class_dim = self.scores.find_class_dim(own, step.target)
         _check_shapes(own, guide, class_dim)
@@ -427,11 +441,12 @@ class Distillation(nn.Module):
         mask = self._mask(step, positions)
         if not self._looked:
             self._looked = True
-            check_finite(t, mask)
+            check_finite(s.detach(), t, mask)
             for role, values in (("student", own), ("teacher", guide)):
                 check_kind(self.scores, role, values, mask, class_dim)
             entries = tensors_of(batch) if step.target is None else [step.target]
             check_one_class(self.scores, own.shape, class_dim, entries)
+            check_target_values(self.scores, step.target, s.shape, mask)
         target = self.scores.classes(step.target, positions)
         s, t = masked(s, mask), masked(t, mask)
         return (
@@ -444,8 +459,8 @@ class Distillation(nn.Module):
         masks = []
         self._masks = step.mask is not None
         if step.mask is not None:
-            masks.append(_fit_mask(step.mask, positions))
-        if step.target is not None and step.target.numel() == positions.numel():
+            masks.append(fit_mask(step.mask, positions))
+        if step.target is not None and same_places(step.target.shape, positions):
             kept = self._ignored.mask(step.target)
             if kept is not None:
                 masks.append(kept.reshape(positions))
@@ -559,16 +574,4 @@ def _check_shapes(student: Tensor, teacher: Tensor, class_dim: int | None) -> No
         )
     raise UserError(
         f"{shapes}: both must score the same positions; bring them together with student_logits= or teacher_logits="
-    )
-
-
-def _fit_mask(mask: Tensor, positions: torch.Size) -> Tensor:
-    if mask.shape == positions:
-        return mask
-    if mask.numel() == positions.numel():
-        return mask.reshape(positions)
-    if mask.shape == positions[: mask.ndim]:  # one entry a sample
-        return mask.reshape(mask.shape + (1,) * (len(positions) - mask.ndim)).expand(positions)
-    raise UserError(
-        f"mask has shape {tuple(mask.shape)}, the logits' positions are {tuple(positions)}: pass one entry a position"
     )

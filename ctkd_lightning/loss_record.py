@@ -12,7 +12,7 @@ class LossRecord:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self.steps = 0
+        self._counts: dict[str, int] = {}
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         """Count one step's losses, scalars."""
@@ -20,16 +20,16 @@ class LossRecord:
             value = value.detach()
             # a new tensor the first time: the loss itself is the caller's
             self._sums[name] = self._sums[name].add_(value) if name in self._sums else value.clone()
-        self.steps += 1
+            self._counts[name] = self._counts.get(name, 0) + 1  # a step without labels has no task loss
 
     def means(self) -> dict[str, Tensor]:
-        """The means over the steps so far, on the device."""
-        return {name: total / self.steps for name, total in self._sums.items()}
+        """The means so far, each over the steps that had the loss, on the device."""
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
 
     def mean(self, name: str) -> Tensor | None:
         """One of them; ``None`` before the first step."""
-        return self._sums[name] / self.steps if name in self._sums else None
+        return self._sums[name] / self._counts[name] if name in self._sums else None
 
     def reset(self) -> None:
         """Begin anew."""
-        self._sums, self.steps = {}, 0
+        self._sums, self._counts = {}, {}

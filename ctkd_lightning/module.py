@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ctkd_lightning.asking import AskTeacher, StudentCall
-from ctkd_lightning.batches import read_batch
+from ctkd_lightning.batches import TARGET_KEYS, read_batch
 from ctkd_lightning.cached_teacher import CachedTeacher
 from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
@@ -110,6 +110,7 @@ class DistillationModule(SupervisedModule):
         self.teacher, self.student = engine.teacher, cast(nn.Module, engine.student)
         self.methods, self.temperature = engine.methods, engine.temperature
         self.curriculum, self._mask = curriculum, mask
+        self._told_unlabelled = False
         if temperature is not None and not self.uses_temperature:
             rank_zero_warn(engine.no_effect)
         if example_image is not None:
@@ -194,11 +195,20 @@ class DistillationModule(SupervisedModule):
         """Set λ and the methods' weights of this epoch."""
         self.distillation.progress(self.current_epoch, training_fraction(self.trainer))
 
+    def mask_of(self, batch: Any) -> Tensor | None:
+        """As the module's ``mask`` says."""
+        return None if self._mask is None else self._mask(batch)
+
     def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
         """The total loss, the task's loss and each method's unweighted term."""
         sample = read_batch(batch)
         engine = self.distillation
         teacher = engine.ask(StudentCall((images,), {}), batch)
         student = engine.run(images)
-        mask = None if self._mask is None else self._mask(batch)
-        return engine.losses(student, teacher, Step(sample.target, sample.index, mask))
+        if sample.target is None and not self._told_unlabelled:
+            self._told_unlabelled = True
+            rank_zero_warn(
+                f"a training batch has no target in a usual place (its second entry, {', '.join(TARGET_KEYS)}), so "
+                "that its loss is the distillation's alone: if it has labels, collate them so"
+            )
+        return engine.losses(student, teacher, Step(sample.target, sample.index, self.mask_of(batch)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.scores import Scores
+from ctkd_lightning.temperature.softening import masked_classes
 
 _ENOUGH = 8  # scores, all between 0 and 1, are no chance
 _PROBABLE = ("Sigmoid", "Softmax")
@@ -33,14 +35,21 @@ _PASSES_ON: tuple[str, ...] = (
 )
 
 
-def check_finite(teacher: Tensor, mask: Tensor | None) -> None:
-    """Refuse a teacher whose logits (..., C) are not finite where they count.
+def check_finite(student: Tensor, teacher: Tensor, mask: Tensor | None) -> None:
+    """Refuse a teacher whose logits (..., C) are not finite where they count, but for classes that both networks mask.
 
     Raises:
-        UserError: they are NaN or infinite.
+        UserError: NaN or infinite logits, or none but masked ones; classes that the student alone masks.
     """
-    if not _kept(teacher, mask).isfinite().all():
+    teacher, student = _kept(teacher, mask), _kept(student, mask)
+    impossible = teacher == -math.inf
+    if not (teacher.isfinite() | impossible).all() or impossible.all(dim=-1).any():
         raise UserError(NOT_FINITE)
+    if (masked_classes(student) & ~masked_classes(teacher)).any():
+        raise UserError(
+            "the student masks classes (logits of -9000 or less) that the teacher holds possible, so that no training "
+            "brings them together: mask them in the teacher's logits too, as with teacher_logits=lambda output: …"
+        )
 
 
 NOT_FINITE = (
@@ -86,10 +95,16 @@ def check_kind(scores: Scores, role: str, values: Tensor, mask: Tensor | None, c
             f"the {role}'s scores are probabilities (each row sums to one), and a softmax of them would be nearly "
             f"uniform: pass scores={{'{role}': 'probabilities'}}, or take the softmax off the {role}"
         )
-    elif probabilities and values.numel() >= _ENOUGH and (role == "teacher" or ends_in_probabilities(given)):
+    elif (
+        within
+        and values.numel() >= _ENOUGH
+        and (ends_in_probabilities(given) or (role == "teacher" and float(values.max()) > 0.5))
+    ):
+        what = f"pass scores={{'{role}': 'probabilities'}}"
+        if not scores.single:  # of classes that do not exclude each other: no softmax made them
+            what = f"take it off, or undo it with {role}_logits=lambda output: output.logit()"
         warnings.warn(
-            f"the {role}'s scores all lie between 0 and 1, as probabilities do: if it ends in a sigmoid, pass "
-            f"scores={{'{role}': 'probabilities'}}",
+            f"the {role}'s scores all lie between 0 and 1, as probabilities do: if it ends in a sigmoid, {what}",
             stacklevel=2,
         )
 
@@ -128,6 +143,43 @@ def check_one_class(scores: Scores, shape: torch.Size, class_dim: int | None, en
                 f"the targets are multi-hot: shape {tuple(shape)}, zeros and ones, several labels or none a row; of "
                 "these a softmax over the classes says nothing: pass task='multilabel'"
             )
+
+
+def check_target_values(scores: Scores, target: Tensor | None, shape: torch.Size, mask: Tensor | None) -> None:
+    """Refuse classes that the networks do not score, and rows of probabilities that are not of one class.
+
+    Args:
+        scores: what was announced.
+        target: as the batch has it.
+        shape: of the logits, classes last.
+        mask: the positions that count.
+
+    Raises:
+        UserError: a class index out of range; under ``multiclass`` probabilities whose rows do not sum to one; under
+            ``binary`` and ``multilabel`` values that are not from 0 to 1.
+    """
+    if target is None or not target.numel():
+        return
+    classes = scores.classes(target, shape[:-1])
+    if classes is None:
+        soft = not scores.single and target.shape == shape and target.is_floating_point()
+        if soft and ((_kept(target, mask).float().sum(dim=-1) - 1).abs() > 1e-2).any():
+            raise UserError(
+                f"the target has the scores' shape {tuple(shape)}, and its rows do not sum to one, as the "
+                "probabilities of classes do: pass task='multilabel', if several can be right at once"
+            )
+        return
+    kept = _kept(target.reshape(classes.shape), mask)
+    if not kept.numel():
+        return
+    least, most = (float(x) for x in kept.float().aminmax())
+    last = 1 if scores.single else shape[-1] - 1
+    if least < 0 or most > last:
+        raise UserError(
+            f"the targets are numbers from {least:g} to {most:g}, and those of these scores go from 0 to {last}: leave "
+            "a number out with ignore_index=, say where the targets are with target=lambda batch: …, or take networks "
+            "of as many classes"
+        )
 
 
 def _kept(values: Tensor, mask: Tensor | None) -> Tensor:

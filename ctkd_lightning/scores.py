@@ -95,13 +95,17 @@ class Scores:
     def may_be_target(self, entry: Tensor, shape: torch.Size) -> bool:
         """Whether a tensor of a batch has the shape and type of a target for scores of this shape."""
         if self.single:
-            return entry.numel() == shape.numel() and entry.shape[:1] == shape[:1]
+            return entry.shape[:1] == shape[:1] and same_places(entry.shape, shape)
         if not is_integer(entry):
             return False
         if self.class_dim is None:
             return bool(_candidates(shape, entry.shape))
         dim = self.class_dim % len(shape)
         return _same(entry.shape, shape[:dim] + shape[dim + 1 :])
+
+    def may_be_soft(self, entry: Tensor, shape: torch.Size) -> bool:
+        """Whether a tensor of a batch has the shape of one-hot or mixed labels for scores of this shape."""
+        return not self.single and entry.shape == shape
 
     def classes(self, target: Tensor | None, positions: torch.Size) -> Tensor | None:
         """The target as class indices, one a position; ``None`` where it is of another kind.
@@ -111,11 +115,23 @@ class Scores:
                 and a number between 0 and 1 counts as the nearer one.
             positions: the logits' shape without the classes.
         """
-        if target is None or target.numel() != positions.numel():
+        if target is None:
             return None
         if self.single:
-            return (target.reshape(positions) < 0.5).long()
+            return (target.reshape(positions) < 0.5).long() if same_places(target.shape, positions) else None
         return target.reshape(positions) if is_integer(target) and _same(target.shape, positions) else None
+
+
+def same_places(shape: torch.Size, other: torch.Size) -> bool:
+    """Whether ``reshape`` from one shape to the other keeps everything in its place: but for ones alike, or flat.
+
+    Example:
+        >>> same_places(torch.Size([4, 1]), torch.Size([4])), same_places(torch.Size([4, 6]), torch.Size([6, 4]))
+        (True, False)
+    """
+    if len(shape) == 1:
+        return shape.numel() == other.numel()
+    return [size for size in shape if size != 1] == [size for size in other if size != 1]
 
 
 def _log(probabilities: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 from ctkd_lightning.accuracy import Percent, TopKAccuracy
 from ctkd_lightning.batches import need_labels, read_batch
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.ignored import IgnoredTargets
+from ctkd_lightning.ignored import IgnoredTargets, fit_mask
 from ctkd_lightning.loss_record import LossRecord
 from ctkd_lightning.outputs import Pick, pick_logits
 from ctkd_lightning.scores import Kind, Scores, Task
@@ -106,6 +106,10 @@ class SupervisedModule(LightningModule):
     def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
         """The training losses by name; ``"loss"`` is the one to minimise."""
 
+    def mask_of(self, batch: Any) -> Tensor | None:
+        """The positions of a batch that count; ``None`` for all but ignored targets."""
+        return None
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C) of the trained network."""
         return self.network(self.images_in_layout(images))
@@ -172,19 +176,22 @@ class SupervisedModule(LightningModule):
         sample = read_batch(batch)
         target = need_labels(sample)
         logits, classes, mask = self._scored(self(sample.inputs), target)
+        if (given := self.mask_of(batch)) is not None:
+            given = fit_mask(given, logits.shape[:-1])
+            mask = given if mask is None else given * mask
         count = len(target)
         loss = task_loss(self.scores, logits, target, classes, mask)
         self.log(f"{stage}/loss", loss, batch_size=count, sync_dist=True)
         if classes is None:  # probabilities: the likeliest class counts
             classes = target.argmax(dim=-1)
-        kept = slice(None) if mask is None else mask.flatten()
+        kept = slice(None) if mask is None else mask.flatten() != 0
         rows, classes = logits.flatten(0, -2)[kept], classes.flatten()[kept]
         for position, (name, _) in enumerate(self._metrics):
             metric = cast(Metric, self.accuracy[f"{stage}_{name}"])
             if self.scores.single:
                 metric.update(rows[:, 0] - rows[:, 1], 1 - classes)
             else:
-                metric.update(rows, classes)
+                metric.update(rows, classes.long())
             self.log(f"{stage}/{name}", metric, prog_bar=stage == "val" and position == 0, batch_size=count)
 
     def configure_optimizers(self) -> Any:

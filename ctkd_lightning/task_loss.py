@@ -43,8 +43,10 @@ def task_loss(scores: Scores, logits: Tensor, target: Tensor, classes: Tensor | 
         loss = F.cross_entropy(rows, target.flatten(0, -2).to(logits.dtype), reduction="none")
         return mean_over_positions(loss.view(positions), mask)
     indices = classes.flatten().long()
-    if mask is None:
+    if mask is None and len(rows):
         return F.cross_entropy(rows, indices)
+    if mask is None:  # an empty batch, of which the mean would be NaN
+        return rows.sum()
     loss = F.cross_entropy(rows, indices.masked_fill(mask.flatten() == 0, 0), reduction="none")
     return mean_over_positions(loss.view(positions), mask)
 

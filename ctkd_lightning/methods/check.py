@@ -78,8 +78,9 @@ def need_target(target: Tensor | None, name: str) -> Tensor:
     """
     if target is None:
         raise UserError(
-            f"{name} needs the class indices, and the batch has none in a usual place (its second entry, labels, "
-            "label, targets, target, y) or more than one that could be them: pick them with target=lambda batch: …"
+            f"{name} needs the class indices, whole numbers, and the batch has none in a usual place (its second "
+            "entry, labels, label, targets, target, y) or more than one that could be them: pick them with "
+            "target=lambda batch: …"
         )
     return target
 

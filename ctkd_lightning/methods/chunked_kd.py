@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods.check import no_autocast
-from ctkd_lightning.outputs import at_least_float32
+from ctkd_lightning.temperature.softening import bounded_below
 
 CHUNK = {"cpu": 2**19, "cuda": 2**24}
 """Logits a piece: some pieces fit into a CPU's cache, and fill a GPU."""
@@ -99,7 +99,7 @@ def _softened(student: Tensor, teacher: Tensor, temperature: Tensor) -> Iterator
     for start in range(0, count, step):
         rows = slice(start, min(start + step, count))
         tau = temperature[rows]
-        log_q, log_p = (torch.log_softmax(at_least_float32(x[rows]) / tau, dim=1) for x in (student, teacher))
+        log_q, log_p = (torch.log_softmax(bounded_below(x[rows]) / tau, dim=1) for x in (student, teacher))
         yield rows, tau, log_q, log_p
 
 

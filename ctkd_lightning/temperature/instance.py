@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.temperature.base import LearnedTemperature
+from ctkd_lightning.temperature.softening import masked_classes
 
 
 class InstanceTemperature(LearnedTemperature):
@@ -56,10 +57,15 @@ class InstanceTemperature(LearnedTemperature):
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """τ per sample, (B, 1), of logits (B, C)."""
         if student_logits.shape[-1] != self.num_classes or teacher_logits.shape != student_logits.shape:
+            # a score of its own has the classes there and not there, however many there are
+            two = ", as each score of task='binary' or 'multilabel' has" if student_logits.shape[-1] == 2 else ""
             raise UserError(
                 f"InstanceTemperature was made for {self.num_classes} classes; found student logits "
-                f"{tuple(student_logits.shape)} and teacher logits {tuple(teacher_logits.shape)}"
+                f"{tuple(student_logits.shape)} and teacher logits {tuple(teacher_logits.shape)}: pass "
+                f"num_classes={student_logits.shape[-1]}{two}"
             )
-        logits = torch.cat([student_logits, teacher_logits], dim=-1).detach().to(self.out.weight.dtype)
+        logits = torch.cat([student_logits, teacher_logits], dim=-1).detach()
+        # masked classes say nothing of the sample
+        logits = logits.masked_fill(masked_classes(logits), 0.0).to(self.out.weight.dtype)
         with torch.autocast(logits.device.type, enabled=False):
             return self.bounded(self.out(torch.relu(self.hidden(logits))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from ctkd_lightning.outputs import Step, at_least_float32
 from ctkd_lightning.temperature.base import Temperature
 from ctkd_lightning.temperature.fixed import FixedTemperature
-from ctkd_lightning.temperature.softening import Softening
+from ctkd_lightning.temperature.softening import Softening, masked_classes
 
 _FLOOR = 1e-4  # of the centred logits' length: a spread that half precision does not resolve is no relation
 
@@ -46,11 +45,14 @@ class RuleTemperature(Temperature):
 def spread(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     r"""Mean, unbiased variance and deviation over the classes, all (..., 1); the deviation has a floor.
 
-    The last is :math:`\sqrt{\sigma^2 + \epsilon^2 / (C - 1)}` with :math:`\epsilon = 10^{-4}`, which bounds the
-    gradient of logits that hardly differ.
+    Masked classes do not count: their logits say nothing of the others. The last is
+    :math:`\sqrt{\sigma^2 + \epsilon^2 / (C - 1)}` with :math:`\epsilon = 10^{-4}`, which bounds the gradient of logits
+    that hardly differ.
     """
     logits = at_least_float32(logits)
-    mean = logits.mean(dim=-1, keepdim=True)
-    squares = (logits - mean).square().sum(dim=-1, keepdim=True)
-    freedom = max(logits.shape[-1] - 1, 1)
-    return mean, squares / freedom, (squares + _FLOOR**2).sqrt() / math.sqrt(freedom)
+    masked = masked_classes(logits)
+    count = masked.logical_not().sum(dim=-1, keepdim=True)
+    mean = logits.masked_fill(masked, 0.0).sum(dim=-1, keepdim=True) / count.clamp(min=1)
+    squares = (logits - mean).masked_fill(masked, 0.0).square().sum(dim=-1, keepdim=True)
+    freedom = (count - 1).clamp(min=1)
+    return mean, squares / freedom, ((squares + _FLOOR**2) / freedom).sqrt()

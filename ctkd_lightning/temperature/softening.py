@@ -75,8 +75,25 @@ class Softening:
 
 
 def _scaled(logits: Tensor, shift: Tensor | None, tau: Tensor) -> Tensor:
-    logits = at_least_float32(logits)
+    logits = bounded_below(logits)
     return (logits if shift is None else logits - shift) / tau
+
+
+def bounded_below(logits: Tensor) -> Tensor:
+    """Logits of -1e30 at least, float32 or wider: as surely impossible as minus infinity.
+
+    Networks mask classes with that or with the least number of their type. Over a small temperature both are infinite,
+    and the loss, where student and teacher mask the same class, NaN.
+    """
+    return at_least_float32(logits).clamp(min=-1e30)
+
+
+def masked_classes(logits: Tensor) -> Tensor:
+    """Which of the logits (..., C) a network has set to say that the class cannot be: those of -9000 or less.
+
+    Usual fillings are -1e4 (of which bfloat16 makes -9984), -1e9, the least number of a type and minus infinity.
+    """
+    return logits <= -9000
 
 
 def check_temperature(temperature: float | Tensor, logits: Tensor) -> Tensor:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ctkd_lightning.outputs import at_least_float32
 from ctkd_lightning.temperature.rule import RuleTemperature
-from ctkd_lightning.temperature.softening import Softening
+from ctkd_lightning.temperature.softening import Softening, bounded_below
 
 
 def ttm_softening(base: Softening, student_logits: Tensor, teacher_logits: Tensor) -> Softening:
@@ -34,7 +33,7 @@ def wttm_softening(base: Softening, student_logits: Tensor, teacher_logits: Tens
         student_logits: (..., C).
         teacher_logits: the same shape.
     """
-    prediction = at_least_float32(teacher_logits).log_softmax(dim=-1)
+    prediction = bounded_below(teacher_logits).log_softmax(dim=-1)
     weight = (prediction / base.teacher).logsumexp(dim=-1).exp()
     return Softening(base.teacher.new_ones(()), base.teacher, weight)
 

@@ -63,7 +63,7 @@ class Distiller:
             kept = call.arguments
             teacher = engine.ask(StudentCall(kept.args, kept.kwargs, call.output), batch)
             if self._tell_built is not None:
-                engine.build_methods(student, teacher, step)
+                engine.build_methods(student, teacher, step, batch)
                 self._tell_built()
                 self._tell_built = None
             terms.append(engine.terms_of(student, teacher, step, batch))
@@ -97,12 +97,16 @@ class Distiller:
     def _find_target(self, batch: Any, scores: Tensor) -> Tensor | None:
         """The entry that says what is right, by its usual place and its shape."""
         meaning = self.engine.scores
-        found = [entry for entry in find_targets(batch) if meaning.may_be_target(entry, scores.shape)]
+        entries = find_targets(batch)
+        found = [entry for entry in entries if meaning.may_be_target(entry, scores.shape)]
+        if found and found[0] is not entries[0] and meaning.may_be_soft(entries[0], scores.shape):
+            found.insert(0, entries[0])  # beside one-hot or mixed labels, whole numbers are lengths or positions
         if len(found) <= 1:
             return found[0] if found else None
+        shapes = " and ".join(dict.fromkeys(str(tuple(entry.shape)) for entry in found))
         problem = (
-            f"the batch has {len(found)} entries of shape {tuple(found[0].shape)} that may be the target: say which "
-            "with target=lambda batch: …"
+            f"the batch has {len(found)} entries of shape {shapes} that may be the target: say which with "
+            "target=lambda batch: …"
         )
         if not meaning.single and scores.ndim > 2 and meaning.class_dim is None:
             raise UserError(f"{problem}; where the classes are and what is to be ignored is told from it")
