@@ -87,6 +87,11 @@ def find_targets(batch: Any) -> list[Tensor]:
     return [entry for entry in entries if isinstance(entry, Tensor)]
 
 
+def has_names(batch: Any) -> bool:
+    """Whether a batch says by names what its entries are."""
+    return _fields(batch) is not None
+
+
 def find_index(batch: Any) -> Tensor | None:
     """The samples' positions in the training set: under their usual names, or the third entry."""
     fields = _fields(batch)

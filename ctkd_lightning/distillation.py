@@ -148,6 +148,11 @@ class Distillation(nn.Module):
             parameter.requires_grad_(parameter.requires_grad and id(parameter) in kept)
 
     @property
+    def ignore_index(self) -> int:
+        """The target that leaves its position out."""
+        return self._ignored.index
+
+    @property
     def terms(self) -> dict[str, Method]:
         """The methods by name."""
         return cast(dict[str, Method], dict(self.methods.items()))

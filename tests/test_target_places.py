@@ -12,8 +12,10 @@ from torch.utils.data import DataLoader
 from ctkd_lightning import CurriculumTemperatureCallback, Distillation, DistillationModule, GlobalTemperature, Step
 from ctkd_lightning.batches import find_targets, read_batch, tensors_of
 from ctkd_lightning.callbacks.plugin.distiller import Distiller, Pickers
+from ctkd_lightning.callbacks.plugin.target import TargetFinder
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import DKD, KD
+from ctkd_lightning.scores import Scores
 from tests.quiet import quiet_trainer
 
 
@@ -87,13 +89,16 @@ def test_batches_may_be_dataclasses():
 
 
 def test_numbers_beside_one_hot_labels_are_not_taken_for_classes():
-    distiller = Distiller(engine(DKD()), Pickers(), lambda: None)
-    x, lengths = torch.zeros(4, 6), torch.arange(4)
+    x, lengths = torch.zeros(4, 6), torch.tensor([0, 1, 2, 2])
     one_hot = torch.eye(3)[[0, 1, 2, 0]]
     scores = torch.randn(4, 3)
-    assert distiller._find_target((x, one_hot, lengths), scores) is None
-    assert distiller._find_target((x, lengths), scores) is lengths
-    assert distiller._find_target((x, torch.rand(4), lengths), scores) is lengths
+
+    def found(batch):
+        return TargetFinder(Scores(), -100, masked=True).find(batch, scores)
+
+    assert found((x, one_hot, lengths)) is None
+    assert found((x, lengths)) is lengths
+    assert found((x, torch.rand(4), lengths)) is lengths
 
 
 def test_numbers_that_are_no_classes_are_told_at_the_first_batch():
@@ -102,8 +107,13 @@ def test_numbers_that_are_no_classes_are_told_at_the_first_batch():
     kept = namedtuple("Kept", "args kwargs")
     distiller.engine.ask = lambda *_: distiller._output(call(None, torch.randn(4, 3), None))
     calls = [call(kept((), {}), torch.randn(4, 3, requires_grad=True), None)]
-    with pytest.raises(UserError, match="from 10 to 13"):
+    with (
+        pytest.warns(UserWarning, match="not all of them are from 0 to 2"),
+        pytest.raises(UserError, match="DKD needs the class indices"),
+    ):
         distiller(calls, (torch.zeros(4, 6), torch.arange(10, 14)))
+    with pytest.raises(UserError, match="from 10 to 13"):
+        losses(torch.randn(4, 3), torch.randn(4, 3), torch.arange(10, 14))
 
 
 def test_what_the_mask_leaves_out_is_in_no_metric(tmp_path):

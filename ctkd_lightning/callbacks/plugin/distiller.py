@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from ctkd_lightning.asking import StudentCall
-from ctkd_lightning.batches import find_index, find_targets
+from ctkd_lightning.batches import find_index
 from ctkd_lightning.callbacks.plugin.calls import Call
+from ctkd_lightning.callbacks.plugin.target import TargetFinder
 from ctkd_lightning.distillation import Distillation
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.outputs import NetworkOutput, Step, pick_logits
@@ -41,7 +41,7 @@ class Distiller:
     def __init__(self, engine: Distillation, pickers: Pickers, built: Callable[[], None] | None) -> None:
         self.engine, self.pickers = engine, pickers
         self._tell_built = built
-        self._warned = False
+        self._targets = TargetFinder(engine.scores, engine.ignore_index, pickers.mask is not None)
 
     def __call__(self, calls: list[Call], batch: Any) -> Tensor:
         """The weighted loss, a scalar: of each term the mean over the calls that have gradients.
@@ -84,7 +84,7 @@ class Distiller:
         calls = len(scores)
         targets = self._picked("target", batch, calls)
         if self.pickers.target is None:
-            targets = [self._find_target(batch, each) for each in scores]
+            targets = [self._targets.find(batch, each) for each in scores]
         masks, indices = self._picked("mask", batch, calls), self._picked("index", batch, calls)
         if self.pickers.index is None and self.engine.needs:
             indices = [find_index(batch)] * calls
@@ -93,27 +93,6 @@ class Distiller:
     def _picked(self, what: str, batch: Any, calls: int) -> list[Tensor | None]:
         picker = getattr(self.pickers, what)
         return [None] * calls if picker is None else [*pick_from_batch(batch, picker, what, calls)]
-
-    def _find_target(self, batch: Any, scores: Tensor) -> Tensor | None:
-        """The entry that says what is right, by its usual place and its shape."""
-        meaning = self.engine.scores
-        entries = find_targets(batch)
-        found = [entry for entry in entries if meaning.may_be_target(entry, scores.shape)]
-        if found and found[0] is not entries[0] and meaning.may_be_soft(entries[0], scores.shape):
-            found.insert(0, entries[0])  # beside one-hot or mixed labels, whole numbers are lengths or positions
-        if len(found) <= 1:
-            return found[0] if found else None
-        shapes = " and ".join(dict.fromkeys(str(tuple(entry.shape)) for entry in found))
-        problem = (
-            f"the batch has {len(found)} entries of shape {shapes} that may be the target: say which with "
-            "target=lambda batch: …"
-        )
-        if not meaning.single and scores.ndim > 2 and meaning.class_dim is None:
-            raise UserError(f"{problem}; where the classes are and what is to be ignored is told from it")
-        if scores.ndim > 2 and self.pickers.mask is None and not self._warned:
-            self._warned = True
-            rank_zero_warn(f"{problem}; until then no ignored target is left out")
-        return None
 
 
 def pick_from_batch(batch: Any, picker: Picker, what: str, calls: int) -> list[Tensor]:

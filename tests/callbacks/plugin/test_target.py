@@ -1,0 +1,44 @@
+"""Which entry of a batch is the target."""
+
+import warnings
+
+import pytest
+import torch
+
+from ctkd_lightning.callbacks.plugin.target import TargetFinder
+from ctkd_lightning.scores import Scores
+
+SCORES = torch.zeros(6, 3)
+INPUTS, CLASSES = torch.zeros(6, 4), torch.tensor([0, 2, 1, 1, 0, -100])
+POSITIONS, LENGTHS = torch.arange(6) + 40, torch.tensor([1, 2, 2, 1, 2, 1])
+
+
+def finder(masked=False):
+    return TargetFinder(Scores(), -100, masked)
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [(INPUTS, CLASSES), (INPUTS, CLASSES, POSITIONS), (INPUTS, POSITIONS, CLASSES), {"x": INPUTS, "y": CLASSES}],
+)
+def test_found(batch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert finder().find(batch, SCORES) is CLASSES
+
+
+def test_numbers_that_are_no_classes():
+    found = finder()
+    with pytest.warns(UserWarning, match="not all of them are from 0 to 2: they are not taken for classes"):
+        assert found.find((INPUTS, POSITIONS), SCORES) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert found.find((INPUTS, POSITIONS % 3), SCORES) is None  # what the first batch showed holds
+
+
+def test_two_that_may_be_it():
+    with pytest.warns(UserWarning, match=r"2 entries of shape \(6,\) that may be the target.*no ignored target"):
+        assert finder().find((INPUTS, LENGTHS, CLASSES), SCORES) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert finder(masked=True).find((INPUTS, LENGTHS, CLASSES), SCORES) is None
