@@ -47,13 +47,13 @@ def map_tensors(value: Any, leaf: Callable[[Tensor, Path], Tensor], path: Path =
     twin = _twin(value)
     if twin is value:  # what cannot be copied can still be read
         return value
-    changed = False
+    holds = False
     for key, part in _parts(twin, 1):  # a copy may have parts of its own already
         mapped = map_tensors(part, leaf, (*path, key), depth)
         if mapped is not part:
             _set(twin, key, mapped)
-            changed = True
-    return twin if changed or not _is_object(value) else value
+        holds = holds or mapped is not part or isinstance(part, Tensor)  # in whose place the value may get another
+    return twin if holds or not _is_object(value) else value
 
 
 def tensors_in(value: Any, depth: int = _DEPTH) -> Iterator[Tensor]:

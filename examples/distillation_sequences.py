@@ -2,7 +2,7 @@
 
 Texts end at different lengths; behind the end the target is -100 and counts nowhere. The teacher has learned from 1500
 texts. The student has 150 of them, and learns twice from the same weights and as long: from these alone, and with the
-teacher's answers for the same 150 texts. So long a training on so few texts overfits without a teacher: of fewer epochs
+teacher's answers for the same 150 texts. So long a training on so few texts overfits without a teacher; in fewer epochs
 the gain is smaller. The score is bits a character on other texts: less is better.
 
 python examples/distillation_sequences.py

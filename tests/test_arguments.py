@@ -100,6 +100,23 @@ def test_what_is_no_container_stays():
         assert map_tensors(value, lambda tensor, path: tensor + 1) is value
 
 
+@pytest.mark.parametrize("kind", ["dict", "list", "UserDict", "dataclass", "object"])
+def test_what_is_put_in_a_tensors_place_does_not_reach_the_second_set(kind):
+    keeper = guard()
+
+    def replace(value):
+        if isinstance(value, list):
+            value[1] = value[1] * 0
+        elif hasattr(value, "x"):
+            value.x = value.x * 0
+        else:
+            value["x"] = value["x"] * 0
+
+    for _ in range(4):
+        kept = call(keeper, replace, CONTAINERS[kind](torch.ones(2)))
+        assert [x.tolist() for x in tensors_in(kept.args)] == [[1.0, 1.0]]
+
+
 class Stubborn(dict):
     def __reduce_ex__(self, protocol):
         raise TypeError("no copies")
