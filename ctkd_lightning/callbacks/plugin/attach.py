@@ -11,7 +11,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from ctkd_lightning.callbacks.plugin.accumulation import AccumulationWatch
-from ctkd_lightning.callbacks.plugin.batches import FetchedBatches, remember_batches
+from ctkd_lightning.callbacks.plugin.batches import FetchedBatches, GivenBatch, remember_batches
 from ctkd_lightning.callbacks.plugin.calls import Call, CallRecorder
 from ctkd_lightning.callbacks.plugin.distiller import Distiller
 from ctkd_lightning.callbacks.plugin.graph import calls_behind
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 class Attachment:
     """Add the distillation loss to a LightningModule's training step, and take everything back in the end.
 
-    Where the module optimizes itself, the loss that it returns has the distillation of all calls of the step. Where it
-    optimizes by hand, each loss that it hands to ``manual_backward`` has that of the calls that it depends on, as far
-    as no loss before had it; a loss that depends on none goes through as it is.
+    Where Lightning optimizes, the loss that the step returns has the distillation of the calls that it depends on, or,
+    where it depends on none, of all that have gradients. Where the module optimizes by hand, each loss that it hands to
+    ``manual_backward`` has that of the calls that it depends on, as far as no loss before had it; a loss that depends
+    on none goes through as it is.
 
     Args:
         module: the user's.
@@ -57,7 +58,7 @@ class Attachment:
         self.before_backward = before_backward
         self._recorder: CallRecorder | None = None
         self._accumulation: AccumulationWatch | None = None
-        self._batch: Any = None
+        self._batch: GivenBatch | FetchedBatches = GivenBatch(None)
         self._steps = DistilledSteps()
         self._backwards = 0  # of this step, by hand
         self._distilled = False  # this step
@@ -84,7 +85,7 @@ class Attachment:
         """Leave the module as it was."""
         self._overrides.undo()
         self._forget_network()
-        self._batch = None
+        self._batch = GivenBatch(None)
 
     def check_distilled(self) -> None:
         """Look, at an epoch's end, whether any step was distilled; not all of them must call the student.
@@ -112,7 +113,8 @@ class Attachment:
     def _training_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         args = tuple(map(remember_batches, args))
         kwargs = {name: remember_batches(value) for name, value in kwargs.items()}
-        self._batch = args[0] if args else next(iter(kwargs.values()), None)
+        first = args[0] if args else next(iter(kwargs.values()), None)
+        self._batch = first if isinstance(first, FetchedBatches) else GivenBatch(first)
         self._backwards, self._distilled = 0, False
         recorder = self.recorder
         with recorder.recording():
@@ -122,7 +124,7 @@ class Attachment:
         else:
             self._end_by_hand(recorder)
         recorder.calls.clear()
-        self._batch = None
+        self._batch = GivenBatch(None)
         return output
 
     def _add_to_output(self, output: Any, recorder: CallRecorder) -> Any:
@@ -135,6 +137,8 @@ class Attachment:
                 f"{type(self.module).__name__} does not: leave it to the Trainer's argument of this name"
             )
         calls = [call for call in recorder.calls if call.has_gradient]
+        if len(calls) > 1:  # others, such as those that made an adversarial input, may have lost their graph already
+            calls = calls_behind(loss, calls) or calls
         added = self._add(loss, calls) if calls else loss
         self._count(recorder)
         if loss is output or not calls:
@@ -167,8 +171,7 @@ class Attachment:
 
     def _add(self, loss: Tensor, calls: list[Call]) -> Tensor:
         self._distilled = True
-        batch = self._batch.batch if isinstance(self._batch, FetchedBatches) else self._batch
-        distillation = self.distiller(calls, batch)
+        distillation = self.distiller(calls, self._batch.batch)
         if self.accumulate_grad_batches != 1:
             distillation = distillation / self.accumulate_grad_batches
         return self.ce_weight * loss + distillation

@@ -155,6 +155,45 @@ def test_several_calls_in_one_loss_by_hand(tmp_path):
     assert difference(module.net, net) <= 1e-6
 
 
+def test_calls_that_the_loss_does_not_depend_on(tmp_path):
+    def moved(net, x, y):
+        """An adversarial input, made with a call whose graph is gone afterwards."""
+        x = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(net(x), y), x)
+        return (x + 0.1 * gradient.sign()).detach()
+
+    class Hardened(Plain):
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            return F.cross_entropy(self(moved(self, x, y)), y)
+
+    module, net, guide = Hardened(), foreign.student(), foreign.teacher()
+    optimizer = torch.optim.SGD(net.parameters(), lr=foreign.LEARNING_RATE, momentum=foreign.MOMENTUM)
+    for x, y in batches():
+        hard = moved(net, x, y)
+        logits = net(hard)
+        optimizer.zero_grad()
+        (0.1 * F.cross_entropy(logits, y) + kd(logits, guide(hard).detach())).backward()
+        optimizer.step()
+    fit(tmp_path, module)
+    assert difference(module.net, net) <= 1e-6
+
+
+def test_target_that_the_step_takes_out_of_the_batch(tmp_path):
+    class Taking(Plain):
+        def training_step(self, batch, batch_idx):
+            labels = batch.pop("labels")
+            return F.cross_entropy(self(batch.pop("x")), labels)
+
+    rows = [{"x": x, "labels": y} for x, y in zip(*foreign.samples(), strict=True)]
+    taking, plain = Taking(), Plain()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its warm-up
+        fit(tmp_path, taking, DataLoader(rows, batch_size=8), method=DKD(weight=1.0))
+        fit(tmp_path, plain, method=DKD(weight=1.0))
+    assert difference(taking, plain) <= 1e-6
+
+
 def test_no_loss_of_the_student(tmp_path):
     class Elsewhere(foreign.Manual):
         def training_step(self, batch, batch_idx):

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ctkd_lightning.callbacks.plugin.batches import remember_batches
+from ctkd_lightning.callbacks.plugin.batches import GivenBatch, remember_batches
 
 
 class Fetching(Iterator):
@@ -37,3 +37,20 @@ def test_remembers_the_last_batch():
 def test_other_arguments_stay():
     for value in ([1, 2], iter([1]), 3):
         assert remember_batches(value) is value
+
+
+def test_as_it_came_with_what_was_added():
+    live = {"x": 1, "labels": 2, "nested": [3]}
+    given = GivenBatch(live)
+    live.pop("labels")
+    live["nested"].clear()
+    live |= {"x": 4, "mixed": 5}
+    assert given.batch == {"x": 1, "labels": 2, "nested": [3], "mixed": 5}
+    assert "labels" not in live
+
+
+def test_list_that_the_step_empties():
+    live = [1, 2]
+    given = GivenBatch(live)
+    live.clear()
+    assert given.batch == [1, 2]
