@@ -171,7 +171,7 @@ def on_two_ranks(target, tmp_path):
     ranks = [context.Process(target=target, args=(r, 2, tmp_path / "init", queue)) for r in range(2)]
     for process in ranks:
         process.start()
-    results = dict(queue.get(timeout=60) for _ in ranks)
+    results = dict(queue.get(timeout=240) for _ in ranks)
     for process in ranks:
         process.join(10)
     return results
