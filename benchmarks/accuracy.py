@@ -25,10 +25,10 @@ from benchmarks.reference_loop import PILImages, ReferenceLoop, loader_of
 from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule
 from ctkd_lightning.curriculum import ConstantCurriculum
 from ctkd_lightning.data import ImageFolder
-from ctkd_lightning.hardware import choose_channels_last, choose_precision
+from ctkd_lightning.job.hardware import choose_channels_last, choose_precision
 from ctkd_lightning.models import create_model, load_weights
+from ctkd_lightning.modules.classifier import ClassifierModule
 from ctkd_lightning.schedule import step_decay
-from ctkd_lightning.supervised import ClassifierModule
 
 LOOPS = ("reference", "auto", "cache")
 

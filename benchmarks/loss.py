@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ctkd_lightning.hardware import describe_hardware
+from ctkd_lightning.job.hardware import describe_hardware
 from ctkd_lightning.methods.kd import divergence_at_once, divergence_in_pieces
 
 FORMULATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {

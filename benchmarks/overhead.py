@@ -38,7 +38,7 @@ from ctkd_lightning import (
     GlobalTemperature,
     gradient_reversal,
 )
-from ctkd_lightning.frozen import FrozenNetwork
+from ctkd_lightning.features.frozen import FrozenNetwork
 from ctkd_lightning.methods import kd_loss
 
 CLASSES, FEATURES, BATCH = 10, 32, 16

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from ctkd_lightning.data.base import ImageDataModule
+from ctkd_lightning.data._base import ImageDataModule
 from ctkd_lightning.data.images import ImageArray
 from ctkd_lightning.temperature import gradient_reversal
 

@@ -38,9 +38,9 @@ from benchmarks.reference_loop import PILImages, ReferenceLoop, loader_of
 from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule
 from ctkd_lightning.curriculum import ConstantCurriculum
 from ctkd_lightning.data import Fake
-from ctkd_lightning.hardware import choose_channels_last, choose_precision, describe_hardware
+from ctkd_lightning.job.hardware import choose_channels_last, choose_precision, describe_hardware
 from ctkd_lightning.models import create_model
-from ctkd_lightning.supervised import ClassifierModule
+from ctkd_lightning.modules.classifier import ClassifierModule
 
 CLASSES = 100
 WARM_UP = 3

@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING
 
-from ctkd_lightning.lazy import lazy_names
+from ctkd_lightning._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ctkd_lightning.asking import StudentCall
     from ctkd_lightning.callbacks import CurriculumTemperatureCallback
     from ctkd_lightning.curriculum import ConstantCurriculum, CosineCurriculum, LinearCurriculum
     from ctkd_lightning.distillation import Distillation
-    from ctkd_lightning.module import DistillationModule
-    from ctkd_lightning.outputs import Step
+    from ctkd_lightning.features._asking import StudentCall
+    from ctkd_lightning.features.outputs import Step
+    from ctkd_lightning.modules.distillation import DistillationModule
     from ctkd_lightning.temperature import (
         FixedTemperature,
         GlobalTemperature,
@@ -46,9 +46,9 @@ __getattr__, __dir__ = lazy_names(
         # asked for anew each time: a command line looks at the class's bases before it makes a callback
         "CurriculumTemperatureCallback": "ctkd_lightning.callbacks",
         "Distillation": "ctkd_lightning.distillation",
-        "DistillationModule": "ctkd_lightning.module",
-        "Step": "ctkd_lightning.outputs",
-        "StudentCall": "ctkd_lightning.asking",
+        "DistillationModule": "ctkd_lightning.modules.distillation",
+        "Step": "ctkd_lightning.features.outputs",
+        "StudentCall": "ctkd_lightning.features._asking",
         **dict.fromkeys(_CURRICULA, "ctkd_lightning.curriculum"),
         **dict.fromkeys(_TEMPERATURES, "ctkd_lightning.temperature"),
     },

@@ -9,23 +9,23 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ctkd_lightning.asking import AskedTeacher, AskTeacher, StudentCall, TeacherInput
-from ctkd_lightning.batches import tensors_of
-from ctkd_lightning.cached_teacher import CachedTeacher, ViewedData, cache_for
+from ctkd_lightning._loss_record import LossRecord
+from ctkd_lightning._masks import masked
+from ctkd_lightning._scores.batches import tensors_of
+from ctkd_lightning._scores.checks import NOT_FINITE, check_finite, check_kind, check_one_class, check_target_values
+from ctkd_lightning._scores.ignored import IgnoredTargets, fit_mask
+from ctkd_lightning._scores.scores import Kind, Scores, Task, same_places
+from ctkd_lightning._scores.task_loss import task_loss as cross_entropy
+from ctkd_lightning._term_inputs import TermInputs
 from ctkd_lightning.curriculum import Curriculum
 from ctkd_lightning.errors import UserError, check_number
-from ctkd_lightning.features import FeatureTap, select_layers
-from ctkd_lightning.frozen import FrozenNetwork
-from ctkd_lightning.ignored import IgnoredTargets, fit_mask
-from ctkd_lightning.loss_record import LossRecord
+from ctkd_lightning.features._asking import AskedTeacher, AskTeacher, StudentCall, TeacherInput
+from ctkd_lightning.features.frozen import FrozenNetwork
+from ctkd_lightning.features.outputs import NetworkOutput, Pick, Step, pick_logits
+from ctkd_lightning.features.tap import FeatureTap, select_layers
 from ctkd_lightning.methods import KD, Method
-from ctkd_lightning.methods.check import masked
-from ctkd_lightning.outputs import NetworkOutput, Pick, Step, pick_logits
-from ctkd_lightning.score_checks import NOT_FINITE, check_finite, check_kind, check_one_class, check_target_values
-from ctkd_lightning.scores import Kind, Scores, Task, same_places
-from ctkd_lightning.task_loss import task_loss as cross_entropy
+from ctkd_lightning.teacher_cache.cached import CachedTeacher, ViewedData, cache_for
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Softening, Temperature
-from ctkd_lightning.term_inputs import TermInputs
 
 
 class Distillation(nn.Module):
@@ -58,7 +58,7 @@ class Distillation(nn.Module):
         curriculum: λ(epoch) of the learned temperatures, set in :meth:`progress`; ``None`` where somebody else does.
         ce_weight: w_CE, the CTKD paper's γ.
         task: what the scores say: one class out of several (``"multiclass"``), or whether something is there
-            (``"binary"``, ``"multilabel"``): see :class:`~ctkd_lightning.scores.Scores`.
+            (``"binary"``, ``"multilabel"``): see :class:`~ctkd_lightning._scores.scores.Scores`.
         scores: ``"logits"`` or ``"probabilities"``, for both networks or by role: ``{"teacher": "probabilities"}``.
         class_dim: where the classes are; told from the target's shape by default.
         ignore_index: the target that leaves its position out of every term.
@@ -67,7 +67,7 @@ class Distillation(nn.Module):
         student_layers: from feature role to the dotted name of the student's layer, where the default does not serve.
         teacher_layers: the same for the teacher.
         teacher_input: from the batch, or from the batch and the student's call, to the teacher's arguments: see
-            :class:`~ctkd_lightning.asking.TeacherInput`.
+            :class:`~ctkd_lightning.features._asking.TeacherInput`.
         ask_teacher: from the teacher and the student's call (``call.args``, ``call.kwargs``, ``call.output``) to the
             teacher's output, where that is not one forward pass.
         num_samples: size of the training set, for methods that keep a memory of it.

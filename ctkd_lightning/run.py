@@ -23,17 +23,14 @@ from omegaconf import DictConfig, OmegaConf
 from rich.filesize import decimal
 from torch import nn
 
-from ctkd_lightning.callbacks.throughput import Throughput
-from ctkd_lightning.cli import hydra_main
-from ctkd_lightning.data.base import ImageDataModule
+from ctkd_lightning.callbacks._throughput import Throughput
+from ctkd_lightning.data._base import ImageDataModule
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.figures import plot_training
-from ctkd_lightning.hardware import accelerator_in_use, choose_channels_last, choose_precision
-from ctkd_lightning.methods import Method
-from ctkd_lightning.metrics_csv import carry_over, read_rows
-from ctkd_lightning.models import create_model, load_weights, pretrained_classes, save_weights
-from ctkd_lightning.module import DistillationModule
-from ctkd_lightning.preflight import (
+from ctkd_lightning.job.command import hydra_main
+from ctkd_lightning.job.figures import plot_training
+from ctkd_lightning.job.hardware import accelerator_in_use, choose_channels_last, choose_precision
+from ctkd_lightning.job.metrics import carry_over, read_rows
+from ctkd_lightning.job.preflight import (
     check_resumable,
     check_settings,
     count_processes,
@@ -41,7 +38,7 @@ from ctkd_lightning.preflight import (
     read_resumable,
     resume_path,
 )
-from ctkd_lightning.summary import (
+from ctkd_lightning.job.summary import (
     Summary,
     describe_environment,
     parameters_of,
@@ -49,8 +46,11 @@ from ctkd_lightning.summary import (
     read_summary,
     write_summary,
 )
-from ctkd_lightning.supervised import ClassifierModule
-from ctkd_lightning.teacher import check_beats_chance, teacher_key, train_teacher
+from ctkd_lightning.job.teacher import check_beats_chance, teacher_key, train_teacher
+from ctkd_lightning.methods import Method
+from ctkd_lightning.models import create_model, load_weights, pretrained_classes, save_weights
+from ctkd_lightning.modules.classifier import ClassifierModule
+from ctkd_lightning.modules.distillation import DistillationModule
 from ctkd_lightning.temperature import LearnedTemperature, Temperature
 
 log = logging.getLogger("ctkd_lightning.run")  # under python -m, __name__ is __main__

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer, seed_everything
 from ctkd_lightning import CosineCurriculum, CurriculumTemperatureCallback, DistillationModule
 from ctkd_lightning.data import Digits
 from ctkd_lightning.models import create_model
-from ctkd_lightning.supervised import ClassifierModule
+from ctkd_lightning.modules import ClassifierModule
 
 EPOCHS = 5
 

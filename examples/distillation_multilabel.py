@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from ctkd_lightning import CosineCurriculum, DistillationModule, GlobalTemperature
-from ctkd_lightning.supervised import ClassifierModule, SupervisedModule
+from ctkd_lightning.modules import ClassifierModule, SupervisedModule
 
 EPOCHS = 20
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchmetrics.functional import jaccard_index
 
 from ctkd_lightning import CosineCurriculum, DistillationModule, GlobalTemperature
-from ctkd_lightning.supervised import ClassifierModule, SupervisedModule
+from ctkd_lightning.modules import ClassifierModule, SupervisedModule
 
 BACKGROUND, UNDECIDED = 5, 255
 EPOCHS = 20

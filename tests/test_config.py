@@ -9,8 +9,8 @@ from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf, open_dict
 
-from ctkd_lightning.cli import config_dir
 from ctkd_lightning.data import ImageDataModule
+from ctkd_lightning.job.command import config_dir
 from ctkd_lightning.models import create_model
 
 CONF = Path(config_dir())

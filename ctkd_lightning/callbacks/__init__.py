@@ -2,21 +2,28 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ctkd_lightning.callbacks import curriculum, distributions
+from ctkd_lightning._lazy import lazy_names
 
 if TYPE_CHECKING:
     from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
+    from ctkd_lightning.callbacks.progress import ProgressBar
 
-__all__ = ["CurriculumTemperatureCallback"]
+__all__ = ["CurriculumTemperatureCallback", "ProgressBar"]
+
+_find, __dir__ = lazy_names(
+    __name__,
+    {
+        "CurriculumTemperatureCallback": "ctkd_lightning.callbacks.curriculum",
+        "ProgressBar": "ctkd_lightning.callbacks.progress",
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
-    # Asked anew each time: a command line looks at the class's bases before it makes a callback.
+    found = _find(name)
     if name == "CurriculumTemperatureCallback":
-        distributions.join_distributions()
-        return curriculum.CurriculumTemperatureCallback
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # Each time: a command line looks at the class's bases before it makes a callback.
+        from ctkd_lightning.callbacks._distributions import join_distributions
 
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+        join_distributions()
+    return found

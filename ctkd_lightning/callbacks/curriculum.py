@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Any, Literal
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from ctkd_lightning.asking import AskTeacher, TeacherInput
-from ctkd_lightning.callbacks.distributions import Callback
+from ctkd_lightning._scores.scores import Kind, Scores, Task
+from ctkd_lightning._training_progress import curriculum_at_zero, planned_epochs, training_fraction
+from ctkd_lightning.callbacks._distributions import Callback
+from ctkd_lightning.callbacks._given_teacher import check_same_everywhere, check_strategy, load_teacher, match_precision
+from ctkd_lightning.callbacks._temperature_record import TemperatureRecord
 from ctkd_lightning.callbacks.plugin.attach import Attachment, find_network
 from ctkd_lightning.callbacks.plugin.distiller import Distiller, Pickers
 from ctkd_lightning.callbacks.plugin.optimizer import CompanionOptimizer
 from ctkd_lightning.callbacks.plugin.shared_values import SharedValues
-from ctkd_lightning.callbacks.teacher import check_same_everywhere, check_strategy, load_teacher, match_precision
-from ctkd_lightning.callbacks.temperature_record import TemperatureRecord
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
 from ctkd_lightning.distillation import Distillation, drive, named_methods, named_temperatures
 from ctkd_lightning.errors import UserError, check_number
-from ctkd_lightning.frozen import check_separate
+from ctkd_lightning.features._asking import AskTeacher, TeacherInput
+from ctkd_lightning.features.frozen import check_separate
+from ctkd_lightning.features.outputs import Pick
 from ctkd_lightning.methods import KD, Method
-from ctkd_lightning.outputs import Pick
-from ctkd_lightning.scores import Kind, Scores, Task
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Temperature
-from ctkd_lightning.training_progress import curriculum_at_zero, planned_epochs, training_fraction
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -106,7 +106,7 @@ class CurriculumTemperatureCallback(Callback):
             its third entry, or ``index``.
         num_samples: size of the training set, for these; that of the loader's data by default.
         teacher_input: from the batch, or from the batch and the student's call, to the teacher's arguments: another
-            resolution, another tokeniser, a clean view. See :class:`~ctkd_lightning.asking.TeacherInput`.
+            resolution, another tokeniser, a clean view. See :class:`~ctkd_lightning.features._asking.TeacherInput`.
         ask_teacher: from the teacher and the student's call (``call.args``, ``call.kwargs``, ``call.output``) to the
             teacher's output, where that is not one forward pass.
         teacher_cache: a folder: keep there what the teacher gives, and ask it once for each view of each sample. The

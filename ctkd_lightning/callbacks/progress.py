@@ -7,8 +7,6 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
-from ctkd_lightning.supervised import SupervisedModule
-
 _READ_EVERY = 50  # steps between looks at the loss, each of which waits for the device
 
 
@@ -30,8 +28,8 @@ class ProgressBar(RichProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Read the loss, if it is time to, and move the bar."""
-        if batch_idx % _READ_EVERY == 0 and isinstance(pl_module, SupervisedModule):
-            loss = pl_module.mean_loss
+        if batch_idx % _READ_EVERY == 0:
+            loss = getattr(pl_module, "mean_loss", None)  # this package's modules have it
             self._loss = None if loss is None else float(loss)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 

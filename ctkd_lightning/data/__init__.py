@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from ctkd_lightning.lazy import lazy_names
+from ctkd_lightning._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ctkd_lightning.data.base import ImageDataModule
-    from ctkd_lightning.data.batch import Batch
+    from ctkd_lightning.data._base import ImageDataModule
+    from ctkd_lightning.data._loading.batch import Batch
     from ctkd_lightning.data.cifar import CIFAR10, CIFAR100
     from ctkd_lightning.data.digits import Digits
     from ctkd_lightning.data.fake import Fake
@@ -31,10 +31,10 @@ __getattr__, __dir__ = lazy_names(
     {
         "CIFAR10": "ctkd_lightning.data.cifar",
         "CIFAR100": "ctkd_lightning.data.cifar",
-        "Batch": "ctkd_lightning.data.batch",
+        "Batch": "ctkd_lightning.data._loading.batch",
         "Digits": "ctkd_lightning.data.digits",
         "Fake": "ctkd_lightning.data.fake",
-        "ImageDataModule": "ctkd_lightning.data.base",
+        "ImageDataModule": "ctkd_lightning.data._base",
         "ImageFolder": "ctkd_lightning.data.image_folder",
         "ImageNet": "ctkd_lightning.data.imagenet",
         "TinyImageNet": "ctkd_lightning.data.tiny_imagenet",

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torchvision.transforms.functional import resize
 
-from ctkd_lightning.data.base import ImageDataModule, Split
+from ctkd_lightning.data._base import ImageDataModule, Split
 from ctkd_lightning.data.images import ImageArray
 from ctkd_lightning.errors import UserError
 

@@ -8,9 +8,9 @@ import torch
 from sklearn.datasets import load_digits
 from torchvision.transforms.functional import resize
 
-from ctkd_lightning.data.base import ImageDataModule, Split
+from ctkd_lightning.data._base import ImageDataModule, Split
+from ctkd_lightning.data._split import complement, stratified_subset
 from ctkd_lightning.data.images import ImageArray
-from ctkd_lightning.data.split import complement, stratified_subset
 
 
 class Digits(ImageDataModule):

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
-from ctkd_lightning.data.base import ImageDataModule, Split
+from ctkd_lightning.data._base import ImageDataModule, Split
+from ctkd_lightning.data._split import SPLIT_SEED
 from ctkd_lightning.data.images import ImageArray
-from ctkd_lightning.data.split import SPLIT_SEED
 from ctkd_lightning.errors import UserError
 
 

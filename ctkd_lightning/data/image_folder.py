@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
-from ctkd_lightning.data.base import ImageDataModule, Split
-from ctkd_lightning.data.folder import check_folder, class_folders, list_images
+from ctkd_lightning.data._base import ImageDataModule, Split
+from ctkd_lightning.data._folder import check_folder, class_folders, list_images
 from ctkd_lightning.data.images import ImageFiles
 from ctkd_lightning.errors import UserError
 
@@ -16,7 +16,7 @@ class ImageFolder(ImageDataModule):
 
     With both, ``val`` is the validation set; with one, that one is the test set and the validation images come out of
     the training images. The classes are the folders' sorted names; hidden files and folders do not count. Images of any
-    format and size that PIL reads, as RGB by the rules of :func:`~ctkd_lightning.data.rgb.to_rgb`: the short side is
+    format and size that PIL reads, as RGB by the rules of :func:`~ctkd_lightning.data._rgb.to_rgb`: the short side is
     resized, then the centre is cropped.
     """
 

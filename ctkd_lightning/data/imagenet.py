@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ctkd_lightning.data.base import Split
+from ctkd_lightning.data._base import Split
 from ctkd_lightning.data.image_folder import ImageFolder
 
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ctkd_lightning.data.rgb import to_rgb
+from ctkd_lightning.data._rgb import to_rgb
 from ctkd_lightning.errors import UserError
 
 FORMAT = 2  # counts the ways in which pixels have been made from files: a new one must not read what an old one kept
@@ -112,7 +112,7 @@ class ImageFiles:
 
 
 def read_image(path: Path) -> Image.Image:
-    """Decode an image file to RGB of 0 … 255, whatever its mode: see :func:`~ctkd_lightning.data.rgb.to_rgb`.
+    """Decode an image file to RGB of 0 … 255, whatever its mode: see :func:`~ctkd_lightning.data._rgb.to_rgb`.
 
     Raises:
         UserError: naming the file that cannot be decoded.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torchvision.datasets.utils import download_and_extract_archive
 
-from ctkd_lightning.data.base import ImageDataModule, Split
-from ctkd_lightning.data.folder import list_images
+from ctkd_lightning.data._base import ImageDataModule, Split
+from ctkd_lightning.data._folder import list_images
 from ctkd_lightning.data.images import ImageFiles
 from ctkd_lightning.errors import UserError
 

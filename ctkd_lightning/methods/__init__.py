@@ -1,8 +1,9 @@
 """Distillation losses: a function for each method, and a module beside it."""
 
+from ctkd_lightning.features.outputs import NetworkOutput, Step
+from ctkd_lightning.methods._base import FeatureMethod, LogitMethod, Method
 from ctkd_lightning.methods.ab import AB, ab_loss
 from ctkd_lightning.methods.at import AT, at_loss
-from ctkd_lightning.methods.base import FeatureMethod, LogitMethod, Method
 from ctkd_lightning.methods.cc import CC, cc_loss
 from ctkd_lightning.methods.crd import CRD, crd_loss
 from ctkd_lightning.methods.dist import DIST, dist_loss
@@ -24,7 +25,6 @@ from ctkd_lightning.methods.sp import SP, sp_loss
 from ctkd_lightning.methods.srrl import SRRL, srrl_loss
 from ctkd_lightning.methods.ttm import TTM, WTTM, ttm_loss, wttm_loss
 from ctkd_lightning.methods.vid import VID, vid_loss
-from ctkd_lightning.outputs import NetworkOutput, Step
 
 __all__ = [
     "AB",

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ctkd_lightning.errors import check_number
-from ctkd_lightning.methods.base import FeatureMethod, stage_pairs
-from ctkd_lightning.methods.check import check_features, pool_to_smaller, unit
-from ctkd_lightning.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.methods._base import FeatureMethod, stage_pairs
+from ctkd_lightning.methods._checks import check_features, pool_to_smaller, unit
 
 
 def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:

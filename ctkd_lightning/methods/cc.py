@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ctkd_lightning.errors import check_number
-from ctkd_lightning.methods.adapter import Adapter, width
-from ctkd_lightning.methods.base import FeatureMethod, built
-from ctkd_lightning.methods.check import check_features
-from ctkd_lightning.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.methods._adapter import Adapter, width
+from ctkd_lightning.methods._base import FeatureMethod, built
+from ctkd_lightning.methods._checks import check_features
 
 
 def cc_loss(student: Tensor, teacher: Tensor) -> Tensor:

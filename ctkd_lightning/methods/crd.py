@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctkd_lightning.errors import UserError, check_number
-from ctkd_lightning.methods.adapter import Adapter, width
-from ctkd_lightning.methods.base import Method, built
-from ctkd_lightning.methods.check import check_features, need_target, no_autocast, unit
-from ctkd_lightning.outputs import NetworkOutput, Step, at_least_float32, is_integer
-from ctkd_lightning.temperature.softening import Softening
+from ctkd_lightning.features.outputs import NetworkOutput, Step, at_least_float32, is_integer
+from ctkd_lightning.methods._adapter import Adapter, width
+from ctkd_lightning.methods._base import Method, built
+from ctkd_lightning.methods._checks import check_features, need_target, no_autocast, unit
+from ctkd_lightning.temperature._softening import Softening
 
 
 def crd_loss(

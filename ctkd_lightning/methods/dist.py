@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from ctkd_lightning.errors import check_number
-from ctkd_lightning.methods.base import LogitMethod
-from ctkd_lightning.methods.check import centred_unit, check_logits
-from ctkd_lightning.outputs import Step
-from ctkd_lightning.temperature.softening import Softening
+from ctkd_lightning.features.outputs import Step
+from ctkd_lightning.methods._base import LogitMethod
+from ctkd_lightning.methods._checks import centred_unit, check_logits
+from ctkd_lightning.temperature._softening import Softening
 
 
 def dist_loss(

@@ -6,18 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctkd_lightning._masks import check_mask, masked, mean_over_positions
 from ctkd_lightning.errors import UserError, check_number
-from ctkd_lightning.methods.base import LogitMethod
-from ctkd_lightning.methods.check import (
-    check_logits,
-    check_mask,
-    check_target,
-    masked,
-    mean_over_positions,
-    need_target,
-)
-from ctkd_lightning.outputs import Step
-from ctkd_lightning.temperature.softening import Softening
+from ctkd_lightning.features.outputs import Step
+from ctkd_lightning.methods._base import LogitMethod
+from ctkd_lightning.methods._checks import check_logits, check_target, need_target
+from ctkd_lightning.temperature._softening import Softening
 
 
 def dkd_loss(

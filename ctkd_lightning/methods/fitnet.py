@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctkd_lightning.methods.adapter import Adapter, BatchNorm, conv1x1, width
-from ctkd_lightning.methods.base import FeatureMethod, built, middle_pair
-from ctkd_lightning.methods.check import check_features, pool_to_smaller
-from ctkd_lightning.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.methods._adapter import Adapter, BatchNorm, conv1x1, width
+from ctkd_lightning.methods._base import FeatureMethod, built, middle_pair
+from ctkd_lightning.methods._checks import check_features, pool_to_smaller
 
 
 def fitnet_loss(student: Tensor, teacher: Tensor) -> Tensor:

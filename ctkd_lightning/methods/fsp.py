@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods.base import FeatureMethod, stage_pairs
-from ctkd_lightning.methods.check import check_features, no_autocast, pool_to_smaller
-from ctkd_lightning.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.methods._base import FeatureMethod, stage_pairs
+from ctkd_lightning.methods._checks import check_features, no_autocast, pool_to_smaller
 
 
 def fsp_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:

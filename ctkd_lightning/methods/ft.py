@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctkd_lightning.errors import check_number
-from ctkd_lightning.methods.adapter import Adapter, BatchNorm, width
-from ctkd_lightning.methods.base import FeatureMethod, built
-from ctkd_lightning.methods.check import check_features, pool_to_smaller, unit
-from ctkd_lightning.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.methods._adapter import Adapter, BatchNorm, width
+from ctkd_lightning.methods._base import FeatureMethod, built
+from ctkd_lightning.methods._checks import check_features, pool_to_smaller, unit
 
 
 def ft_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from ctkd_lightning._masks import check_mask, masked, mean_over_positions
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods.base import LogitMethod
-from ctkd_lightning.methods.check import check_logits, check_mask, masked, mean_over_positions
-from ctkd_lightning.methods.chunked_kd import chunked_divergence, worth_chunking
-from ctkd_lightning.outputs import Step
-from ctkd_lightning.temperature.softening import Softening
+from ctkd_lightning.features.outputs import Step
+from ctkd_lightning.methods._base import LogitMethod
+from ctkd_lightning.methods._checks import check_logits
+from ctkd_lightning.methods._chunked_kd import chunked_divergence, worth_chunking
+from ctkd_lightning.temperature._softening import Softening
 
 
 def kd_loss(
@@ -31,7 +32,7 @@ def kd_loss(
     with student logits s and teacher logits t, and N the samples (or the positions that the mask keeps). Both sides
     stay in log space, so that the gradients with respect to student, teacher and temperature are finite also where a
     probability underflows to zero. Computed in float32 or wider, whatever the logits' type. Large logits, from some
-    million on, are softened in pieces (:mod:`ctkd_lightning.methods.chunked_kd`), in a tenth of the memory and less
+    million on, are softened in pieces (:mod:`ctkd_lightning.methods._chunked_kd`), in a tenth of the memory and less
     time; there is then no second derivative.
 
     Hinton et al., *Distilling the Knowledge in a Neural Network*, 2015, https://arxiv.org/abs/1503.02531. The factor

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ctkd_lightning.errors import UserError, check_number
-from ctkd_lightning.methods.base import FeatureMethod, stage_pairs
-from ctkd_lightning.methods.check import check_features, no_autocast, unit
-from ctkd_lightning.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.methods._base import FeatureMethod, stage_pairs
+from ctkd_lightning.methods._checks import check_features, no_autocast, unit
 
 # directions of the student among which the teacher's are looked for, beside as many as the teacher has
 _SPARE = 3

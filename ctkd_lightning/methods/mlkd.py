@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ctkd_lightning.errors import UserError, check_number
-from ctkd_lightning.methods.base import LogitMethod
-from ctkd_lightning.methods.check import check_logits, no_autocast
+from ctkd_lightning.features.outputs import Step, at_least_float32
+from ctkd_lightning.methods._base import LogitMethod
+from ctkd_lightning.methods._checks import check_logits, no_autocast
 from ctkd_lightning.methods.kd import kd_loss
-from ctkd_lightning.outputs import Step, at_least_float32
-from ctkd_lightning.temperature.softening import Softening
+from ctkd_lightning.temperature._softening import Softening
 
 FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ctkd_lightning.methods.base import FeatureMethod, stage_pairs
-from ctkd_lightning.methods.check import check_features, no_autocast, pool_to_smaller, unit
-from ctkd_lightning.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.methods._base import FeatureMethod, stage_pairs
+from ctkd_lightning.methods._checks import check_features, no_autocast, pool_to_smaller, unit
 
 
 def nst_loss(student: Tensor, teacher: Tensor) -> Tensor:

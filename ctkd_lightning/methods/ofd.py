@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods.adapter import Adapter, BatchNorm, conv1x1, width
-from ctkd_lightning.methods.base import FeatureMethod, built, stage_pairs
-from ctkd_lightning.methods.check import check_features, pool_to_smaller
-from ctkd_lightning.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.methods._adapter import Adapter, BatchNorm, conv1x1, width
+from ctkd_lightning.methods._base import FeatureMethod, built, stage_pairs
+from ctkd_lightning.methods._checks import check_features, pool_to_smaller
 
 
 def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor | None = None) -> Tensor:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ctkd_lightning.methods.base import FeatureMethod
-from ctkd_lightning.methods.check import check_features, no_autocast, unit
-from ctkd_lightning.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.methods._base import FeatureMethod
+from ctkd_lightning.methods._checks import check_features, no_autocast, unit
 
 
 def pkt_loss(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:

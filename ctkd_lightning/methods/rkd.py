@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctkd_lightning.errors import check_number
-from ctkd_lightning.methods.base import FeatureMethod
-from ctkd_lightning.methods.check import check_features, no_autocast, unit
-from ctkd_lightning.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.methods._base import FeatureMethod
+from ctkd_lightning.methods._checks import check_features, no_autocast, unit
 
 
 def rkd_loss(

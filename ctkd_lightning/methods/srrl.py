@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods.adapter import Adapter, BatchNorm, width
-from ctkd_lightning.methods.base import FeatureMethod, built
-from ctkd_lightning.methods.check import check_features, check_logits
-from ctkd_lightning.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.methods._adapter import Adapter, BatchNorm, width
+from ctkd_lightning.methods._base import FeatureMethod, built
+from ctkd_lightning.methods._checks import check_features, check_logits
 
 
 def srrl_loss(features: Tensor, teacher_features: Tensor, logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ctkd_lightning.methods.base import LogitMethod
+from ctkd_lightning.features.outputs import Step
+from ctkd_lightning.methods._base import LogitMethod
 from ctkd_lightning.methods.kd import kd_loss_by
-from ctkd_lightning.outputs import Step
-from ctkd_lightning.temperature.softening import Softening
+from ctkd_lightning.temperature._softening import Softening
 from ctkd_lightning.temperature.ttm import ttm_softening, wttm_softening
 
 

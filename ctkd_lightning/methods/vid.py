@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctkd_lightning.errors import UserError, check_number
-from ctkd_lightning.methods.adapter import Adapter, conv1x1, width
-from ctkd_lightning.methods.base import FeatureMethod, built, stage_pairs
-from ctkd_lightning.methods.check import check_features, pool_to_smaller
-from ctkd_lightning.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
+from ctkd_lightning.methods._adapter import Adapter, conv1x1, width
+from ctkd_lightning.methods._base import FeatureMethod, built, stage_pairs
+from ctkd_lightning.methods._checks import check_features, pool_to_smaller
 
 
 def vid_loss(mean: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.models.download import explained_download
+from ctkd_lightning.models._download import explained_download
 
 
 def create_timm(name: str, num_classes: int, *, pretrained: bool, in_channels: int, **kwargs: Any) -> nn.Module:

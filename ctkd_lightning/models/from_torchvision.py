@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.models.download import explained_download
-from ctkd_lightning.models.head import find_classifier
+from ctkd_lightning.features._head import find_classifier
+from ctkd_lightning.models._download import explained_download
 
 # torchvision takes as long to import as torch: it waits until one of its networks is asked for
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ctkd_lightning.models.base import ZooModel, conv1x1, conv3x3, init_weights
+from ctkd_lightning.models._base import ZooModel, conv1x1, conv3x3, init_weights
 
 # expansion, channels at full width, blocks, stride of the first block; one row a stage
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctkd_lightning.models.base import ZooModel, conv1x1, conv3x3
+from ctkd_lightning.models._base import ZooModel, conv1x1, conv3x3
 
 _STEM_CHANNELS = 24
 _LAST_CHANNELS = 1024

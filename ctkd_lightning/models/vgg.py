@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from ctkd_lightning.models.base import ZooModel, init_weights
+from ctkd_lightning.models._base import ZooModel, init_weights
 
 _WIDTHS = (64, 128, 256, 512, 512)
 

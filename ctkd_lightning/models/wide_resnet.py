@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctkd_lightning.models.base import ZooModel, conv1x1, conv3x3, init_weights
+from ctkd_lightning.models._base import ZooModel, conv1x1, conv3x3, init_weights
 
 
 class PreActivationBlock(nn.Module):

@@ -1,13 +1,13 @@
 """Temperatures: fixed, learned for all samples or per sample, and rules that soften by the logits themselves."""
 
-from ctkd_lightning.temperature.base import LearnedTemperature, Temperature
+from ctkd_lightning.temperature._base import LearnedTemperature, Temperature
+from ctkd_lightning.temperature._gradient_reversal import gradient_reversal
+from ctkd_lightning.temperature._softening import Softening
 from ctkd_lightning.temperature.fixed import FixedTemperature
 from ctkd_lightning.temperature.global_ import GlobalTemperature
-from ctkd_lightning.temperature.gradient_reversal import gradient_reversal
 from ctkd_lightning.temperature.instance import InstanceTemperature
 from ctkd_lightning.temperature.lskd import LSKDTemperature
 from ctkd_lightning.temperature.normkd import NormKDTemperature
-from ctkd_lightning.temperature.softening import Softening
 from ctkd_lightning.temperature.ttm import TTMTemperature, WTTMTemperature
 
 __all__ = [

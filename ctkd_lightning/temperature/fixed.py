@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ctkd_lightning.errors import check_number
-from ctkd_lightning.temperature.base import Temperature
+from ctkd_lightning.temperature._base import Temperature
 
 
 class FixedTemperature(Temperature):

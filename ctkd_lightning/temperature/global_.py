@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ctkd_lightning.errors import check_number
-from ctkd_lightning.temperature.base import LearnedTemperature
+from ctkd_lightning.temperature._base import LearnedTemperature
 
 
 class GlobalTemperature(LearnedTemperature):

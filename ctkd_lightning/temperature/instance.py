@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ctkd_lightning.errors import UserError, check_number
-from ctkd_lightning.temperature.base import LearnedTemperature
-from ctkd_lightning.temperature.softening import masked_classes
+from ctkd_lightning.temperature._base import LearnedTemperature
+from ctkd_lightning.temperature._softening import masked_classes
 
 
 class InstanceTemperature(LearnedTemperature):

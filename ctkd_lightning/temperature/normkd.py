@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ctkd_lightning.temperature.rule import RuleTemperature, spread
-from ctkd_lightning.temperature.softening import Softening
+from ctkd_lightning.temperature._rule import RuleTemperature, spread
+from ctkd_lightning.temperature._softening import Softening
 
 
 def normkd_softening(base: Softening, student_logits: Tensor, teacher_logits: Tensor) -> Softening:

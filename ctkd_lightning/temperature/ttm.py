@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ctkd_lightning.temperature.rule import RuleTemperature
-from ctkd_lightning.temperature.softening import Softening, bounded_below
+from ctkd_lightning.temperature._rule import RuleTemperature
+from ctkd_lightning.temperature._softening import Softening, bounded_below
 
 
 def ttm_softening(base: Softening, student_logits: Tensor, teacher_logits: Tensor) -> Softening:

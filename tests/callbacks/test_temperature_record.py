@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ctkd_lightning.callbacks.temperature_record import TemperatureRecord
+from ctkd_lightning.callbacks._temperature_record import TemperatureRecord
 from ctkd_lightning.temperature import FixedTemperature, Temperature
 
 

@@ -1,7 +1,7 @@
 import pytest
 from lightning.pytorch.demos.boring_classes import BoringModel
 
-from ctkd_lightning.callbacks.throughput import Throughput
+from ctkd_lightning.callbacks._throughput import Throughput
 from tests.quiet import quiet_trainer
 
 
@@ -16,7 +16,7 @@ class Clock:
 
 def test_counts_training_alone(tmp_path, monkeypatch):
     clock, throughput = Clock(), Throughput()
-    monkeypatch.setattr("ctkd_lightning.callbacks.throughput.time", clock)
+    monkeypatch.setattr("ctkd_lightning.callbacks._throughput.time", clock)
 
     class Timed(BoringModel):  # its batches are tensors whose first row, taken for the images, has 32 entries
         def training_step(self, batch, batch_idx):

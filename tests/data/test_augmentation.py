@@ -7,7 +7,7 @@ import torchvision.transforms as T
 import torchvision.transforms.functional as TF
 from PIL import Image
 
-from ctkd_lightning.data.augmentation import (
+from ctkd_lightning.data._augmentation import (
     CropFlip,
     NoAugmentation,
     RandomResizedCropFlip,

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from ctkd_lightning.data import Batch, Digits, Fake, ImageFolder, base
-from ctkd_lightning.data.memory import MemoryLoader
-from ctkd_lightning.data.workers import WorkerLoader
+from ctkd_lightning.data._loading.memory import MemoryLoader
+from ctkd_lightning.data._loading.workers import WorkerLoader
 from ctkd_lightning.errors import UserError
 from tests.data.folders import image_folder
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from ctkd_lightning.data import decode
-from ctkd_lightning.data.augmentation import ResizeCrop
-from ctkd_lightning.data.decode import load_decoded
+from ctkd_lightning.data._augmentation import ResizeCrop
+from ctkd_lightning.data._loading import decode
+from ctkd_lightning.data._loading.decode import load_decoded
 from ctkd_lightning.data.images import ImageFiles
 from ctkd_lightning.errors import UserError
 from tests.data.folders import write_images

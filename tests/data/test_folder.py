@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from ctkd_lightning.data.folder import check_folder, class_folders, list_images
+from ctkd_lightning.data._folder import check_folder, class_folders, list_images
 from ctkd_lightning.errors import UserError
 from tests.data.folders import write_images
 

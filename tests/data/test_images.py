@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ctkd_lightning.data.augmentation import ResizeCrop
+from ctkd_lightning.data._augmentation import ResizeCrop
 from ctkd_lightning.data.images import ImageArray, ImageFiles, read_image
 from ctkd_lightning.errors import UserError
 from tests.data.folders import write_images

@@ -5,13 +5,13 @@ import torch
 from lightning.pytorch.utilities.combined_loader import CombinedLoader, _shutdown_workers_and_reset_iterator
 
 from ctkd_lightning.data import Batch
-from ctkd_lightning.data.augmentation import CropFlip, RandomResizedCropFlip
+from ctkd_lightning.data._augmentation import CropFlip, RandomResizedCropFlip
+from ctkd_lightning.data._loading.loader import Loader
+from ctkd_lightning.data._loading.memory import MemoryLoader
+from ctkd_lightning.data._loading.preprocess import Preprocess
+from ctkd_lightning.data._loading.sampler import EpochSampler, EvaluationSampler
+from ctkd_lightning.data._loading.workers import WorkerLoader
 from ctkd_lightning.data.images import ImageArray, ImageFiles
-from ctkd_lightning.data.loader import Loader
-from ctkd_lightning.data.memory import MemoryLoader
-from ctkd_lightning.data.preprocess import Preprocess
-from ctkd_lightning.data.sampler import EpochSampler, EvaluationSampler
-from ctkd_lightning.data.workers import WorkerLoader
 from ctkd_lightning.errors import UserError
 from tests.data.folders import write_images
 

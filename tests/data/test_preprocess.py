@@ -2,8 +2,8 @@ import pytest
 import torch
 import torchvision.transforms as T
 
-from ctkd_lightning.data.augmentation import CropFlip, NoAugmentation
-from ctkd_lightning.data.preprocess import Preprocess
+from ctkd_lightning.data._augmentation import CropFlip, NoAugmentation
+from ctkd_lightning.data._loading.preprocess import Preprocess
 
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 CPU = torch.device("cpu")

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ctkd_lightning.data.augmentation import ResizeCrop
-from ctkd_lightning.data.decode import load_decoded
+from ctkd_lightning.data._augmentation import ResizeCrop
+from ctkd_lightning.data._loading.decode import load_decoded
+from ctkd_lightning.data._rgb import to_rgb
 from ctkd_lightning.data.images import ImageFiles
-from ctkd_lightning.data.rgb import to_rgb
 from ctkd_lightning.errors import UserError
 
 GREYS = np.array([[0, 300, 12800, 40000, 65535]], dtype=np.uint16)

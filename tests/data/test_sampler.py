@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctkd_lightning.data.sampler import EpochSampler, EvaluationSampler
+from ctkd_lightning.data._loading.sampler import EpochSampler, EvaluationSampler
 from ctkd_lightning.errors import UserError
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctkd_lightning.data.split import complement, stratified_subset
+from ctkd_lightning.data._split import complement, stratified_subset
 
 TARGETS = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)[torch.randperm(100, generator=torch.Generator().manual_seed(0))]
 

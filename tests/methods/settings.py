@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ctkd_lightning import methods
+from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import Method, NetworkOutput
-from ctkd_lightning.outputs import Step
 from ctkd_lightning.temperature import Softening
 
 NUM_SAMPLES = 40

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from ctkd_lightning.methods.adapter import Adapter, BatchNorm
+from ctkd_lightning.methods._adapter import Adapter, BatchNorm
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (6, 3, 4, 5)])

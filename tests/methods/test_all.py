@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ctkd_lightning import methods
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import NetworkOutput
-from ctkd_lightning.outputs import Step
 from ctkd_lightning.temperature import Softening
 from tests.methods.settings import SETTINGS, example
 

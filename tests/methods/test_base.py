@@ -5,9 +5,9 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import DKD, KD, NetworkOutput
-from ctkd_lightning.methods.base import middle_pair, stage_pairs
-from ctkd_lightning.outputs import Step
+from ctkd_lightning.methods._base import middle_pair, stage_pairs
 from ctkd_lightning.temperature import Softening
 
 

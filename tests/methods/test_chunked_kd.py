@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import chunked_kd, kd_loss
-from ctkd_lightning.methods.chunked_kd import chunked_divergence
+from ctkd_lightning.methods._chunked_kd import chunked_divergence
 from tests.methods import golden
 
 

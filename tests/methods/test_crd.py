@@ -7,8 +7,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import CRD, NetworkOutput, crd_loss
-from ctkd_lightning.outputs import Step
 from ctkd_lightning.temperature import Softening
 
 SOFTENING = Softening.at(4.0, torch.zeros(8, 3))

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import FT, NetworkOutput, ft_loss
-from ctkd_lightning.outputs import Step
 from ctkd_lightning.temperature import Softening
 from tests.methods import golden
 

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import SRRL, NetworkOutput
-from ctkd_lightning.outputs import Step
 from ctkd_lightning.temperature import Softening
 from tests.methods import golden
 

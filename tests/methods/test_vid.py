@@ -3,7 +3,7 @@ import torch
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import VID, vid_loss
-from ctkd_lightning.methods.check import pool_to_smaller
+from ctkd_lightning.methods._checks import pool_to_smaller
 from ctkd_lightning.methods.vid import GaussianRegressor
 from tests.methods import golden
 

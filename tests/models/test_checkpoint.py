@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.models.checkpoint import DamagedCheckpoint, read_state_dict, without_wrappers
+from ctkd_lightning.models._checkpoint import DamagedCheckpoint, read_state_dict, without_wrappers
 
 WEIGHTS = {"conv1.weight": torch.arange(6.0).reshape(2, 3), "bn1.num_batches_tracked": torch.tensor(5)}
 

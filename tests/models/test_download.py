@@ -1,7 +1,7 @@
 import pytest
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.models.download import explained_download
+from ctkd_lightning.models._download import explained_download
 
 
 def test_a_failed_download_says_what_to_do():

@@ -3,8 +3,8 @@ import torch
 import torchvision
 
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.features._head import find_classifier
 from ctkd_lightning.models import create_model
-from ctkd_lightning.models.head import find_classifier
 
 NAME = "shufflenet_v2_x0_5"  # the smallest download
 

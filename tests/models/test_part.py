@@ -9,7 +9,7 @@ from torch import nn
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.models import load_weights
-from ctkd_lightning.supervised import ClassifierModule
+from ctkd_lightning.modules.classifier import ClassifierModule
 
 
 class Net(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
-from ctkd_lightning.arguments import map_tensors
+from ctkd_lightning.features._arguments import map_tensors
 
 
 class GivenBatch:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ctkd_lightning.arguments import ArgumentGuard, KeptArguments, tensors_in
 from ctkd_lightning.callbacks.plugin.overrides import Overrides, WrappedMethod
-from ctkd_lightning.features import FeatureTap, Heard
+from ctkd_lightning.features._arguments import ArgumentGuard, KeptArguments, tensors_in
+from ctkd_lightning.features.tap import FeatureTap, Heard
 
 
 class Call(NamedTuple):
@@ -48,7 +48,7 @@ class Call(NamedTuple):
         """What the layers gave in this call, by role.
 
         Raises:
-            UserError: as in :meth:`~ctkd_lightning.features.FeatureTap.features`.
+            UserError: as in :meth:`~ctkd_lightning.features.tap.FeatureTap.features`.
         """
         return {} if self.tap is None or self.heard is None else self.tap.features(self.heard)
 
@@ -70,7 +70,7 @@ class CallRecorder:
 
     Args:
         network: whose calls to watch.
-        layers: from role to dotted name, as for :class:`~ctkd_lightning.features.FeatureTap`: what to read of them.
+        layers: from role to dotted name, as for :class:`~ctkd_lightning.features.tap.FeatureTap`: what to read of them.
 
     Attributes:
         calls: so far.

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctkd_lightning.asking import StudentCall
-from ctkd_lightning.batches import find_index
+from ctkd_lightning._scores.batches import find_index
 from ctkd_lightning.callbacks.plugin.calls import Call
 from ctkd_lightning.callbacks.plugin.target import TargetFinder
 from ctkd_lightning.distillation import Distillation
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.outputs import NetworkOutput, Step, pick_logits
+from ctkd_lightning.features._asking import StudentCall
+from ctkd_lightning.features.outputs import NetworkOutput, Step, pick_logits
 
 Picker = Callable[[Any], Any]
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
-from ctkd_lightning.arguments import tensors_in
 from ctkd_lightning.callbacks.plugin.calls import Call
+from ctkd_lightning.features._arguments import tensors_in
 
 
 @torch.compiler.disable

@@ -7,9 +7,9 @@ from typing import Any
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
-from ctkd_lightning.batches import find_targets, has_names
+from ctkd_lightning._scores.batches import find_targets, has_names
+from ctkd_lightning._scores.scores import Scores
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.scores import Scores
 
 
 class TargetFinder:

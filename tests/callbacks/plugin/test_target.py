@@ -5,8 +5,8 @@ import warnings
 import pytest
 import torch
 
+from ctkd_lightning._scores.scores import Scores
 from ctkd_lightning.callbacks.plugin.target import TargetFinder
-from ctkd_lightning.scores import Scores
 
 SCORES = torch.zeros(6, 3)
 INPUTS, CLASSES = torch.zeros(6, 4), torch.tensor([0, 2, 1, 1, 0, -100])

@@ -1,0 +1,50 @@
+"""Masks that keep or weigh positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ctkd_lightning.errors import UserError
+
+
+def masked(logits: Tensor, mask: Tensor | None) -> Tensor:
+    """The logits (..., C), zero at the positions that a mask leaves out.
+
+    They may be anything there, NaN too, which a gradient of zero would carry on: zero times NaN.
+    """
+    return logits if mask is None else logits.masked_fill((mask == 0).unsqueeze(-1), 0.0)
+
+
+def mean_over_positions(loss: Tensor, mask: Tensor | None) -> Tensor:
+    r"""The mean :math:`\sum_i w_i l_i / \sum_i w_i` over the positions that a mask keeps; 0 where there are none.
+
+    Args:
+        loss: (...).
+        mask: the same shape; truth values or integers keep a position or not, floating ones are its weight w.
+
+    Raises:
+        UserError: another shape.
+    """
+    if mask is None:
+        return loss.mean() if loss.numel() else loss.sum()
+    left_out = mask == 0
+    kept = loss.masked_fill(left_out, 0.0)
+    if mask.is_floating_point():
+        weight = mask.to(loss.dtype)
+        return (kept * weight).sum() / weight.sum().clamp(min=torch.finfo(loss.dtype).tiny)
+    return kept.sum() / left_out.logical_not().sum().clamp(min=1)
+
+
+def check_mask(mask: Tensor | None, logits: Tensor) -> None:
+    """Refuse a mask that is not one entry for each of the positions of logits (..., C).
+
+    Raises:
+        UserError: naming both shapes.
+    """
+    positions = logits.shape[:-1]
+    if mask is not None and mask.shape != positions:
+        raise UserError(
+            f"mask has shape {tuple(mask.shape)}, the logits' positions are {tuple(positions)}: "
+            "pass one entry a position"
+        )

@@ -1,0 +1,371 @@
+"""What the data modules share: arguments, splits, loaders."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+
+from ctkd_lightning.data._augmentation import (
+    Augmentation,
+    CropFlip,
+    NoAugmentation,
+    RandomResizedCropFlip,
+    ResizeCrop,
+    create_augmentation,
+)
+from ctkd_lightning.data._check import check_settings
+from ctkd_lightning.data._loading.batch import Lookup, ReadsTeacher
+from ctkd_lightning.data._loading.decode import load_decoded
+from ctkd_lightning.data._loading.loader import Loader
+from ctkd_lightning.data._loading.memory import MemoryLoader
+from ctkd_lightning.data._loading.preprocess import Preprocess
+from ctkd_lightning.data._loading.sampler import EpochSampler, EvaluationSampler
+from ctkd_lightning.data._loading.workers import WorkerLoader
+from ctkd_lightning.data._split import complement, stratified_subset
+from ctkd_lightning.data.images import ImageArray, ImageFiles, Images
+from ctkd_lightning.errors import UserError
+
+Split = Literal["train", "val", "test"]
+MEMORY_LIMIT = 4 * 2**30
+"""Bytes of uint8 pixels up to which ``in_memory="auto"`` keeps a split in memory."""
+
+
+class ImageDataModule(LightningDataModule):
+    """Labelled images for training, validation and test, in batches of :class:`~ctkd_lightning.data.Batch`.
+
+    The test images choose nothing: without validation images of its own, a data set gives up a fixed, stratified part
+    of its training images, the same for every ``seed``. ``val_size=0`` is the protocol of most distillation papers:
+    all images train, validation is the test set, and :attr:`validates_on_test` says so.
+
+    Works with any Trainer and module, or alone: ``next(iter(data.train_dataloader()))``.
+
+    Args:
+        root: folder of the data set's files.
+        batch_size: training images a step and process; 64 by default.
+        eval_batch_size: validation and test images a step and process.
+        image_size: height and width, pixels.
+        mean: one a channel, of images scaled to [0, 1].
+        std: one a channel.
+        augmentation: of training images, ``"none"``, ``"crop"``, ``"crop_flip"`` or ``"random_resized_crop"``.
+        padding: of ``"crop"`` and ``"crop_flip"``, pixels on each side.
+        resize: the short side of evaluated images before their centre crop; ``image_size`` by default.
+        num_views: of ``"random_resized_crop"``, how many views of each image to draw from; 2³¹ by default.
+        val_size: the part of the training images that validates: a fraction (float) or a count (int).
+        limit_train: train on this many images only, in the classes' proportions.
+        limit_eval: validate and test on this many images only.
+        seed: of the order and the augmentation.
+        drop_last: leave out an epoch's last batch if it is smaller than the others.
+        in_memory: keep the images on the training device; ``"auto"`` does so if they are small enough.
+        num_workers: processes that decode images that are not in memory.
+        channels_last: give images in the channels-last memory format.
+        download: fetch missing files, where the data set has an address.
+        cache_dir: folder for decoded images of data sets in files, or ``None`` to decode them in each run.
+
+    Raises:
+        UserError: a setting that cannot be.
+
+    Attributes:
+        name: the data set's name.
+        teacher_cache: what a teacher gives for the training images, asked ahead of each step; none by default.
+    """
+
+    name: str
+    default_batch_size: ClassVar[int] = 64
+    default_image_size: ClassVar[int] = 32
+    default_mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
+    default_std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
+    default_augmentation: ClassVar[str] = "crop_flip"
+    default_padding: ClassVar[int] = 4
+
+    def __init__(
+        self,
+        root: str | Path = "data",
+        *,
+        batch_size: int | None = None,
+        eval_batch_size: int = 256,
+        image_size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        augmentation: str | None = None,
+        padding: int | None = None,
+        resize: int | None = None,
+        num_views: int | None = None,
+        val_size: float = 0.1,
+        limit_train: int | None = None,
+        limit_eval: int | None = None,
+        seed: int = 0,
+        drop_last: bool = False,
+        in_memory: bool | Literal["auto"] = "auto",
+        num_workers: int = 4,
+        channels_last: bool = False,
+        download: bool = True,
+        cache_dir: str | Path | None = "~/.cache/ctkd_lightning",
+    ) -> None:
+        super().__init__()
+        self.root = Path(root).expanduser()
+        self.batch_size = self.default_batch_size if batch_size is None else batch_size
+        self.eval_batch_size = eval_batch_size
+        self.image_size = self.default_image_size if image_size is None else image_size
+        self.mean = [float(x) for x in (self.default_mean if mean is None else mean)]
+        self.std = [float(x) for x in (self.default_std if std is None else std)]
+        self.resize = self.image_size if resize is None else resize
+        self.augmentation: Augmentation = create_augmentation(
+            self.default_augmentation if augmentation is None else augmentation,
+            image_size=self.image_size,
+            padding=self.default_padding if padding is None else padding,
+            resize=self.resize,
+            num_views=num_views,
+        )
+        self.val_size = val_size
+        self.limit_train = limit_train
+        self.limit_eval = limit_eval
+        self.seed = seed
+        self.drop_last = drop_last
+        self.in_memory = in_memory
+        self.num_workers = num_workers
+        self.channels_last = channels_last
+        self.download = download
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else None
+        self.teacher_cache: ReadsTeacher | None = None
+        self._images: dict[Split, Images] = {}
+        check_settings(self)
+
+    # What a data set defines
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether the data set has validation images of its own."""
+        return False
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are; known before :meth:`setup`."""
+        return len(self.class_names)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes' names in the order of their indices."""
+        raise NotImplementedError
+
+    def load(self, split: Split) -> Images:
+        """Load a split that the data set has.
+
+        Raises:
+            UserError: its files are missing or broken.
+        """
+        raise NotImplementedError
+
+    @property
+    def content(self) -> str:
+        """What distinguishes this data set's training files from others of the same name; cheap to find out."""
+        return ""
+
+    def digest_of_files(self) -> str:
+        """A hash of the training files' names, sizes and times of change: the :attr:`content` of files that may change.
+
+        They are listed anew where only their decoded images are at hand.
+        """
+        images = self._images.get("train")
+        files = images if isinstance(images, ImageFiles) else self.load("train")
+        return files.digest() if isinstance(files, ImageFiles) else ""
+
+    # Splits
+
+    @property
+    def validates_on_test(self) -> bool:
+        """Whether validation and test are the same images, so that the best of many epochs is the best on test."""
+        return self.val_size == 0 and not self.has_validation
+
+    @property
+    def num_views(self) -> int:
+        """How many views of each training image the augmentation has."""
+        return self.augmentation.num_views
+
+    @property
+    def example_image(self) -> Tensor:
+        """(2, 3, H, W): images of the right shape that show nothing, for whoever wants to see a network's outputs."""
+        return torch.zeros(2, 3, self.image_size, self.image_size)
+
+    @property
+    def train_targets(self) -> Tensor:
+        """(N,), int64, on the CPU: the classes of the full training set, by ``Batch.index``."""
+        return self.split_images("train").targets.cpu()
+
+    @cached_property
+    def train_indices(self) -> Tensor:
+        """(n,), int64: the positions of those images of the full training set that train."""
+        targets = self.train_targets
+        held_out = self._held_out(targets)
+        return self._limited(complement(held_out, len(targets)), targets, self.limit_train)
+
+    @cached_property
+    def val_indices(self) -> Tensor:
+        """(n,), int64: the positions of the images that validate, in the set that they come from."""
+        if self.has_validation or self.validates_on_test:
+            targets = self.split_images(self._val_split).targets.cpu()
+            return self._limited(torch.arange(len(targets)), targets, self.limit_eval)
+        targets = self.train_targets
+        return self._limited(self._held_out(targets), targets, self.limit_eval)
+
+    @cached_property
+    def test_indices(self) -> Tensor:
+        """(n,), int64: the positions of the images that test, in the full test set."""
+        targets = self.split_images("test").targets.cpu()
+        return self._limited(torch.arange(len(targets)), targets, self.limit_eval)
+
+    @property
+    def _val_split(self) -> Split:
+        if self.has_validation:
+            return "val"
+        return "test" if self.validates_on_test else "train"
+
+    def _held_out(self, targets: Tensor) -> Tensor:
+        """The training images that validate."""
+        if self.has_validation or self.val_size == 0:
+            return torch.empty(0, dtype=torch.int64)
+        count = max(1, round(self.val_size * len(targets))) if isinstance(self.val_size, float) else self.val_size
+        if count >= len(targets):
+            raise UserError(
+                f"val_size={self.val_size} of {len(targets)} training images leaves none to train: lower it"
+            )
+        return stratified_subset(targets, count)
+
+    @staticmethod
+    def _limited(indices: Tensor, targets: Tensor, limit: int | None) -> Tensor:
+        if limit is None or limit >= len(indices):
+            return indices
+        return indices[stratified_subset(targets[indices], limit)]
+
+    def fingerprint(self) -> str:
+        """A hash over all that decides the training images, but not their order."""
+        return self._hash(self.has_validation or self.val_size or None, self.limit_train)
+
+    def view_fingerprint(self) -> str:
+        """A hash over all that decides what an image of the full training set looks like, by ``Batch.index`` and view.
+
+        Those that train may be any part of the set.
+        """
+        return self._hash()
+
+    def _hash(self, *selection: object) -> str:
+        decides = (
+            self.name, self.content, self.image_size, self.resize, self.mean, self.std, self.augmentation, *selection
+        )  # fmt: skip
+        return hashlib.sha256(repr(decides).encode()).hexdigest()[:32]
+
+    # Lightning's hooks
+
+    def prepare_data(self) -> None:
+        """Download what is missing; Lightning calls this on one process."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the images of a stage, ``"fit"``, ``"validate"``, ``"test"``, ``"predict"`` or all of them."""
+        needed: dict[str | None, set[Split]] = {
+            "fit": {"train", self._val_split},
+            "validate": {self._val_split},
+            "test": {"test"},
+            "predict": {"test"},
+        }
+        with self._one_process_first():
+            for split in sorted(needed.get(stage, {"train", self._val_split, "test"})):
+                self.split_images(split)
+
+    def train_dataloader(self) -> Loader:
+        """Training batches, in an order that (seed, epoch) decides."""
+        overfits = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
+        rank, world_size = self._process()
+        sampler = EpochSampler(
+            self.train_indices,
+            self.batch_size,
+            num_views=self.num_views,
+            seed=self.seed,
+            shuffle=not overfits,
+            drop_last=self.drop_last,
+            rank=rank,
+            world_size=world_size,
+        )
+        return self._loader("train", sampler, augment=True)
+
+    def val_dataloader(self) -> Loader:
+        """Validation batches."""
+        return self._loader(self._val_split, self._evaluation(self.val_indices), augment=False)
+
+    def test_dataloader(self) -> Loader:
+        """Test batches."""
+        return self._loader("test", self._evaluation(self.test_indices), augment=False)
+
+    def predict_dataloader(self) -> Loader:
+        """The test batches."""
+        return self.test_dataloader()
+
+    # Loading
+
+    def transform(self, split: Split) -> ResizeCrop:
+        """What brings a decoded image of a split to ``image_size``."""
+        if split == "train" and isinstance(self.augmentation, RandomResizedCropFlip):
+            return self.augmentation
+        return ResizeCrop(self.image_size, self.resize)
+
+    def split_images(self, split: Split) -> Images:
+        """All images of a split, loaded when first asked for.
+
+        Raises:
+            UserError: the files are missing or broken.
+        """
+        if split not in self._images:
+            images = self.load(split)
+            if isinstance(images, ImageFiles) and self._keeps_in_memory(images):
+                images = load_decoded(images, self.image_size, self.cache_dir, self.num_workers)
+            self._images[split] = images
+        return self._images[split]
+
+    def _keeps_in_memory(self, images: Images) -> bool:
+        if isinstance(images, ImageFiles) and isinstance(images.transform, RandomResizedCropFlip):
+            return False
+        fits = len(images) * 3 * self.image_size**2 <= MEMORY_LIMIT
+        return fits if self.in_memory == "auto" else self.in_memory
+
+    def _evaluation(self, indices: Tensor) -> EvaluationSampler:
+        rank, world_size = self._process()
+        return EvaluationSampler(indices, self.eval_batch_size, rank=rank, world_size=world_size)
+
+    def _loader(self, split: Split, sampler: EpochSampler, augment: bool) -> Loader:
+        images = self.split_images(split)
+        # random resized crops happen where the files are decoded
+        on_batch = self.augmentation if augment and isinstance(self.augmentation, CropFlip) else NoAugmentation()
+        preprocess = Preprocess(on_batch, self.mean, self.std, self._device(), self.channels_last)
+        store = self.teacher_cache if augment else None
+        look_up = None if store is None else partial(Lookup, store, self.view_fingerprint())
+        if isinstance(images, ImageArray) and self._keeps_in_memory(images):
+            return MemoryLoader(images, sampler, preprocess, look_up)
+        return WorkerLoader(images, sampler, preprocess, self.num_workers, look_up)
+
+    # The Trainer's processes and device
+
+    def _process(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    @contextmanager
+    def _one_process_first(self) -> Iterator[None]:
+        """Let one process of each machine fill the cache of decoded images before the others read it."""
+        if self.trainer is None or self.trainer.world_size == 1:
+            yield
+        elif self.trainer.local_rank == 0:
+            try:
+                yield
+            finally:
+                self.trainer.strategy.barrier("decoded images")
+        else:
+            self.trainer.strategy.barrier("decoded images")
+            yield

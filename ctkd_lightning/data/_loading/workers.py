@@ -1,0 +1,95 @@
+"""The ordinary path: images decoded one by one, in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+from ctkd_lightning.data._loading.batch import Batch, TeacherBatch
+from ctkd_lightning.data._loading.loader import Loader, LookUp
+from ctkd_lightning.data._loading.preprocess import Preprocess
+from ctkd_lightning.data._loading.sampler import EpochSampler
+from ctkd_lightning.data.images import Images
+from ctkd_lightning.errors import UserError
+
+
+class WorkerLoader(Loader):
+    """A torch ``DataLoader`` whose order, augmentation and position are exact across restarts.
+
+    The workers decode; augmentation of images of one size and normalisation happen for the whole batch on the device.
+
+    Args:
+        images: what to load.
+        sampler: the order.
+        preprocess: augmentation and normalisation, on the device.
+        num_workers: worker processes; 0 decodes in this one.
+        look_up: as in :class:`~ctkd_lightning.data._loading.loader.Loader`.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        sampler: EpochSampler,
+        preprocess: Preprocess,
+        num_workers: int = 0,
+        look_up: LookUp | None = None,
+    ) -> None:
+        super().__init__(sampler, look_up)
+        self.preprocess = preprocess
+        self._loader = byte_loader(images, sampler, num_workers, pin_memory=preprocess.device.type == "cuda")
+
+    # A DataLoader's name for its persistent workers, by which Lightning stops them at the end of a run. Those that are
+    # left to the garbage collector take five seconds each.
+    @property
+    def _iterator(self) -> _BaseDataLoaderIter | None:
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: None) -> None:
+        self._loader._iterator = iterator
+
+    def _batches(self) -> Iterator[Batch | TeacherBatch]:
+        device = self.preprocess.device
+        with one_line_errors():
+            for loaded in self._loader:
+                target, index, view = (x.to(device, non_blocking=True) for x in loaded[1:])
+                batch = Batch(self.preprocess(loaded.image, view), target, index, view)
+                yield self._with_teacher(batch, loaded.index, loaded.view)
+
+
+def byte_loader(images: Images, sampler: EpochSampler, num_workers: int, pin_memory: bool = False) -> DataLoader[Batch]:
+    """A ``DataLoader`` of batches whose images are uint8, (B, 3, H, W)."""
+    return DataLoader(
+        _Batches(images),
+        batch_size=None,  # the sampler names whole batches
+        sampler=sampler,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # or each pass would draw from the global one, and change what follows
+    )
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Give a worker's :class:`UserError` its message back: it arrives with the worker's traceback instead."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1]) from None
+
+
+class _Batches(Dataset[Batch]):
+    """Images as batches, each by its list of (index, view) pairs."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __getitem__(self, pairs: list[tuple[int, int]]) -> Batch:
+        index, view = torch.tensor(pairs).T
+        pixels = torch.stack([self.images.pixels_of(*pair) for pair in pairs])
+        return Batch(pixels, self.images.targets[index], index, view)

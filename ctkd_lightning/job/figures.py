@@ -1,0 +1,64 @@
+"""Pictures of one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ctkd_lightning.job.metrics import read_series
+
+
+def plot_training(run_dir: Path, validated_on: str) -> Path | None:
+    """Draw accuracy, losses, and λ with τ over the epochs into ``figures/training.png``.
+
+    Args:
+        run_dir: with a ``metrics.csv``.
+        validated_on: what the accuracy each epoch is measured on, for the axis.
+
+    Returns:
+        The picture's path; None where there is nothing to draw.
+    """
+    series = read_series(run_dir / "metrics.csv")
+    if not series:
+        return None
+    import matplotlib as mpl  # half a second that only this function needs
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (accuracy, losses, temperature) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    for name, label in (("val/top1", "top-1"), ("val/top5", "top-5")):
+        if name in series:
+            accuracy.plot(*zip(*series[name], strict=True), marker=".", label=label)
+    accuracy.set(title="student's accuracy", xlabel="epoch", ylabel=f"% on {validated_on}")
+    for name in sorted(name for name in series if name.startswith("train/")):
+        losses.plot(*zip(*series[name], strict=True), marker=".", label=name.removeprefix("train/"))
+    losses.set(title="training losses", xlabel="epoch", yscale="log")
+
+    taus = [name for name in series if name.startswith("ctkd/temperature")]
+    if taus:
+        temperature.set(title="temperature", xlabel="epoch", ylabel="τ")
+    for name in sorted(taus):
+        if not name.endswith(("_std", "_min", "_max")):
+            temperature.plot(
+                *zip(*series[name], strict=True), marker=".", label="τ " + name[len("ctkd/temperature/") :]
+            )
+    if "ctkd/temperature_min" in series and "ctkd/temperature_max" in series:
+        epochs, lows = zip(*series["ctkd/temperature_min"], strict=True)
+        highs = [value for _, value in series["ctkd/temperature_max"]]
+        temperature.fill_between(epochs, lows, highs, alpha=0.2, label="τ, least to greatest")
+    if "ctkd/lambda" in series:
+        strength = temperature.twinx()
+        strength.plot(*zip(*series["ctkd/lambda"], strict=True), color="tab:orange", linestyle="--", label="λ")
+        strength.set(ylabel="λ", ylim=(-0.02, 1.02))
+        temperature.plot([], [], color="tab:orange", linestyle="--", label="λ")  # for the one legend of both axes
+    for axes in (accuracy, losses, temperature):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if axes.lines:
+            axes.legend(loc="center left" if axes is temperature else "best")
+            axes.grid(alpha=0.3)
+    temperature.ticklabel_format(axis="y", useOffset=False)
+    path = run_dir / "figures" / "training.png"
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path

@@ -1,0 +1,145 @@
+"""What can be found wrong before anything is trained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning.job.hardware import accelerator_in_use
+from ctkd_lightning.models._checkpoint import read_pickle
+from ctkd_lightning.teacher_cache.cached import check_cacheable
+from ctkd_lightning.temperature import Temperature
+
+_PARTS = ("epoch", "state_dict", "loops", "optimizer_states")  # of a Lightning checkpoint to resume from
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Refuse what could only fail later.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    for key in ("max_epochs", "teacher.max_epochs"):
+        _check_whole(cfg, key, least=1)
+    for key in ("seed", "teacher.seed"):
+        _check_whole(cfg, key, least=0, most=2**32 - 1)
+    for key in ("model.teacher.name", "model.student.name"):
+        if not isinstance(name := OmegaConf.select(cfg, key), str):
+            raise UserError(f"{key} must be a network's name such as wrn_16_2, found {name}")
+    for key, words in (("compile", ()), ("channels_last", ("auto",)), ("temperature_per_method", ())):
+        value = OmegaConf.select(cfg, key)
+        if not isinstance(value, bool) and value not in words:
+            raise UserError(f"{key} must be {', '.join(('true', 'false', *words))}, found {value}")
+    if not isinstance(cfg.teacher_cache, str):
+        raise UserError(f"teacher_cache must be off, auto or a folder, found {cfg.teacher_cache}: write it as 'off'")
+    check_number("method.ce_weight", cfg.method.ce_weight, least=0)
+    make_temperature(cfg.temperature, num_classes=2)
+    instantiate(cfg.curriculum)
+    methods = instantiate(cfg.method.terms)
+    if cfg.teacher_cache not in ("off", "auto"):
+        check_cacheable(role for method in methods.values() for role in method.needs)
+    check_optimizer(cfg.optimizer, "optimizer")
+    check_optimizer(cfg.teacher, "teacher.optimizer")
+    for key in ("teacher.checkpoint", "resume"):
+        path = OmegaConf.select(cfg, key)
+        if path is not None and path != "auto" and not Path(path).is_file():
+            raise UserError(f"{key}: no file at {path}; give the path of one, or leave {key} out")
+    _check_devices(cfg.trainer)
+
+
+def _check_whole(cfg: DictConfig, key: str, *, least: int, most: int | None = None) -> None:
+    value = OmegaConf.select(cfg, key)
+    fits = isinstance(value, int) and not isinstance(value, bool) and value >= least and (most is None or value <= most)
+    if not fits:
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise UserError(f"{key} must be a whole number {bounds}, found {value}")
+
+
+def _check_devices(trainer: DictConfig) -> None:
+    """Refuse more processes on a CPU than it has cores (two are always possible): they would only crowd it."""
+    most = max(os.cpu_count() or 1, 2)
+    if accelerator_in_use(trainer.accelerator) == "cpu" and count_processes(trainer) > most:
+        raise UserError(f"trainer.devices={trainer.devices} processes on a CPU: take {most} at most")
+
+
+def count_processes(trainer: DictConfig) -> int:
+    """How many processes on this machine a Trainer's settings ask for."""
+    devices = trainer.devices
+    if devices in ("auto", -1, "-1"):
+        return torch.cuda.device_count() if accelerator_in_use(trainer.accelerator) == "cuda" else 1
+    if isinstance(devices, str) and "," in devices:
+        return len(devices.strip(",").split(","))
+    if isinstance(devices, str):
+        return int(devices) if devices.isdigit() else 1  # the Trainer says what is wrong with other words
+    return devices if isinstance(devices, int) else len(devices)
+
+
+def make_temperature(node: DictConfig, num_classes: int) -> Temperature:
+    """The temperature of a configuration node; those that want it are told the number of classes."""
+    per_data = {"num_classes": num_classes} if "num_classes" in node else {}
+    temperature: Temperature = instantiate(node, **per_data)
+    return temperature
+
+
+def check_optimizer(node: DictConfig, name: str) -> None:
+    """Make an optimizer and its scheduler for nothing: their mistakes would show only after the teacher's training.
+
+    Raises:
+        UserError: naming the setting and what torch says of it.
+    """
+    try:
+        optimizer = instantiate(node.optimizer)([nn.Parameter(torch.zeros(1))])
+        if node.scheduler is not None:
+            instantiate(node.scheduler)(optimizer)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{name}: {node.optimizer._target_} or its scheduler cannot be made: {error}") from error
+
+
+def resume_path(resume: str | None, run_dir: Path) -> Path | None:
+    """The checkpoint to go on from: what is named, or with ``"auto"`` the run directory's last one, if there is one."""
+    if resume != "auto":
+        return Path(resume) if resume else None
+    last = run_dir / "checkpoints" / "last.ckpt"
+    return last if last.is_file() else None
+
+
+def read_resumable(path: Path) -> Mapping[str, Any]:
+    """The content of a checkpoint to resume from.
+
+    Raises:
+        UserError: a damaged file, one that would run code, or no checkpoint of a training.
+    """
+    content = read_pickle(path)
+    missing = [part for part in _PARTS if not isinstance(content, Mapping) or part not in content]
+    if missing or not isinstance(content, Mapping):
+        raise UserError(
+            f"resume: {path} is no checkpoint of a training, {', '.join(missing)} missing: give a run's "
+            "checkpoints/last.ckpt (weights alone go into teacher.checkpoint)"
+        )
+    return content
+
+
+def check_resumable(path: Path, module: nn.Module) -> None:
+    """Refuse a checkpoint of another network, method or temperature.
+
+    Raises:
+        UserError: naming the first entries that differ.
+    """
+    saved, expected = read_resumable(path)["state_dict"], module.state_dict()
+    other = sorted(saved.keys() ^ expected.keys())
+    other += [name for name in saved.keys() & expected.keys() if saved[name].shape != expected[name].shape]
+    if other:
+        raise UserError(
+            f"resume: {path} is of another run: {', '.join(other[:3])}{' …' if len(other) > 3 else ''} differ; resume "
+            "with the model, method and temperature of that run, or leave resume out"
+        )

@@ -1,0 +1,155 @@
+"""What every distillation method is: one named term of the loss."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning.features.outputs import NetworkOutput, Step
+from ctkd_lightning.temperature._softening import Softening
+
+T = TypeVar("T")
+
+
+def stage_pairs(student: NetworkOutput, teacher: NetworkOutput) -> list[tuple[Tensor, Tensor]]:
+    """Pair the maps of both networks' stages.
+
+    Networks with different numbers of stages are aligned at their ends, where the maps mean most; the first stages of
+    the longer one stay out.
+    """
+    s, t = student.stages, teacher.stages
+    count = min(len(s), len(t))
+    return list(zip(s[-count:], t[-count:], strict=True))
+
+
+def middle_pair(student: NetworkOutput, teacher: NetworkOutput) -> tuple[Tensor, Tensor]:
+    """The middle one of the stages' pairs: the second of three or of four."""
+    pairs = stage_pairs(student, teacher)
+    return pairs[(len(pairs) - 1) // 2]
+
+
+class Method(nn.Module):
+    r"""One term of the distillation loss.
+
+    A subclass says in ``needs`` which feature roles it reads: ``"pooled"``, ``"last"``, ``"stages"`` (all of them) or
+    a single ``"stage2"``; in ``uses_temperature`` whether the temperature acts on it; and in ``takes_mask`` whether it
+    reads the step's mask itself. Others are given the samples alone that the mask keeps, or one position of them. Most
+    methods are one of the two simpler kinds, :class:`LogitMethod` and :class:`FeatureMethod`. Whoever trains with a
+    method calls, in this order,
+
+    1. :meth:`build` with the outputs on an example batch, and :meth:`prepare` with the size of the training set:
+       before the optimizer is made and before DDP wraps the module, so that both see the trainable parts;
+    2. :meth:`set_epoch` at the start of each epoch;
+    3. the method itself in each training step. Some keep a memory of what they have seen: not in validation.
+
+    Args:
+        weight: factor of this term in the total loss.
+        warmup_epochs: epochs over which the factor rises to ``weight``: in epoch e, from 0, it is
+            :math:`\mathrm{weight} \cdot \min((e + 1) / \mathrm{warmup\_epochs}, 1)`. 0 for none.
+
+    Attributes:
+        weight: the factor in the current epoch: a float, or with a warm-up a scalar buffer (no part of the checkpoint),
+            so that compiled code reads its new value instead of being compiled again.
+
+    Raises:
+        UserError: a weight that is no finite number from 0, or a number of epochs that is no whole one from 0.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    uses_temperature: ClassVar[bool] = False
+    takes_mask: ClassVar[bool] = False
+    weight: float | Tensor
+
+    def __init__(self, weight: float = 1.0, warmup_epochs: int = 0) -> None:
+        super().__init__()
+        name = type(self).__name__
+        check_number(f"{name}'s weight", weight, least=0)
+        check_number(f"{name}'s warmup_epochs", warmup_epochs, least=0, whole=True)
+        self.full_weight = float(weight)
+        self.warmup_epochs = int(warmup_epochs)
+        if self.warmup_epochs:
+            self.register_buffer("weight", torch.zeros(()), persistent=False)
+            self.set_epoch(0)
+        else:
+            self.weight = self.full_weight
+
+    def weight_in(self, epoch: int) -> float:
+        """The factor in an epoch, counted from 0."""
+        share = min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+        return self.full_weight * share
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the weight of this epoch, counted from 0."""
+        if isinstance(self.weight, Tensor):
+            self.weight.fill_(self.weight_in(epoch))
+
+    def unfinished_warmup(self, epochs: int | None) -> str | None:
+        """What to tell a user whose training is too short for the full weight; nothing where it is not."""
+        if not epochs or epochs < 0 or epochs >= self.warmup_epochs:
+            return None
+        return (
+            f"{type(self).__name__} ends at {self.weight_in(epochs - 1):g}, not at its weight {self.full_weight:g}: "
+            f"warmup_epochs={self.warmup_epochs} is longer than the training of {epochs} epochs; lower the one or "
+            "raise the other"
+        )
+
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """Create the parts whose shapes the networks decide, from the outputs on one example batch."""
+
+    def prepare(self, num_samples: int) -> None:
+        """Create the memories that hold an entry for each sample of the training set."""
+
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, softening: Softening) -> Tensor:
+        """The unweighted loss of this term, a scalar.
+
+        Args:
+            student: the student's outputs.
+            teacher: the teacher's outputs, without gradients.
+            step: target, index and mask of the batch.
+            softening: what the temperature says of these logits.
+        """
+        raise NotImplementedError
+
+
+class LogitMethod(Method):
+    """A term that reads logits alone, softened by the temperature."""
+
+    uses_temperature = True
+    takes_mask = True
+
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, softening: Softening) -> Tensor:
+        """The term of the logits."""
+        return self.loss(student.logits, teacher.logits, step, softening)
+
+    @abstractmethod
+    def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
+        """The unweighted loss of logits (..., C), a scalar; as in :meth:`Method.forward`."""
+
+
+class FeatureMethod(Method):
+    """A term that reads features alone."""
+
+    def forward(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, softening: Softening) -> Tensor:
+        """The term of the features."""
+        return self.loss(student, teacher)
+
+    @abstractmethod
+    def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
+        """The unweighted loss of both networks' features, a scalar."""
+
+
+def built(part: T | None, method: Method) -> T:
+    """A part that :meth:`Method.build` creates.
+
+    Raises:
+        UserError: it was not called.
+    """
+    if part is None:
+        raise UserError(
+            f"{type(method).__name__} was not built: call build(student, teacher) with the outputs on an example batch"
+        )
+    return part

@@ -1,0 +1,243 @@
+"""What a network's training has in common, distilled or not."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import Metric
+from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
+
+from ctkd_lightning._loss_record import LossRecord
+from ctkd_lightning._scores.batches import need_labels, read_batch
+from ctkd_lightning._scores.ignored import IgnoredTargets, fit_mask
+from ctkd_lightning._scores.scores import Kind, Scores, Task
+from ctkd_lightning._scores.task_loss import task_loss
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.features.outputs import Pick, pick_logits
+from ctkd_lightning.modules._accuracy import Percent, TopKAccuracy
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+_STAGES = ("val", "test")
+MakeScheduler = Callable[[Optimizer], LRScheduler]
+
+
+def default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """The CTKD paper's SGD on CIFAR-100: rate 0.05, momentum 0.9, weight decay 5e-4."""
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4)
+
+
+def state_in_layout(optimizer: Optimizer) -> None:
+    """Give an optimizer's state the memory layout of its parameters.
+
+    A checkpoint keeps the layout that it was saved in. Fused optimizers on the CPU walk parameter and state in the
+    order of the memory, so that one in channels-last and the other not would mix up their elements, without an error.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+class SupervisedModule(LightningModule):
+    """Evaluation, optimizer and loss logging of one trained classifier.
+
+    Batches are tuples that start with images (B, ...) and targets, such as :class:`ctkd_lightning.data.Batch`, or
+    mappings with both under their usual names (:func:`read_batch`). Training losses are summed on the device and
+    logged once an epoch: a log call a step costs more than small steps do. On validation and test data it logs the
+    task's loss and, in percent, ``top1`` and ``top5``, or under ``binary`` and ``multilabel`` ``accuracy`` and ``f1``
+    over all labels together. A subclass has ``network``, the classifier that is trained, and ``losses``.
+
+    Args:
+        optimizer: makes the optimizer of the trainable parameters; the CTKD paper's SGD by default.
+        scheduler: makes the learning rate's scheduler, stepped once an epoch; none by default.
+        channels_last: keep network and images in channels-last layout, which convolutions on recent CPUs and GPUs
+            prefer.
+        task: what the scores say, as in :class:`~ctkd_lightning._scores.scores.Scores`.
+        scores: what they are, likewise.
+        class_dim: where the classes are, likewise.
+        ignore_index: the target that leaves its position out of losses and metrics.
+        student_logits: from the network's output to its scores, where that is neither a tensor nor has ``.logits``.
+    """
+
+    def __init__(
+        self,
+        optimizer: MakeOptimizer | None = None,
+        scheduler: MakeScheduler | None = None,
+        channels_last: bool = False,
+        *,
+        task: Task = "multiclass",
+        scores: Kind | Mapping[str, Kind] = "logits",
+        class_dim: int | None = None,
+        ignore_index: int = -100,
+        student_logits: Pick | None = None,
+    ) -> None:
+        super().__init__()
+        self.make_optimizer = optimizer or default_optimizer
+        self.make_scheduler = scheduler
+        self.channels_last = channels_last
+        self.scores = Scores(task, scores, class_dim)
+        self.ignore_index = ignore_index
+        self._ignored = IgnoredTargets(ignore_index)
+        self.student_logits = student_logits
+        self.accuracy = nn.ModuleDict({f"{stage}_{name}": make() for stage in _STAGES for name, make in self._metrics})
+        self.record = LossRecord()
+
+    @property
+    def _metrics(self) -> list[tuple[str, Callable[[], Metric]]]:
+        """Names and makers; the first is what the progress bar shows."""
+        if self.scores.single:
+            return [("accuracy", lambda: Percent(BinaryAccuracy())), ("f1", lambda: Percent(BinaryF1Score()))]
+        return [("top1", lambda: TopKAccuracy(1)), ("top5", lambda: TopKAccuracy(5))]
+
+    @property
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The classifier that is trained."""
+
+    @abstractmethod
+    def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
+        """The training losses by name; ``"loss"`` is the one to minimise."""
+
+    def mask_of(self, batch: Any) -> Tensor | None:
+        """The positions of a batch that count; ``None`` for all but ignored targets."""
+        return None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C) of the trained network."""
+        return self.network(self.images_in_layout(images))
+
+    def network_in_layout(self, network: nn.Module) -> nn.Module:
+        """The network, converted in place to the memory layout chosen."""
+        layout: dict[str, Any] = {"memory_format": torch.channels_last} if self.channels_last else {}
+        return network.to(**layout)
+
+    def images_in_layout(self, images: Tensor) -> Tensor:
+        """The images in the memory layout that the networks have."""
+        if self.channels_last and images.ndim == 4:
+            return images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """One step: the total loss."""
+        losses = self.losses(self.images_in_layout(read_batch(batch).inputs), batch)
+        self.record.add(losses)
+        return losses["loss"]
+
+    @property
+    def mean_loss(self) -> Tensor | None:
+        """Of the epoch's steps so far, on the device."""
+        return self.record.mean("loss")
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean losses.
+
+        Raises:
+            UserError: the loss is not finite: no later epoch would bring the network back.
+        """
+        for name, value in self.record.means().items():
+            mean = self.trainer.strategy.reduce(value, reduce_op="mean")
+            self.log(f"train/{name}", mean)
+            if name == "loss" and not mean.isfinite():
+                raise UserError(
+                    f"the training loss of epoch {self.current_epoch + 1} is {float(mean)}: lower the learning rate or "
+                    "the weights of the loss's terms, or look for broken images and teacher weights"
+                )
+        self.record.reset()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Loss and metrics of a validation batch."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Loss and metrics of a test batch."""
+        self._evaluate("test", batch)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """What the network gives for a batch of inputs, with labels or without."""
+        return self(read_batch(batch).inputs)
+
+    def _scored(self, output: Any, target: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """A network's logits (..., C) in float32, the target as class indices, and the positions that count."""
+        raw = pick_logits(output, self.student_logits, "student")
+        logits = self.scores.logits(raw, "student", self.scores.find_class_dim(raw, target)).float()
+        classes = self.scores.classes(target, logits.shape[:-1])
+        mask = None if classes is None else self._ignored.mask(target.reshape(classes.shape))
+        return logits, classes, mask
+
+    def _evaluate(self, stage: str, batch: Any) -> None:
+        sample = read_batch(batch)
+        target = need_labels(sample)
+        logits, classes, mask = self._scored(self(sample.inputs), target)
+        if (given := self.mask_of(batch)) is not None:
+            given = fit_mask(given, logits.shape[:-1])
+            mask = given if mask is None else given * mask
+        count = len(target)
+        loss = task_loss(self.scores, logits, target, classes, mask)
+        self.log(f"{stage}/loss", loss, batch_size=count, sync_dist=True)
+        if classes is None:  # probabilities: the likeliest class counts
+            classes = target.argmax(dim=-1)
+        kept = slice(None) if mask is None else mask.flatten() != 0
+        rows, classes = logits.flatten(0, -2)[kept], classes.flatten()[kept]
+        for position, (name, _) in enumerate(self._metrics):
+            metric = cast(Metric, self.accuracy[f"{stage}_{name}"])
+            if self.scores.single:
+                metric.update(rows[:, 0] - rows[:, 1], 1 - classes)
+            else:
+                metric.update(rows, classes.long())
+            self.log(f"{stage}/{name}", metric, prog_bar=stage == "val" and position == 0, batch_size=count)
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer and scheduler over everything that is trained, in one parameter group."""
+        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        optimizer.register_load_state_dict_post_hook(state_in_layout)
+        self._check_clipping(optimizer)
+        if self.make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+
+    def _check_clipping(self, optimizer: Optimizer) -> None:
+        """Lightning refuses this too, in the first step and in other words."""
+        trainer = self._trainer
+        if (
+            trainer
+            and trainer.gradient_clip_val
+            and "mixed" in str(trainer.precision)
+            and optimizer.defaults.get("fused")
+        ):
+            raise UserError(
+                f"a fused optimizer does not go with gradient_clip_val={trainer.gradient_clip_val} in "
+                f"{trainer.precision}: give the optimizer fused=False (on the command line optimizer.optimizer.fused="
+                "false teacher.optimizer.fused=false)"
+            )
+
+
+class ClassifierModule(SupervisedModule):
+    """A classifier trained with cross-entropy: a teacher, or a student alone.
+
+    Args:
+        network: images to logits (B, C).
+        **settings: as in :class:`SupervisedModule`.
+    """
+
+    def __init__(self, network: nn.Module, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.classifier = self.network_in_layout(network)
+
+    @property
+    def network(self) -> nn.Module:
+        """The classifier."""
+        return self.classifier
+
+    def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
+        """Cross-entropy."""
+        target = need_labels(read_batch(batch))
+        logits, classes, mask = self._scored(self.classifier(images), target)
+        ce = task_loss(self.scores, logits, target, classes, mask)
+        return {"loss": ce, "ce": ce}

@@ -1,0 +1,214 @@
+"""The LightningModule that distils a teacher into a student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from ctkd_lightning._scores.batches import TARGET_KEYS, read_batch
+from ctkd_lightning._training_progress import curriculum_at_zero, planned_epochs, training_fraction
+from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
+from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
+from ctkd_lightning.data._base import ImageDataModule
+from ctkd_lightning.distillation import Distillation
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.features._asking import AskTeacher, StudentCall
+from ctkd_lightning.features.outputs import Pick, Step
+from ctkd_lightning.methods import Method
+from ctkd_lightning.modules.classifier import SupervisedModule
+from ctkd_lightning.teacher_cache.cached import CachedTeacher
+from ctkd_lightning.temperature import LearnedTemperature, Temperature
+
+
+class DistillationModule(SupervisedModule):
+    r"""Train a student with a frozen teacher at a temperature that may be learned.
+
+    .. math:: L = w_\mathrm{CE} \cdot \mathrm{CE}(s, y) + \sum_m w_m \cdot L_m(s, t, \tau)
+
+    A LightningModule around :class:`~ctkd_lightning.Distillation`. The teacher is always in eval mode, without
+    gradients, in no optimizer and in no checkpoint. The temperature and the methods' own parameters share the student's
+    optimizer, as in the CTKD paper (Li et al., AAAI 2023, https://arxiv.org/abs/2211.16231). λ of a learned temperature
+    follows the Trainer's :class:`~ctkd_lightning.CurriculumTemperatureCallback`, which also logs both; without one it
+    follows ``curriculum``.
+
+    Batches are (inputs, target), (inputs, target, index, view), or mappings with usual names (:func:`read_batch`). Logs
+    ``train/loss``, ``train/ce`` and ``train/<method>`` once an epoch, and the task's loss and metrics of the student on
+    validation and test data.
+
+    Args:
+        teacher: from images to scores, (B, C) of a classifier.
+        student: likewise.
+        method: a term of the loss, or several by name; ``KD()`` by default.
+        temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default; or
+            one for each of them, by the method's name.
+        ce_weight: w_CE, the paper's γ.
+        example_image: (B, 3, H, W), one or more images as they will come; needed by methods that read features. Both
+            networks and each method see them once, so that misfits show before the training.
+        num_samples: size of the training set, for methods that keep a memory of it.
+        curriculum: λ(epoch) where the Trainer has no callback that drives it;
+            :class:`~ctkd_lightning.CosineCurriculum` by default.
+        mask: from the batch to the positions that count: an entry a position, or a sample.
+        student_layers: from feature role to the dotted name of the student's layer, where the default does not serve.
+        teacher_layers: the same for the teacher.
+        teacher_logits: from the teacher's output to its scores, where that is neither a tensor nor has ``.logits``.
+        teacher_input: as in :class:`~ctkd_lightning.Distillation`.
+        ask_teacher: likewise.
+        **settings: as in :class:`~ctkd_lightning.modules.classifier.SupervisedModule`: ``optimizer``, ``scheduler``,
+            ``channels_last``; ``task``, ``scores``, ``class_dim``, ``ignore_index``, ``student_logits``.
+
+    Raises:
+        UserError: no method, or one of a name that the losses have; temperatures by name that are not those of the
+            softening methods; a method that reads features, without ``example_image``, of layers that are not there or
+            whose shapes do not fit; with ``example_image``, networks that score different classes.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        method: Method | Mapping[str, Method] | None = None,
+        temperature: Temperature | Mapping[str, Temperature] | None = None,
+        *,
+        ce_weight: float = 0.1,
+        example_image: Tensor | None = None,
+        num_samples: int | None = None,
+        curriculum: Curriculum | None = None,
+        mask: Callable[[Any], Tensor] | None = None,
+        student_layers: Mapping[str, str] | None = None,
+        teacher_layers: Mapping[str, str] | None = None,
+        teacher_logits: Pick | None = None,
+        teacher_input: Callable[..., Any] | None = None,
+        ask_teacher: AskTeacher | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        scores = self.scores
+        engine = Distillation(
+            self.network_in_layout(student),
+            self.network_in_layout(teacher),
+            method,
+            temperature,
+            ce_weight=ce_weight,
+            task=scores.task,
+            scores=scores.kinds,
+            class_dim=scores.class_dim,
+            ignore_index=self.ignore_index,
+            student_logits=self.student_logits,
+            teacher_logits=teacher_logits,
+            student_layers=student_layers,
+            teacher_layers=teacher_layers,
+            teacher_input=teacher_input,
+            ask_teacher=ask_teacher,
+            num_samples=num_samples,
+        )
+        # The engine's parts are the module's own, under these names in checkpoints and logs; the engine itself is not.
+        self._engine = (engine,)
+        self.teacher, self.student = engine.teacher, cast(nn.Module, engine.student)
+        self.methods, self.temperature = engine.methods, engine.temperature
+        self.curriculum, self._mask = curriculum, mask
+        self._told_unlabelled = False
+        if temperature is not None and not self.uses_temperature:
+            rank_zero_warn(engine.no_effect)
+        if example_image is not None:
+            engine.build(self.images_in_layout(example_image))
+        elif engine.needs:
+            raise UserError(
+                f"method {'+'.join(engine.terms)} reads features and must know their shapes: pass example_image, "
+                "for example torch.zeros(2, 3, 32, 32)"
+            )
+        # Each process computes the same memories, statistics and weights: DDP need not send them around in each step.
+        self._ddp_params_and_buffers_to_ignore = [f"methods.{name}" for name, _ in self.methods.named_buffers()]
+
+    @property
+    def distillation(self) -> Distillation:
+        """The engine."""
+        return self._engine[0]
+
+    @property
+    def network(self) -> nn.Module:
+        """The student."""
+        return self.student
+
+    @property
+    def uses_temperature(self) -> bool:
+        """Whether the temperature acts on any of the methods."""
+        return self.distillation.uses_temperature
+
+    @property
+    def cached_teacher(self) -> CachedTeacher | None:
+        """Asked in the teacher's place, if there is one."""
+        return cast(CachedTeacher | None, self.distillation.cached_teacher)
+
+    @cached_teacher.setter
+    def cached_teacher(self, cached: CachedTeacher | None) -> None:
+        self.distillation.cached_teacher = cached
+
+    def compile_networks(self) -> None:
+        """Train through ``torch.compile`` from now on; validation and test stay as they are."""
+        self.distillation.compile_networks()
+
+    def cache_teacher(self, data: ImageDataModule, folder: str | Path, *, precision: str) -> CachedTeacher:
+        """Ask the teacher only once for each view of each training sample, and keep what it gives in a file.
+
+        For data of another kind, whose batches say which samples and views they hold, set ``cached_teacher`` to a
+        :class:`~ctkd_lightning.teacher_cache.cached.CachedTeacher` of its own.
+
+        Args:
+            data: what the student trains on; its loaders ask the cache from now on. Modules that share it keep a
+                cache each; the loaders ask the last one's.
+            folder: of the file.
+            precision: the Trainer's.
+
+        Returns:
+            The cached teacher, in use from now on.
+
+        Raises:
+            UserError: a method reads feature maps; the folder cannot be written, or the disk cannot hold the file.
+        """
+        return self.distillation.cache_teacher(
+            data, folder, example=self.images_in_layout(data.example_image), precision=precision
+        )
+
+    def on_fit_start(self) -> None:
+        """See who drives λ."""
+        driven = any(
+            isinstance(callback, CurriculumTemperatureCallback) for callback in cast(Any, self.trainer).callbacks
+        )
+        self.distillation.curriculum = None if driven else self.curriculum or CosineCurriculum()
+
+    def on_train_start(self) -> None:
+        """Set λ and the methods' weights (a run resumed within an epoch has no epoch start); say what is too short."""
+        for method in self.distillation.terms.values():
+            if message := method.unfinished_warmup(planned_epochs(self.trainer)):
+                rank_zero_warn(message)
+        curriculum = self.distillation.curriculum
+        learns = any(isinstance(t, LearnedTemperature) for t in self.distillation.temperatures)
+        if learns and self.uses_temperature and curriculum and (m := curriculum_at_zero(self.trainer, curriculum)):
+            rank_zero_warn(m)
+        self.on_train_epoch_start()
+
+    def on_train_epoch_start(self) -> None:
+        """Set λ and the methods' weights of this epoch."""
+        self.distillation.progress(self.current_epoch, training_fraction(self.trainer))
+
+    def mask_of(self, batch: Any) -> Tensor | None:
+        """As the module's ``mask`` says."""
+        return None if self._mask is None else self._mask(batch)
+
+    def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
+        """The total loss, the task's loss and each method's unweighted term."""
+        sample = read_batch(batch)
+        engine = self.distillation
+        teacher = engine.ask(StudentCall((images,), {}), batch)
+        student = engine.run(images)
+        if sample.target is None and not self._told_unlabelled:
+            self._told_unlabelled = True
+            rank_zero_warn(
+                f"a training batch has no target in a usual place (its second entry, {', '.join(TARGET_KEYS)}), so "
+                "that its loss is the distillation's alone: if it has labels, collate them so"
+            )
+        return engine.losses(student, teacher, Step(sample.target, sample.index, self.mask_of(batch)))

@@ -1,0 +1,99 @@
+"""What all temperatures share, and what the learned ones do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ctkd_lightning.errors import check_number
+from ctkd_lightning.features.outputs import Step
+from ctkd_lightning.temperature._gradient_reversal import gradient_reversal
+from ctkd_lightning.temperature._softening import Softening
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+class Temperature(nn.Module):
+    """A module that gives τ for a batch: ``temperature(student_logits, teacher_logits) -> tau``.
+
+    τ is a scalar tensor, or one per sample (B, 1) or position (..., 1). A rule that softens both sides differently,
+    reads the target or has another factor than τ² overrides :meth:`soften` too. Whoever trains with a temperature tells
+    it of the progress by :meth:`set_progress`.
+    """
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """τ for this batch, of logits (..., C)."""
+        raise NotImplementedError
+
+    def soften(self, student_logits: Tensor, teacher_logits: Tensor, step: Step | None = None) -> Softening:
+        """How both sides are softened: τ on either, with the factor τ².
+
+        Args:
+            student_logits: (..., C).
+            teacher_logits: the same shape.
+            step: what the batch says of them.
+        """
+        return Softening.at(self(student_logits, teacher_logits), student_logits)
+
+    def set_progress(self, epoch: float, fraction: float | None = None) -> None:
+        """Hear where the training stands; called at the start of each epoch, or of each step.
+
+        Args:
+            epoch: epochs that have passed, from 0, with the fraction of the current one where it moves by steps.
+            fraction: share of the whole training that has passed, 0 to 1; ``None`` where its length is not known.
+        """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Temperature:
+        # In half precision an optimizer's small updates are rounded away and τ stands still: stay in float32 and
+        # take only the device from a cast to half.
+        def keep_wide(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype in _HALF else moved
+
+        return super()._apply(keep_wide, recurse)
+
+
+class LearnedTemperature(Temperature):
+    r"""A temperature trained against the student, bounded between two ends.
+
+    .. math:: \tau = \tau_\mathrm{init} + \tau_\mathrm{range} \cdot \mathrm{sigmoid}(\mathrm{GRL}_\lambda(p))
+
+    Li et al., *Curriculum Temperature for Knowledge Distillation*, AAAI 2023, https://arxiv.org/abs/2211.16231: the
+    student lowers the distillation loss, the raw value p raises it, at a strength λ that a curriculum sets.
+
+    Args:
+        tau_init: lower end of τ.
+        tau_range: width of the range above it.
+
+    Attributes:
+        lambda_: λ in [0, 1], a scalar buffer; 0 until a curriculum sets it. A function of the epoch, so it is not
+            part of the checkpoint.
+
+    Raises:
+        UserError: a lower end or a range that is no positive number.
+    """
+
+    lambda_: Tensor
+
+    def __init__(self, tau_init: float = 1.0, tau_range: float = 20.0) -> None:
+        super().__init__()
+        check_number("temperature's tau_init", tau_init, above=0)
+        check_number("temperature's tau_range", tau_range, above=0)
+        self.tau_init = float(tau_init)
+        self.tau_range = float(tau_range)
+        self.register_buffer("lambda_", torch.zeros(()), persistent=False)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The two ends between which τ stays."""
+        return self.tau_init, self.tau_init + self.tau_range
+
+    def bounded(self, raw: Tensor) -> Tensor:
+        """τ of the raw value p, with the gradient reversed on its way to p."""
+        return self.tau_init + self.tau_range * torch.sigmoid(gradient_reversal(raw, self.lambda_))
+
+    def extra_repr(self) -> str:
+        """The ends of the range."""
+        return f"tau_init={self.tau_init}, tau_range={self.tau_range}"

@@ -1,0 +1,40 @@
+"""The command's own tests (test_run.py) carry most mistakes through; here are the rules alone."""
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.job.preflight import check_resumable, count_processes, resume_path
+
+
+@pytest.mark.parametrize(
+    ("devices", "processes"), [("auto", 1), (3, 3), ("4", 4), ([0, 2], 2), ("0,2", 2), ("many", 1)]
+)
+def test_count_processes(devices, processes):
+    assert count_processes(OmegaConf.create({"devices": devices, "accelerator": "cpu"})) == processes
+
+
+def test_resume_path(tmp_path):
+    assert resume_path(None, tmp_path) is None
+    assert resume_path("auto", tmp_path) is None
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    last.touch()
+    assert resume_path("auto", tmp_path) == last
+    assert str(resume_path("x.ckpt", tmp_path)) == "x.ckpt"
+
+
+def checkpoint(path, **state):
+    torch.save({"epoch": 1, "loops": {}, "optimizer_states": [], "state_dict": state}, path)
+    return path
+
+
+def test_a_checkpoint_of_another_network(tmp_path):
+    module = nn.Linear(2, 3)
+    check_resumable(checkpoint(tmp_path / "own.ckpt", **module.state_dict()), module)
+    with pytest.raises(UserError, match="is of another run: bias, scale differ"):
+        check_resumable(checkpoint(tmp_path / "names.ckpt", weight=torch.zeros(3, 2), scale=torch.ones(3)), module)
+    with pytest.raises(UserError, match="is of another run: weight differ"):
+        check_resumable(checkpoint(tmp_path / "shape.ckpt", weight=torch.zeros(3, 4), bias=torch.zeros(3)), module)

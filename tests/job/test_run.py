@@ -1,0 +1,408 @@
+import csv
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL
+from lightning.pytorch import Callback
+from omegaconf import OmegaConf
+from PIL import Image
+from safetensors.torch import load_file
+
+from ctkd_lightning.data import Fake
+from ctkd_lightning.models import create_model, save_weights
+from ctkd_lightning.modules.classifier import ClassifierModule
+from ctkd_lightning.run import _pair_name
+from ctkd_lightning.temperature import GlobalTemperature
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def summary(run_dir="run"):
+    return json.loads((Path(run_dir) / "summary.json").read_text())
+
+
+def state(path):
+    return torch.load(path, weights_only=True)
+
+
+def test_the_run_directory(command, capsys):
+    command("run_dir=run", "max_epochs=2")
+    run = Path("run")
+    for name in (".hydra/config.yaml", "metrics.csv", "summary.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+                 "student.safetensors", "figures/training.png"):  # fmt: skip
+        assert (run / name).is_file(), name
+
+    with (run / "metrics.csv").open() as file:
+        columns = set(csv.DictReader(file).fieldnames)
+    assert {"train/loss", "train/ce", "train/kd", "val/loss", "val/top1", "val/top5"} <= columns
+    assert {"ctkd/lambda", "ctkd/temperature", "epoch", "step"} <= columns
+
+    found = summary()
+    for key, value in {"model": "resnet8_to_resnet8", "data": "fake", "method": "kd", "temperature": "global",
+                       "curriculum": "cosine", "seed": 1, "epochs": 2, "status": "complete"}.items():  # fmt: skip
+        assert found[key] == value
+    student = create_model("resnet8", num_classes=4)
+    assert found["student"]["parameters"] == sum(p.numel() for p in student.parameters())
+    for role in ("teacher", "student"):
+        assert found[role]["name"] == "resnet8"
+        assert 0 <= found[role]["top1"] <= found[role]["top5"] == 100
+    assert found["best"]["chosen_on"] == "best on validation"
+    assert torch.__version__.startswith(found["versions"]["torch"])
+    assert {"git", "hardware", "train_seconds", "images_per_second"} <= set(found)
+
+    checkpoint = state(run / "checkpoints" / "last.ckpt")["state_dict"]
+    weights = load_file(run / "student.safetensors")
+    assert set(weights) == set(student.state_dict())
+    for name, value in weights.items():
+        assert torch.equal(value, checkpoint[f"student.{name}"])
+    printed = capsys.readouterr().out
+    for word in ("teacher", "student", "λ", "τ", "run"):
+        assert word in printed
+
+
+def test_teacher_is_trained_once_and_found_again(command, caplog):
+    command("run_dir=a")
+    (weights,) = Path("cache").rglob("teacher.safetensors")
+    stamp = weights.stat().st_mtime_ns
+    command("run_dir=b", "seed=2")  # another student, the same teacher
+    assert weights.stat().st_mtime_ns == stamp
+    assert summary("a")["teacher"] == summary("b")["teacher"]
+    command("run_dir=c", "teacher.optimizer.lr=0.01")
+    assert len(list(Path("cache").rglob("teacher.safetensors"))) == 2
+
+
+def test_student_does_not_depend_on_whether_the_teacher_was_cached(command):
+    command("run_dir=a")
+    command("run_dir=b")
+    a, b = (load_file(f"{name}/student.safetensors") for name in "ab")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    command("run_dir=c", "seed=2")
+    assert not torch.equal(a["conv1.weight"], load_file("c/student.safetensors")["conv1.weight"])
+
+
+def test_given_teacher_is_used(command):
+    torch.manual_seed(0)
+    save_weights(create_model("resnet8", num_classes=4), "given.safetensors")
+    command("run_dir=run", "teacher.checkpoint=given.safetensors")
+    assert not list(Path("cache").rglob("teacher.safetensors"))
+
+
+class StopAfter(Callback):
+    """What Ctrl-C does, in the middle of an epoch."""
+
+    def __init__(self, steps, error=KeyboardInterrupt):
+        self.steps, self.error = steps, error
+
+    def on_train_batch_end(self, trainer, module, *args):
+        if trainer.global_step == self.steps and hasattr(module, "temperature"):
+            raise self.error
+
+
+STOP = "+callbacks.stop={_target_: test_run.StopAfter, steps: 6}"
+
+
+def test_stopped_by_hand_and_resumed(command):
+    command("run_dir=whole", "max_epochs=3", "curriculum.epochs=2")
+    with pytest.raises(SystemExit) as stopped:
+        command("run_dir=run", "max_epochs=3", "curriculum.epochs=2", STOP)
+    assert stopped.value.code != 0
+    found = summary()
+    assert (found["status"], found["epochs"]) == ("stopped in stage student", 1)
+    assert Path("run/student.safetensors").exists()
+
+    command("run_dir=run", "max_epochs=3", "curriculum.epochs=2", "resume=auto")
+    assert (summary()["status"], summary()["epochs"]) == ("complete", 3)
+    whole, resumed = (state(f"{name}/checkpoints/last.ckpt")["state_dict"] for name in ("whole", "run"))
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+    with open("run/metrics.csv") as file:
+        epochs = [row["epoch"] for row in csv.DictReader(file) if row["ctkd/lambda"]]
+    assert [float(epoch) for epoch in epochs] == [0, 1, 2]
+
+
+def test_resumed_run_tells_of_the_whole(command):
+    settings = ["seed=2", "data.val_size=16", "optimizer.scheduler.milestones=[100]"]
+    command("run_dir=whole", "max_epochs=3", *settings)
+    command("run_dir=run", "max_epochs=2", *settings)
+    first = summary()
+    command("run_dir=run", "max_epochs=3", *settings, "resume=auto")
+    found = summary()
+    assert found["best"] == summary("whole")["best"]
+    assert found["train_seconds"] > first["train_seconds"]
+
+    command("run_dir=run", "max_epochs=3", *settings, "resume=auto")  # nothing is left to do
+    again = summary()
+    for key in ("best", "final", "images_per_second", "epochs"):
+        assert again[key] == found[key], key
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.student.name=resnet14"], r"is of another run: student\..* differ; resume with the model"),
+        (["temperature=instance"], r"is of another run: temperature\..* differ"),
+        (["resume=weights.pth"], r"weights.pth is no checkpoint of a training, epoch, .* missing"),
+        (["resume=text.ckpt"], r"text.ckpt is no checkpoint"),
+        (["resume=cut.ckpt"], r"cut.ckpt is truncated or damaged"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_resume_from_what_does_not_fit(command, overrides, message):
+    command("run_dir=run")
+    torch.save({"model": {}}, "weights.pth")
+    Path("text.ckpt").write_text("no checkpoint")
+    Path("cut.ckpt").write_bytes(Path("run/checkpoints/last.ckpt").read_bytes()[:900])
+    with pytest.raises(SystemExit) as stopped:
+        command("run_dir=run", "resume=auto", "teacher.cache_dir=other", *overrides)
+    assert re.search(message, stopped.value.code), stopped.value.code
+    assert not Path("other").exists(), "the teacher's stage came first"
+
+
+def test_a_training_that_diverges_stops(command):
+    with pytest.raises(SystemExit) as stopped:
+        command("run_dir=run", "optimizer.optimizer.lr=1e30", "max_epochs=3")
+    assert re.search("the training loss of epoch [12] is (nan|inf): lower the learning rate", stopped.value.code)
+
+
+@pytest.mark.parametrize(("error", "status"), [("KeyboardInterrupt", 130), ("SystemExit", 143)])
+def test_a_stop_is_no_success(command, error, status):
+    """Outside a Trainer; the second is what SIGTERM makes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Fake,
+            "setup",
+            lambda *_: (_ for _ in ()).throw({"KeyboardInterrupt": KeyboardInterrupt, "SystemExit": SystemExit}[error]),
+        )
+        with pytest.raises(SystemExit) as stopped:
+            command("run_dir=run")
+    assert stopped.value.code == status
+    assert summary()["status"] == "stopped in stage teacher"
+
+
+def test_networks_in_the_place_of_the_pairs_are_named():
+    pair = OmegaConf.create({"teacher": {"name": "vgg13"}, "student": {"name": "torchvision/resnet18"}})
+    assert _pair_name(pair, "vgg13_to_vgg8", ["model=vgg13_to_vgg8", "seed=1"]) == "vgg13_to_vgg8"
+    named = _pair_name(pair, "vgg13_to_vgg8", ["model.student.name=torchvision/resnet18"])
+    assert named == "vgg13_to_torchvision/resnet18"
+
+
+def test_curriculum_without_effect_is_said(command):
+    with pytest.warns(UserWarning, match="curriculum=linear has no effect: temperature=fixed does not learn"):
+        command("run_dir=run", "curriculum=linear", "temperature=fixed")
+    assert summary()["curriculum"] == "linear (no effect)"
+
+
+def test_pretrained_teacher_of_other_classes_is_trained_on(command, monkeypatch, caplog):
+    def resnet8(*args, pretrained=False, **settings):
+        return create_model("resnet8", **{**settings, "num_classes": 4})
+
+    monkeypatch.setattr("ctkd_lightning.run.create_model", lambda name, **settings: resnet8(**settings))
+    name = "model.teacher.name=torchvision/resnet18"
+    command("run_dir=run", name, "model.teacher.pretrained=true")
+    (weights,) = Path("cache").rglob("teacher.safetensors")
+    assert weights.parent.name.startswith("torchvision_resnet18-fake")
+
+
+def test_without_a_logger(command):
+    command("run_dir=run", "~logger.csv")
+    assert summary()["status"] == "complete"
+
+
+def test_interrupted_teacher_goes_on(command):
+    command("run_dir=whole", "teacher.max_epochs=2", "teacher.cache_dir=whole")
+    (expected,) = Path("whole").rglob("teacher.safetensors")
+    epoch_end = ClassifierModule.on_train_epoch_end
+
+    def interrupt(self):
+        epoch_end(self)
+        if self.trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassifierModule, "on_train_epoch_end", interrupt)
+        with pytest.raises(SystemExit):
+            command("run_dir=run", "teacher.max_epochs=2", "teacher.cache_dir=parts")
+    assert summary()["status"] == "stopped in stage teacher"
+    assert not list(Path("parts").rglob("teacher.safetensors"))
+    command("run_dir=run", "teacher.max_epochs=2", "teacher.cache_dir=parts")
+    (found,) = Path("parts").rglob("teacher.safetensors")
+    a, b = load_file(expected), load_file(found)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("temperature", ["fixed", "global", "instance"])
+def test_temperatures(command, temperature):
+    command("run_dir=run", f"temperature={temperature}", "curriculum=constant")
+    final = summary()["final"]
+    assert ("ctkd/lambda" in final) == (temperature != "fixed")
+    assert ("ctkd/temperature_std" in final) == (temperature == "instance")
+    if temperature == "fixed":
+        assert final["ctkd/temperature"] == 4.0
+
+
+def test_temperature_without_effect_is_said(command):
+    with pytest.warns(UserWarning, match="the temperature has no effect: method sp has no softened term"):
+        command("run_dir=run", "method=sp")
+    assert summary()["temperature"] == "global (no effect)"
+
+
+def test_methods_combine_and_have_temperatures_of_their_own(command, capsys):
+    command("run_dir=run", "method=[pkt,dkd,kd]", "temperature_per_method=true", "curriculum=constant")
+    assert summary()["method"] == "pkt+dkd+kd"
+    keys = state("run/checkpoints/last.ckpt")["state_dict"]
+    assert {key for key in keys if key.startswith("temperature")} == {"temperature.dkd.value", "temperature.kd.value"}
+    assert re.search(r"τ +\d+\.\d\d dkd, \d+\.\d\d kd \(global\)", capsys.readouterr().out)
+
+
+def test_teacher_cache(command, capsys):
+    command("run_dir=first", "teacher_cache=auto")
+    command("run_dir=second", "teacher_cache=auto", "temperature=fixed", "model.student.name=resnet14")
+    assert (summary("first")["teacher_cache"], summary("second")["teacher_cache"]) == (0.0, 1.0)
+    assert "knew 100.0 % of the views" in capsys.readouterr().out
+    assert len(list(Path("cache/teacher_outputs").iterdir())) == 1
+    command("run_dir=third")
+    assert summary("third")["teacher_cache"] is None
+
+
+def test_runs_with_the_same_data_seed_share_the_teachers_outputs(command):
+    for seed in (1, 2):
+        command(f"run_dir={seed}", f"seed={seed}", "data.seed=5", "data.augmentation=crop", "teacher_cache=auto")
+    assert (summary("1")["teacher_cache"], summary("2")["teacher_cache"]) == (0.0, 1.0)
+
+
+def test_teacher_cache_that_cannot_be(command, capsys):
+    """A folder that was named is an error; ``auto`` goes on without."""
+    command("run_dir=run", "teacher_cache=auto", "method=at")
+    assert "No teacher cache: the teacher cache keeps logits and pooled" in "".join(capsys.readouterr())
+    assert summary()["status"] == "complete"
+
+
+def test_validation_on_test_is_said(command):
+    command("run_dir=run", "data.val_size=0")
+    assert summary()["best"]["chosen_on"] == "best on test"
+
+
+def test_sweep(command):
+    command("-m", "run_dir=sweep", "temperature=fixed,global", "seed=1,2")
+    found = [summary(f"sweep/{job}") for job in range(4)]
+    assert [(s["temperature"], s["seed"]) for s in found] == [("fixed", 1), ("fixed", 2), ("global", 1), ("global", 2)]
+    single = load_file("sweep/1/student.safetensors")
+    command("run_dir=alone", "temperature=fixed", "seed=2")
+    alone = load_file("alone/student.safetensors")
+    assert all(torch.equal(single[name], alone[name]) for name in single)
+
+
+def test_two_processes(tmp_path):
+    """Through the command line, which the second process is started with again."""
+    overrides = [o for o in SMALL if o != "trainer=cpu"]
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "ctkd_lightning.run",
+            *overrides,
+            "trainer=ddp_cpu",
+            "run_dir=run",
+            "curriculum=constant",
+        ],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+    found = summary()
+    assert (found["status"], found["epochs"]) == ("complete", 1)
+    assert len(state("run/checkpoints/last.ckpt")["optimizer_states"][0]["state"]) > 0
+
+
+class Payload:
+    def __reduce__(self):
+        return (os.system, ("touch ran",))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model=resnet57"], r"Could not find 'model/resnet57': .*Valid: .*resnet56_to_resnet20"),
+        (["data=cifar1000"], r"Could not find 'data/cifar1000'.*cifar100"),
+        (["method=kdd"], r"Could not find 'method/kdd'.*kd"),
+        (["temperature=globl"], r"Could not find 'temperature/globl'.*global"),
+        (["optimzer.lr=1"], r"optimzer"),
+        (["model.student.name=resnet9"], r"unknown model 'resnet9': did you mean"),
+        (["method=fsp", "model.student.name=vgg8"], r"FSP compares networks of the same widths"),
+        (["max_epochs=0"], r"max_epochs must be a whole number of at least 1, found 0"),
+        (["max_epochs=true"], r"max_epochs must be a whole number of at least 1, found True"),
+        (["seed=99999999999"], r"seed must be a whole number from 0 to 4294967295, found 99999999999"),
+        (["teacher.seed=abc"], r"teacher.seed must be a whole number"),
+        (["model.student.name=null"], r"model.student.name must be a network's name"),
+        (["compile=maybe"], r"compile must be true, false, found maybe"),
+        (["channels_last=perhaps"], r"channels_last must be true, false, auto, found perhaps"),
+        (["teacher_cache=false"], r"teacher_cache must be off, auto or a folder, found False"),
+        (["trainer.devices=99"], r"trainer.devices=99 processes on a CPU: take \d+ at most"),
+        (["method.ce_weight=abc"], r"method.ce_weight"),
+        (["callbacks.curriculum.interval=foo"], r"interval is 'epoch' or 'step', found 'foo'"),
+        (["data=image_folder", "data.root=no_test"], r"no_test.*test.*val"),
+        (["max_epochs=1.5"], r"max_epochs must be a whole number of at least 1, found 1.5"),
+        (["teacher.max_epochs=-1"], r"teacher.max_epochs must be .* found -1"),
+        (["temperature.tau_range=-3"], r"tau_range must be a finite number above 0, found -3"),
+        (["temperature=fixed", "temperature.tau=0"], r"temperature's tau must be a finite number above 0, found 0"),
+        (["curriculum.epochs=0"], r"curriculum's epochs must be a finite number above 0, found 0"),
+        (["curriculum.end=2"], r"end must be between 0 and 1, found 2"),
+        (["optimizer.optimizer.lr=fast"], r"optimizer: torch.optim.*SGD.* cannot be made: .*str"),
+        (["+teacher.optimizer.rate=1"], r"teacher.optimizer: .*SGD.* cannot be made: .*unexpected.*'rate'"),
+        (["optimizer.scheduler.milestones=[0]"], r"milestones must be positive, found"),
+        (["trainer.devices=many"], r"devices"),
+        (["data=image_folder", "data.root=nowhere"], r"nowhere"),
+        (["data=image_folder"], r"data.root"),
+        (["teacher.checkpoint=missing.pth"], r"teacher.checkpoint: no file at missing.pth"),
+        (["teacher.checkpoint=other.safetensors"], r"other.safetensors.*7.*4"),
+        (["teacher.checkpoint=truncated.pth"], r"truncated.pth"),
+        (["teacher.checkpoint=malicious.pth"], r"malicious.pth"),
+        (["resume=missing.ckpt"], r"resume: no file at missing.ckpt"),
+        (["run_dir=file/below"], r"file"),
+        (["method=at", "teacher_cache=kept"], r"teacher cache keeps logits and pooled .* reads stages, which are maps"),
+        (["teacher.checkpoint=untrained.safetensors", "teacher_cache=file/below"], r"cannot write the teacher cache"),
+        (["data.augmentation=none", "+data.num_views=3"], r"num_views must be 1 or more, and is for random_resized"),
+        (["teacher.cache_dir=file/below"], r"cannot write the teacher's folder .*set teacher.cache_dir"),
+        (["teacher.check=true", "teacher.checkpoint=untrained.safetensors"], r"no better than chance"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line(command, overrides, message, capfd):
+    Path("file").write_text("not a folder")
+    torch.manual_seed(0)
+    save_weights(create_model("resnet8", num_classes=7), "other.safetensors")
+    save_weights(create_model("resnet8", num_classes=4), "untrained.safetensors")
+    torch.save({"model": {"x": torch.zeros(1000)}}, "truncated.pth")
+    Path("truncated.pth").write_bytes(Path("truncated.pth").read_bytes()[:700])
+    Path("malicious.pth").write_bytes(pickle.dumps(Payload()))
+    for name in ("a", "b"):
+        Path("no_test/train", name).mkdir(parents=True)
+        for number in range(20):
+            Image.new("RGB", (8, 8)).save(f"no_test/train/{name}/{number}.png")
+    run_dir = [] if any(o.startswith("run_dir") for o in overrides) else ["run_dir=run"]
+    groups = tuple(o.partition("=")[0] for o in overrides if o.partition("=")[0] in ("data", "model"))
+    small = [o for o in SMALL if not o.startswith(groups)]
+    with pytest.raises(SystemExit) as stopped:
+        command(*small, *overrides, *run_dir, small=False)
+    assert isinstance(stopped.value.code, str)
+    line = stopped.value.code
+    assert line.startswith("error: ")
+    assert "\n" not in line
+    assert re.search(message, line), line
+    assert "Traceback" not in capfd.readouterr().err
+    early = ("temperature", "curriculum", "optimizer", "+teacher", "model.student", "seed", "data.root", "callbacks")
+    if overrides[-1].startswith(early):
+        assert not Path("cache/teachers").exists(), "the teacher's stage came first"
+    assert not Path("ran").exists()
+
+
+def test_learned_temperature_moves(command):
+    command("run_dir=run", "curriculum=constant", "max_epochs=2")
+    value = state("run/checkpoints/last.ckpt")["state_dict"]["temperature.value"]
+    assert value != GlobalTemperature().value
