@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from ctkd_lightning.data._base import ImageDataModule
-from ctkd_lightning.data.images import ImageArray
+from ctkd_lightning.data._images import ImageArray
 from ctkd_lightning.temperature import gradient_reversal
 
 

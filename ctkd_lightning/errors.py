@@ -17,8 +17,13 @@ class UserError(ValueError):
     """
 
 
-def suggest(name: str, options: Iterable[str]) -> str:
-    """Name the valid options, near ones first.
+def suggest(name: str, options: Iterable[str], otherwise: str | None = None) -> str:
+    """Name the options that are near a wrong one, and then all of them.
+
+    Args:
+        name: what was given.
+        options: what is valid.
+        otherwise: what to say in the place of all options, where they are too many to name.
 
     Example:
         >>> suggest("wrn_16_3", ["wrn_16_2", "vgg8"])
@@ -26,7 +31,7 @@ def suggest(name: str, options: Iterable[str]) -> str:
     """
     options = sorted(options)
     near = difflib.get_close_matches(name, options, n=3)
-    valid = f"Valid: {', '.join(options)}"
+    valid = f"Valid: {', '.join(options)}" if otherwise is None else otherwise
     return f"did you mean {' or '.join(near)}? {valid}" if near else valid
 
 

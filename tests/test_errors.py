@@ -10,6 +10,8 @@ from ctkd_lightning.errors import UserError, check_number, suggest
 def test_suggestions_put_near_names_first():
     assert suggest("kdd", ["pkt", "kd", "sp"]) == "did you mean kd? Valid: kd, pkt, sp"
     assert suggest("zzz", ["pkt", "kd"]) == "Valid: kd, pkt"
+    assert suggest("kdd", ["kd", "sp"], "See the docs") == "did you mean kd? See the docs"
+    assert suggest("zzz", ["kd", "sp"], "See the docs") == "See the docs"
 
 
 def test_is_a_value_error():

@@ -6,7 +6,9 @@ the same image again: that is what makes a resumed run exact and a teacher's out
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +16,43 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import CenterCrop, RandomHorizontalFlip, RandomResizedCrop, Resize
 
-from ctkd_lightning.errors import UserError, suggest
+from ctkd_lightning.data._image_files import Transform
+from ctkd_lightning.errors import UserError, check_number, suggest
+
+
+class Augmentation(ABC):
+    """How training images vary: on their files, as these are decoded, or on batches of images of one size.
+
+    Attributes:
+        needs_files: it works on images before they have their size, which those in memory have already.
+    """
+
+    needs_files: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def num_views(self) -> int:
+        """The number of different views."""
+
+    def on_file(self, resize: Transform) -> Transform:
+        """What a training image's file becomes as it is decoded: ``resize``, if nothing varies before the batch."""
+        return resize
+
+    def on_batch(self, images: Tensor, view: Tensor) -> Tensor:
+        """What a batch becomes: ``images`` themselves, if nothing varies after their decoding.
+
+        Args:
+            images: (B, C, H, W), any type.
+            view: (B,), int64 on the images' device, from -1 to ``num_views - 1``.
+
+        Returns:
+            The views, in the shape and type of ``images``.
+        """
+        return images
 
 
 @dataclass(frozen=True)
-class NoAugmentation:
+class NoAugmentation(Augmentation):
     """The images as they are: one view.
 
     Example:
@@ -31,13 +65,9 @@ class NoAugmentation:
         """The number of different views, 1."""
         return 1
 
-    def __call__(self, images: Tensor, view: Tensor) -> Tensor:
-        """Return ``images``."""
-        return images
-
 
 @dataclass(frozen=True)
-class CropFlip:
+class CropFlip(Augmentation):
     """Zero padding, a crop of the original size and a horizontal flip, on a whole batch at once.
 
     The views are numbered ``(top · (2·padding + 1) + left) · 2 + flipped``, with the crop's corner (top, left) in the
@@ -53,7 +83,7 @@ class CropFlip:
         >>> CropFlip(padding=4).num_views
         162
         >>> image = torch.tensor([[[[1, 2], [3, 4]]]])
-        >>> CropFlip(padding=1)(image, torch.tensor([6]))  # corner (1, 0): a padded column enters
+        >>> CropFlip(padding=1).on_batch(image, torch.tensor([6]))  # corner (1, 0): a padded column enters
         tensor([[[[0, 1],
                   [0, 3]]]])
     """
@@ -66,16 +96,8 @@ class CropFlip:
         """The number of different views: (2·padding + 1)², twice that with flips."""
         return (2 * self.padding + 1) ** 2 * (2 if self.flip else 1)
 
-    def __call__(self, images: Tensor, view: Tensor) -> Tensor:
-        """Crop and flip.
-
-        Args:
-            images: (B, C, H, W), any type.
-            view: (B,), int64 on the images' device, from -1 to ``num_views - 1``.
-
-        Returns:
-            The views, in the shape and type of ``images``.
-        """
+    def on_batch(self, images: Tensor, view: Tensor) -> Tensor:
+        """Crop and flip: see :meth:`Augmentation.on_batch`."""
         height, width = images.shape[-2:]
         top, left, flipped = self._decode(view)
         column = torch.arange(width, device=images.device)
@@ -119,12 +141,12 @@ class ResizeCrop:
         return f"{type(self).__name__}(size={self.size}, resize={self.resize})"
 
 
-class RandomResizedCropFlip(ResizeCrop):
+class RandomResizedCropFlip(ResizeCrop, Augmentation):
     """ImageNet's augmentation: a crop of random area and aspect ratio, resized, then a random flip.
 
-    It works on one decoded image, before the image has its size. The number it is given seeds torchvision's
-    ``RandomResizedCrop(size)`` and ``RandomHorizontalFlip()``; :class:`~ctkd_lightning.data.images.ImageFiles` makes it
-    out of sample and view. The global random state is left as it was. -1 is the resized centre crop.
+    It works on one decoded image, before the image has its size. The number it is given, made out of sample and view
+    by :class:`~ctkd_lightning.data._image_files.ImageFiles`, seeds torchvision's ``RandomResizedCrop(size)`` and
+    ``RandomHorizontalFlip()``. The global random state is left as it was. -1 is the resized centre crop.
 
     Args:
         size: height and width of the result, pixels.
@@ -132,10 +154,21 @@ class RandomResizedCropFlip(ResizeCrop):
         num_views: how many seeds to draw from.
     """
 
+    needs_files = True
+
     def __init__(self, size: int, resize: int | None = None, num_views: int = 2**31) -> None:
         super().__init__(size, resize)
-        self.num_views = num_views
+        self._num_views = num_views
         self._random_crop, self._random_flip = RandomResizedCrop(size), RandomHorizontalFlip()
+
+    @property
+    def num_views(self) -> int:
+        """How many seeds there are to draw from."""
+        return self._num_views
+
+    def on_file(self, resize: Transform) -> Transform:
+        """This crop, in the place of ``resize``."""
+        return self
 
     def __call__(self, image: Image.Image, view: int) -> Image.Image:
         """The view of ``image`` with this number."""
@@ -147,7 +180,6 @@ class RandomResizedCropFlip(ResizeCrop):
             return self._random_flip(self._random_crop(image))
 
 
-Augmentation = NoAugmentation | CropFlip | RandomResizedCropFlip
 NAMES = ("none", "crop", "crop_flip", "random_resized_crop")
 
 
@@ -170,17 +202,13 @@ def create_augmentation(
         >>> create_augmentation("crop", image_size=32, padding=2)
         CropFlip(padding=2, flip=False)
     """
-    if padding < 0:
-        raise UserError(f"padding must be 0 or more pixels, found {padding}")
-    if num_views is not None and (name != "random_resized_crop" or num_views < 1):
-        raise UserError(
-            f"num_views must be 1 or more, and is for random_resized_crop; found {num_views} for {name}: "
-            "leave it out, or take another augmentation"
-        )
-    if name == "none":
-        return NoAugmentation()
-    if name in ("crop", "crop_flip"):
-        return CropFlip(padding, flip=name == "crop_flip")
+    check_number("padding", padding, least=0, whole=True)
+    if name not in NAMES:
+        raise UserError(f"unknown augmentation {name!r}: {suggest(str(name), NAMES)}")
     if name == "random_resized_crop":
-        return RandomResizedCropFlip(image_size, resize, num_views or 2**31)
-    raise UserError(f"unknown augmentation {name!r}: {suggest(str(name), NAMES)}")
+        if num_views is not None:
+            check_number("num_views", num_views, least=1, whole=True)
+        return RandomResizedCropFlip(image_size, resize, int(num_views or 2**31))
+    if num_views is not None:
+        raise UserError(f"num_views={num_views} is for random_resized_crop, found augmentation={name}: leave it out")
+    return NoAugmentation() if name == "none" else CropFlip(int(padding), flip=name == "crop_flip")

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
 
-from ctkd_lightning.data._augmentation import (
-    Augmentation,
-    CropFlip,
-    NoAugmentation,
-    RandomResizedCropFlip,
-    ResizeCrop,
-    create_augmentation,
-)
-from ctkd_lightning.data._check import check_settings
+from ctkd_lightning._files import locked, user_path
+from ctkd_lightning.data._augmentation import Augmentation, NoAugmentation, ResizeCrop, create_augmentation
+from ctkd_lightning.data._checks import channel_values, flag, part_of_training, whole_number
+from ctkd_lightning.data._image_files import Transform
+from ctkd_lightning.data._images import Images
 from ctkd_lightning.data._loading.batch import Lookup, ReadsTeacher
-from ctkd_lightning.data._loading.decode import load_decoded
 from ctkd_lightning.data._loading.loader import Loader
 from ctkd_lightning.data._loading.memory import MemoryLoader
 from ctkd_lightning.data._loading.preprocess import Preprocess
 from ctkd_lightning.data._loading.sampler import EpochSampler, EvaluationSampler
 from ctkd_lightning.data._loading.workers import WorkerLoader
 from ctkd_lightning.data._split import complement, stratified_subset
-from ctkd_lightning.data.images import ImageArray, ImageFiles, Images
 from ctkd_lightning.errors import UserError
 
 Split = Literal["train", "val", "test"]
@@ -38,7 +32,7 @@ MEMORY_LIMIT = 4 * 2**30
 """Bytes of uint8 pixels up to which ``in_memory="auto"`` keeps a split in memory."""
 
 
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(LightningDataModule, ABC):
     """Labelled images for training, validation and test, in batches of :class:`~ctkd_lightning.data.Batch`.
 
     The test images choose nothing: without validation images of its own, a data set gives up a fixed, stratified part
@@ -74,10 +68,12 @@ class ImageDataModule(LightningDataModule):
 
     Attributes:
         name: the data set's name.
+        in_files: whether :meth:`load` gives files, which ``"random_resized_crop"`` and ``resize`` need.
         teacher_cache: what a teacher gives for the training images, asked ahead of each step; none by default.
     """
 
     name: str
+    in_files: ClassVar[bool] = False
     default_batch_size: ClassVar[int] = 64
     default_image_size: ClassVar[int] = 32
     default_mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
@@ -110,33 +106,48 @@ class ImageDataModule(LightningDataModule):
         cache_dir: str | Path | None = "~/.cache/ctkd_lightning",
     ) -> None:
         super().__init__()
-        self.root = Path(root).expanduser()
-        self.batch_size = self.default_batch_size if batch_size is None else batch_size
-        self.eval_batch_size = eval_batch_size
-        self.image_size = self.default_image_size if image_size is None else image_size
-        self.mean = [float(x) for x in (self.default_mean if mean is None else mean)]
-        self.std = [float(x) for x in (self.default_std if std is None else std)]
-        self.resize = self.image_size if resize is None else resize
+        self.root = user_path(root)
+        self.batch_size = whole_number("batch_size", _given(batch_size, self.default_batch_size), least=1)
+        self.eval_batch_size = whole_number("eval_batch_size", eval_batch_size, least=1)
+        self.image_size = whole_number("image_size", _given(image_size, self.default_image_size), least=1)
+        self.mean = channel_values("mean", _given(mean, self.default_mean))
+        self.std = channel_values("std", _given(std, self.default_std), above=0)
+        self.resize = whole_number("resize", _given(resize, self.image_size), least=1)
+        if self.resize < self.image_size:
+            raise UserError(f"resize={resize} is below image_size={self.image_size}: the crop would need padding")
         self.augmentation: Augmentation = create_augmentation(
-            self.default_augmentation if augmentation is None else augmentation,
+            _given(augmentation, self.default_augmentation),
             image_size=self.image_size,
-            padding=self.default_padding if padding is None else padding,
+            padding=_given(padding, self.default_padding),
             resize=self.resize,
             num_views=num_views,
         )
-        self.val_size = val_size
-        self.limit_train = limit_train
-        self.limit_eval = limit_eval
-        self.seed = seed
-        self.drop_last = drop_last
-        self.in_memory = in_memory
-        self.num_workers = num_workers
-        self.channels_last = channels_last
-        self.download = download
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else None
+        self.val_size = part_of_training("val_size", val_size)
+        self.limit_train = None if limit_train is None else whole_number("limit_train", limit_train, least=1)
+        self.limit_eval = None if limit_eval is None else whole_number("limit_eval", limit_eval, least=1)
+        self.seed = whole_number("seed", seed, least=0)
+        self.drop_last = flag("drop_last", drop_last)
+        self.in_memory = flag("in_memory", in_memory, "auto")
+        self.num_workers = whole_number("num_workers", num_workers, least=0)
+        self.channels_last = flag("channels_last", channels_last)
+        self.download = flag("download", download)
+        self.cache_dir = None if cache_dir is None else user_path(cache_dir)
         self.teacher_cache: ReadsTeacher | None = None
         self._images: dict[Split, Images] = {}
-        check_settings(self)
+        self._check_files_for_settings()
+
+    def _check_files_for_settings(self) -> None:
+        """Refuse what only images in files can have, and those only until they are kept at one size."""
+        if self.augmentation.needs_files and (not self.in_files or self.in_memory is True):
+            kept = "in_memory=true keeps" if self.in_files else f"{self.name} has"
+            raise UserError(
+                f"augmentation=random_resized_crop needs the undecoded images, {kept} them at one size: take "
+                f"augmentation=crop_flip, crop or none{', or in_memory=auto' if self.in_files else ''}"
+            )
+        if self.resize != self.image_size and not self.in_files:
+            raise UserError(
+                f"resize={self.resize} is for images in files, {self.name} has them at one size: set image_size alone"
+            )
 
     # What a data set defines
 
@@ -151,31 +162,38 @@ class ImageDataModule(LightningDataModule):
         return len(self.class_names)
 
     @property
+    @abstractmethod
     def class_names(self) -> list[str]:
         """The classes' names in the order of their indices."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self, split: Split) -> Images:
         """Load a split that the data set has.
 
         Raises:
             UserError: its files are missing or broken.
         """
+
+    def has_files(self) -> bool:
+        """Whether the files are there that :meth:`fetch` downloads; a data set without an address has all it needs."""
+        return True
+
+    def fetch(self) -> None:
+        """Download the files into :attr:`root`; no other process does so at the same time.
+
+        Raises:
+            UserError: they cannot be downloaded.
+        """
         raise NotImplementedError
 
-    @property
+    @cached_property
     def content(self) -> str:
-        """What distinguishes this data set's training files from others of the same name; cheap to find out."""
-        return ""
+        """What tells this data set's training images from others of the same name.
 
-    def digest_of_files(self) -> str:
-        """A hash of the training files' names, sizes and times of change: the :attr:`content` of files that may change.
-
-        They are listed anew where only their decoded images are at hand.
+        Of files a hash of their names, sizes and times of change, of arrays one of all pixels and targets; a data set
+        that knows it more cheaply says so. What a teacher gave for other content is never taken for this one's.
         """
-        images = self._images.get("train")
-        files = images if isinstance(images, ImageFiles) else self.load("train")
-        return files.digest() if isinstance(files, ImageFiles) else ""
+        return self.split_images("train").digest()
 
     # Splits
 
@@ -231,7 +249,8 @@ class ImageDataModule(LightningDataModule):
         """The training images that validate."""
         if self.has_validation or self.val_size == 0:
             return torch.empty(0, dtype=torch.int64)
-        count = max(1, round(self.val_size * len(targets))) if isinstance(self.val_size, float) else self.val_size
+        fraction = isinstance(self.val_size, float)
+        count = max(1, round(self.val_size * len(targets))) if fraction else int(self.val_size)
         if count >= len(targets):
             raise UserError(
                 f"val_size={self.val_size} of {len(targets)} training images leaves none to train: lower it"
@@ -264,7 +283,14 @@ class ImageDataModule(LightningDataModule):
     # Lightning's hooks
 
     def prepare_data(self) -> None:
-        """Download what is missing; Lightning calls this on one process."""
+        """Download the files, if ``download`` is set and they are missing.
+
+        Lightning calls this on one process. Where several call it, one downloads, and the others wait for it.
+        """
+        if self.download and not self.has_files():
+            with locked(self.root / self.name):
+                if not self.has_files():
+                    self.fetch()
 
     def setup(self, stage: str | None = None) -> None:
         """Load the images of a stage, ``"fit"``, ``"validate"``, ``"test"``, ``"predict"`` or all of them."""
@@ -274,9 +300,8 @@ class ImageDataModule(LightningDataModule):
             "test": {"test"},
             "predict": {"test"},
         }
-        with self._one_process_first():
-            for split in sorted(needed.get(stage, {"train", self._val_split, "test"})):
-                self.split_images(split)
+        for split in sorted(needed.get(stage, {"train", self._val_split, "test"})):
+            self.split_images(split)
 
     def train_dataloader(self) -> Loader:
         """Training batches, in an order that (seed, epoch) decides."""
@@ -308,11 +333,10 @@ class ImageDataModule(LightningDataModule):
 
     # Loading
 
-    def transform(self, split: Split) -> ResizeCrop:
+    def transform(self, split: Split) -> Transform:
         """What brings a decoded image of a split to ``image_size``."""
-        if split == "train" and isinstance(self.augmentation, RandomResizedCropFlip):
-            return self.augmentation
-        return ResizeCrop(self.image_size, self.resize)
+        resize = ResizeCrop(self.image_size, self.resize)
+        return self.augmentation.on_file(resize) if split == "train" else resize
 
     def split_images(self, split: Split) -> Images:
         """All images of a split, loaded when first asked for.
@@ -322,13 +346,13 @@ class ImageDataModule(LightningDataModule):
         """
         if split not in self._images:
             images = self.load(split)
-            if isinstance(images, ImageFiles) and self._keeps_in_memory(images):
-                images = load_decoded(images, self.image_size, self.cache_dir, self.num_workers)
+            if self._keeps_in_memory(split, images):
+                images = images.in_memory(self.image_size, self.cache_dir, self.num_workers)
             self._images[split] = images
         return self._images[split]
 
-    def _keeps_in_memory(self, images: Images) -> bool:
-        if isinstance(images, ImageFiles) and isinstance(images.transform, RandomResizedCropFlip):
+    def _keeps_in_memory(self, split: Split, images: Images) -> bool:
+        if split == "train" and self.augmentation.needs_files:
             return False
         fits = len(images) * 3 * self.image_size**2 <= MEMORY_LIMIT
         return fits if self.in_memory == "auto" else self.in_memory
@@ -339,13 +363,13 @@ class ImageDataModule(LightningDataModule):
 
     def _loader(self, split: Split, sampler: EpochSampler, augment: bool) -> Loader:
         images = self.split_images(split)
-        # random resized crops happen where the files are decoded
-        on_batch = self.augmentation if augment and isinstance(self.augmentation, CropFlip) else NoAugmentation()
-        preprocess = Preprocess(on_batch, self.mean, self.std, self._device(), self.channels_last)
+        augmentation = self.augmentation if augment else NoAugmentation()
+        preprocess = Preprocess(augmentation.on_batch, self.mean, self.std, self._device(), self.channels_last)
         store = self.teacher_cache if augment else None
         look_up = None if store is None else partial(Lookup, store, self.view_fingerprint())
-        if isinstance(images, ImageArray) and self._keeps_in_memory(images):
-            return MemoryLoader(images, sampler, preprocess, look_up)
+        if self._keeps_in_memory(split, images):
+            array = images.in_memory(self.image_size, self.cache_dir, self.num_workers)
+            return MemoryLoader(array, sampler, preprocess, look_up)
         return WorkerLoader(images, sampler, preprocess, self.num_workers, look_up)
 
     # The Trainer's processes and device
@@ -356,16 +380,6 @@ class ImageDataModule(LightningDataModule):
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
-    @contextmanager
-    def _one_process_first(self) -> Iterator[None]:
-        """Let one process of each machine fill the cache of decoded images before the others read it."""
-        if self.trainer is None or self.trainer.world_size == 1:
-            yield
-        elif self.trainer.local_rank == 0:
-            try:
-                yield
-            finally:
-                self.trainer.strategy.barrier("decoded images")
-        else:
-            self.trainer.strategy.barrier("decoded images")
-            yield
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value

@@ -11,7 +11,7 @@ import torchvision
 from torchvision.transforms.functional import resize
 
 from ctkd_lightning.data._base import ImageDataModule, Split
-from ctkd_lightning.data.images import ImageArray
+from ctkd_lightning.data._images import ImageArray
 from ctkd_lightning.errors import UserError
 
 
@@ -37,10 +37,22 @@ class CIFAR10(ImageDataModule):
         """The classes' names, read from the files."""
         return list(self._open(train=False).classes)
 
-    def prepare_data(self) -> None:
-        """Download and check the files, if ``download`` is set."""
-        if self.download:
-            self._open(train=True, download=True)
+    @property
+    def content(self) -> str:
+        """Nothing beyond the name: the files are checked against their published sums."""
+        return ""
+
+    def has_files(self) -> bool:
+        """Whether the files are there and have their published sums."""
+        try:
+            self._open(train=True)
+        except UserError:
+            return False
+        return True
+
+    def fetch(self) -> None:
+        """Download the archive, unless it lies in ``root``, and unpack it."""
+        self._open(train=True, download=True)
 
     def load(self, split: Split) -> ImageArray:
         """Read a split; the files are checked against their sums."""

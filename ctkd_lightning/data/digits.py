@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits
 from torchvision.transforms.functional import resize
 
 from ctkd_lightning.data._base import ImageDataModule, Split
+from ctkd_lightning.data._images import ImageArray
 from ctkd_lightning.data._split import complement, stratified_subset
-from ctkd_lightning.data.images import ImageArray
 
 
 class Digits(ImageDataModule):
@@ -31,6 +31,11 @@ class Digits(ImageDataModule):
     def class_names(self) -> list[str]:
         """``"0"`` to ``"9"``."""
         return [str(digit) for digit in range(10)]
+
+    @property
+    def content(self) -> str:
+        """Nothing beyond the name: the digits are the same in every release of scikit-learn."""
+        return ""
 
     def load(self, split: Split) -> ImageArray:
         """The training or the test digits."""

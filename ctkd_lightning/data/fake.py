@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 
 from ctkd_lightning.data._base import ImageDataModule, Split
+from ctkd_lightning.data._checks import whole_number
+from ctkd_lightning.data._images import ImageArray
 from ctkd_lightning.data._split import SPLIT_SEED
-from ctkd_lightning.data.images import ImageArray
 from ctkd_lightning.errors import UserError
 
 
@@ -29,6 +30,9 @@ class Fake(ImageDataModule):
 
     def __init__(self, num_classes: int = 10, train_size: int = 512, test_size: int = 256, **common: Any) -> None:
         super().__init__(**common)
+        num_classes = whole_number("num_classes", num_classes, least=1)
+        train_size = whole_number("train_size", train_size, least=1)
+        test_size = whole_number("test_size", test_size, least=1)
         if num_classes < 2 or min(train_size, test_size) < num_classes:
             raise UserError(
                 f"num_classes={num_classes}, train_size={train_size}, test_size={test_size}: "

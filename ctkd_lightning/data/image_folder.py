@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ctkd_lightning.data._base import ImageDataModule, Split
 from ctkd_lightning.data._folder import check_folder, class_folders, list_images
-from ctkd_lightning.data.images import ImageFiles
+from ctkd_lightning.data._image_files import ImageFiles
 from ctkd_lightning.errors import UserError
 
 
@@ -21,6 +21,7 @@ class ImageFolder(ImageDataModule):
     """
 
     name = "image_folder"
+    in_files = True
 
     @property
     def has_validation(self) -> bool:
@@ -41,11 +42,6 @@ class ImageFolder(ImageDataModule):
         folder = self._folder(split)
         names, targets = list_images(folder, self.class_names)
         return ImageFiles(folder, names, targets, self.transform(split))
-
-    @cached_property
-    def content(self) -> str:
-        """A hash of the training files' names, sizes and times of change."""
-        return self.digest_of_files()
 
     def _folder(self, split: Split) -> Path:
         if split == "test" and not (self.root / "test").is_dir():

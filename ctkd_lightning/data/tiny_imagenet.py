@@ -11,7 +11,7 @@ from torchvision.datasets.utils import download_and_extract_archive
 
 from ctkd_lightning.data._base import ImageDataModule, Split
 from ctkd_lightning.data._folder import list_images
-from ctkd_lightning.data.images import ImageFiles
+from ctkd_lightning.data._image_files import ImageFiles
 from ctkd_lightning.errors import UserError
 
 FOLDER = "tiny-imagenet-200"
@@ -26,6 +26,7 @@ class TinyImageNet(ImageDataModule):
     """
 
     name = "tiny_imagenet"
+    in_files = True
     default_image_size = 64
     default_padding = 8
 
@@ -45,10 +46,12 @@ class TinyImageNet(ImageDataModule):
     def _wnids(self) -> list[str]:
         return sorted(self._text("wnids.txt"))
 
-    def prepare_data(self) -> None:
-        """Download the archive, if ``download`` is set and its folder is missing."""
-        if not self.download or self._folder.is_dir():
-            return
+    def has_files(self) -> bool:
+        """Whether the archive's folder is there."""
+        return self._folder.is_dir()
+
+    def fetch(self) -> None:
+        """Download and unpack the archive."""
         unpacked = self.root / f".{FOLDER}.partial"
         try:
             shutil.rmtree(unpacked, ignore_errors=True)
@@ -69,11 +72,6 @@ class TinyImageNet(ImageDataModule):
         return ImageFiles(
             self._existing("val/images"), names, [class_of[labels[name]] for name in names], self.transform(split)
         )
-
-    @cached_property
-    def content(self) -> str:
-        """A hash of the training files' names, sizes and times of change."""
-        return self.digest_of_files()
 
     @property
     def _folder(self) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, cast
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.features._head import find_classifier
 from ctkd_lightning.features.layers import default_layers, unwrap
 from ctkd_lightning.features.outputs import NetworkOutput, Pick, is_stage, pick_logits
@@ -75,7 +74,9 @@ class FeatureTap:
         modules = dict(inner.named_modules())
         unknown = {role: name for role, name in self.layers.items() if name.removesuffix(_INPUT) not in modules}
         for role, name in unknown.items():
-            raise UserError(f"no layer {name!r}, asked for as {role!r}: {_near(name.removesuffix(_INPUT), inner)}")
+            raise UserError(
+                f"no layer {name!r}, asked for as {role!r}: {near_layers(name.removesuffix(_INPUT), inner)}"
+            )
         self._hooks = {name: _Hook(self._store, name) for name in dict.fromkeys(self.layers.values())}
         self._handles = [
             _attach(modules[name.removesuffix(_INPUT)], hook, of_input=name.endswith(_INPUT))
@@ -252,8 +253,8 @@ def _attach(layer: nn.Module, hook: _Hook, *, of_input: bool) -> torch.utils.hoo
     return layer.register_forward_pre_hook(hook) if of_input else layer.register_forward_hook(hook)
 
 
-def _near(name: str, network: nn.Module) -> str:
-    names = [n for n, _ in network.named_modules() if n]
-    near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
-    children = ", ".join(child for child, _ in network.named_children())
-    return f"{'near names: ' + ', '.join(near) + '; ' if near else ''}at the top: {children or 'none'}"
+def near_layers(name: str, network: nn.Module) -> str:
+    """For a message: the layers whose names are near a wrong one, and those at the network's top."""
+    layers = [layer.replace("_orig_mod.", "") for layer, _ in network.named_modules() if layer]
+    children = ", ".join(child for child, _ in network.named_children()) or "none"
+    return suggest(name, layers, f"At its top are {children}")

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from ctkd_lightning._files import written_whole
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.models import load_weights, save_weights
 from ctkd_lightning.models._checkpoint import DamagedCheckpoint, read_state_dict
@@ -62,8 +63,8 @@ def train_teacher(
         log.info("Teacher found: %s", weights)
         return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "settings.json").write_text(json.dumps(settings, indent=2, default=str) + "\n")
+        with written_whole(folder / "settings.json") as partial:
+            partial.write_text(json.dumps(settings, indent=2, default=str) + "\n")
     except OSError as error:
         raise UserError(
             f"cannot write the teacher's folder {folder} ({error.strerror}): set teacher.cache_dir"

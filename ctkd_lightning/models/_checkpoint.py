@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from ctkd_lightning._files import user_path
 from ctkd_lightning.errors import UserError
 
 _SIGNATURES = (b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")  # torch.save since 1.6, and before
@@ -64,7 +65,7 @@ def read_state_dicts(path: str | Path) -> dict[str, dict[str, Tensor]]:
         DamagedCheckpoint: a file that is empty, truncated, damaged or no checkpoint.
         UserError: a file that is missing, unsafe, or holds no weights.
     """
-    path = Path(path)
+    path = user_path(path)
     _check_file(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     places = dict(_state_dicts(content))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning._files import user_path, written_whole
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features._head import find_classifier
 from ctkd_lightning.models._checkpoint import bare_names, read_state_dict, read_state_dicts
@@ -70,20 +70,15 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     Raises:
         UserError: another ending.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"weights are saved as safetensors: the name must end in .safetensors, found {path}")
     own = model.state_dict()
     # cloned, since safetensors refuses tensors that share memory
     tensors = [tensor.detach().cpu().contiguous().clone() for tensor in own.values()]
     state = dict(zip(bare_names(own), tensors, strict=True))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as partial:
+        partial.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
 
 
 def fingerprint(state_dict: Mapping[str, Tensor]) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from torch import nn
 
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.models._download import explained_download
 
 
@@ -38,9 +37,8 @@ def create_timm(name: str, num_classes: int, *, pretrained: bool, in_channels: i
         except RuntimeError as error:
             if not str(error).startswith(("Unknown model", "Invalid pretrained tag", "No pretrained weights")):
                 raise
-            near = difflib.get_close_matches(name, timm.list_models())
-            names = f"near names: {', '.join(near)}; all" if near else "no name is near; list them"
-            raise UserError(f"timm/{name}: {str(error).rstrip('.')}; {names}: timm.list_models()") from error
+            names = suggest(name, timm.list_models(), "All: timm.list_models()")
+            raise UserError(f"timm/{name}: {str(error).rstrip('.')}: {names}") from error
 
 
 def timm_classes(name: str) -> int | None:

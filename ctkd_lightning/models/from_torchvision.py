@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import torch
 from torch import nn
 
-from ctkd_lightning.errors import UserError
+from ctkd_lightning._files import locked
+from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.features._head import find_classifier
 from ctkd_lightning.models._download import explained_download
 
@@ -40,8 +42,7 @@ def create_torchvision(name: str, num_classes: int, *, pretrained: bool, in_chan
 
     names = list_torchvision()
     if name not in names:
-        near = ", ".join(difflib.get_close_matches(name, names)) or "none"
-        raise UserError(f"torchvision has no classifier {name!r}; near names: {near}; all: available_models()")
+        raise UserError(f"torchvision has no classifier {name!r}: {suggest(name, names, 'All: available_models()')}")
     if name in ("googlenet", "inception_v3"):
         kwargs = {"aux_logits": False, **({} if pretrained else {"init_weights": True}), **kwargs}
     if pretrained:
@@ -69,7 +70,8 @@ def _pretrained(name: str, num_classes: int, in_channels: int, **kwargs: Any) ->
             "convert the images to RGB, or pass pretrained=False"
         )
     weights = models.get_model_weights(name).DEFAULT
-    with explained_download(f"torchvision/{name}"):
+    file = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(weights.url).name)
+    with explained_download(f"torchvision/{name}"), locked(file):
         model = models.get_model(name, weights=weights, **kwargs)
     if num_classes != torchvision_classes(name):
         _replace_classifier(model, num_classes)

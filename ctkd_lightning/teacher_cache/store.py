@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +13,8 @@ import torch
 from rich.filesize import decimal
 from torch import Tensor
 
+from ctkd_lightning._files import locked, user_path, written_whole
 from ctkd_lightning.errors import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 class TeacherCache:
@@ -51,7 +44,8 @@ class TeacherCache:
         UserError: the folder cannot be written, or the disk cannot hold the file.
 
     Example:
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
         ...     cache = TeacherCache(folder, key="c7cd", samples=5, views=162, width=10)
         ...     index, view = torch.tensor([4, 0]), torch.tensor([161, 7])
         ...     cache.write(index[:1], view[:1], torch.ones(1, 10))
@@ -61,7 +55,7 @@ class TeacherCache:
 
     def __init__(self, folder: str | Path, *, key: str, samples: int, views: int, width: int) -> None:
         self.key = key
-        self.path = Path(folder).expanduser() / f"{key}.npy"
+        self.path = user_path(folder) / f"{key}.npy"
         self.samples = samples
         self.views = views
         self.width = width
@@ -130,7 +124,7 @@ class TeacherCache:
         folder = self.path.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _alone_in(folder):
+            with locked(self.path):
                 records = self._map()
                 if records is None:
                     self._create()
@@ -168,14 +162,8 @@ class TeacherCache:
         """Put an empty file in place, whole or not at all; of several processes, the first one's stays."""
         self.path.unlink(missing_ok=True)  # not a cache of this shape: _map would have taken it
         self._check_space(self.nbytes)
-        descriptor, partial = tempfile.mkstemp(dir=self.path.parent, suffix=".partial")
-        os.close(descriptor)
-        try:
+        with written_whole(self.path, replace=False) as partial:
             np.lib.format.open_memmap(partial, mode="w+", dtype=self._record, shape=(self.samples * self.views,))
-            with contextlib.suppress(FileExistsError):
-                os.link(partial, self.path)
-        finally:
-            os.unlink(partial)
 
     def _reserve(self) -> None:
         """Have the disk set all blocks aside: a write into a mapped file has no other way to fail than a crash."""
@@ -196,18 +184,3 @@ class TeacherCache:
             f"{self.views:,} views × {self.width:,} values, the disk has {decimal(free)} free: set teacher_cache to a "
             "folder on a larger disk or to off, or train on fewer views"
         )
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes from opening a cache in the folder, where its file system has locks."""
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # without a lock, two that replace a wrong file at once may lose writes
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -39,7 +39,7 @@ def test_every_view_is_torchvisions(padding, flip, views):
     augment = CropFlip(padding, flip)
     assert augment.num_views == views
     images = random_images(views)  # another image for each view
-    out = augment(images, torch.arange(views))
+    out = augment.on_batch(images, torch.arange(views))
     for view in range(views):
         expected = torchvision_views(TF.to_pil_image(images[view]), padding, flip)[view]
         assert torch.equal(out[view], TF.pil_to_tensor(expected)), view
@@ -50,14 +50,14 @@ def test_drawn_views_are_what_the_reference_transforms_draw():
     image = TF.to_pil_image(random_images(1, size=4)[0])
     reference = T.Compose([T.RandomCrop(4, padding=1), T.RandomHorizontalFlip()])
     drawn = collections.Counter(reference(image).tobytes() for _ in range(1800))
-    ours = CropFlip(padding=1)(TF.pil_to_tensor(image).expand(18, -1, -1, -1), torch.arange(18))
+    ours = CropFlip(padding=1).on_batch(TF.pil_to_tensor(image).expand(18, -1, -1, -1), torch.arange(18))
     assert set(drawn) == {TF.to_pil_image(view).tobytes() for view in ours}
     assert min(drawn.values()) > 60  # about 100 each: the reference is uniform over them, as the sampler is
 
 
 def test_oblong_images():
     images = torch.arange(2 * 3 * 5 * 7).view(2, 3, 5, 7)
-    out = CropFlip(padding=2)(images, torch.tensor([3, 49]))
+    out = CropFlip(padding=2).on_batch(images, torch.tensor([3, 49]))
     for image, view, result in zip(images, [3, 49], out, strict=True):
         top, left = divmod(view // 2, 5)
         expected = TF.crop(TF.pad(image, 2), top, left, 5, 7)
@@ -67,14 +67,14 @@ def test_oblong_images():
 @pytest.mark.parametrize("augment", [CropFlip(3), CropFlip(3, flip=False), NoAugmentation()])
 def test_view_minus_one_is_the_image(augment):
     images = random_images(2)
-    assert torch.equal(augment(images, torch.tensor([-1, -1])), images)
+    assert torch.equal(augment.on_batch(images, torch.tensor([-1, -1])), images)
 
 
 def test_a_view_does_not_depend_on_its_batch():
     images, view = random_images(8), torch.arange(8) * 20
-    whole = CropFlip()(images, view)
+    whole = CropFlip().on_batch(images, view)
     for i in range(8):
-        assert torch.equal(CropFlip()(images[i : i + 1], view[i : i + 1])[0], whole[i])
+        assert torch.equal(CropFlip().on_batch(images[i : i + 1], view[i : i + 1])[0], whole[i])
 
 
 def photo() -> Image.Image:
@@ -114,5 +114,5 @@ def test_by_name():
     assert create_augmentation("random_resized_crop", image_size=24, num_views=10).num_views == 10
     with pytest.raises(UserError, match="unknown augmentation 'crop_flop': did you mean crop_flip"):
         create_augmentation("crop_flop", image_size=32)
-    with pytest.raises(UserError, match="padding must be 0 or more pixels, found -1"):
+    with pytest.raises(UserError, match="padding must be a whole number from 0, found -1"):
         create_augmentation("crop", image_size=32, padding=-1)

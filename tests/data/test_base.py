@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctkd_lightning.data import Batch, Digits, Fake, ImageFolder, base
+from ctkd_lightning.data import Batch, Digits, Fake, ImageFolder, _base
 from ctkd_lightning.data._loading.memory import MemoryLoader
 from ctkd_lightning.data._loading.workers import WorkerLoader
 from ctkd_lightning.errors import UserError
@@ -16,23 +16,23 @@ def indices(loader) -> list[int]:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be a whole number of 1 or more, found 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1, found 0"),
         ({"batch_size": 1.5}, "batch_size must be a whole number"),
         ({"eval_batch_size": -1}, "eval_batch_size must be"),
         ({"image_size": 0}, "image_size must be"),
         ({"limit_train": 0}, "limit_train must be"),
-        ({"num_workers": -1}, "num_workers must be a whole number of 0 or more, found -1"),
+        ({"num_workers": -1}, "num_workers must be a whole number from 0, found -1"),
         ({"seed": -3}, "seed must be"),
         ({"resize": 16}, "resize=16 is below image_size=32"),
         ({"mean": [0.5]}, r"mean needs three values, one a channel, found \[0.5\]"),
         ({"std": []}, "std needs three values"),
-        ({"std": [0.2, 0.0, 0.2]}, "std must be positive"),
-        ({"val_size": 1.0}, "val_size must be a fraction from 0 to below 1 or a whole number of images, found 1.0"),
-        ({"val_size": -0.1}, "val_size must be"),
+        ({"std": [0.2, 0.0, 0.2]}, "std of each channel must be a finite number above 0, found 0.0"),
+        ({"val_size": 1.0}, "val_size, unless it counts images, must be a finite number from 0 and below 1, found 1.0"),
+        ({"val_size": -0.1}, "val_size, unless it counts images, must be"),
         ({"in_memory": "perhaps"}, "in_memory must be true, false or auto, found 'perhaps'"),
         ({"augmentation": "flip_crop"}, "unknown augmentation 'flip_crop'"),
         ({"augmentation": "random_resized_crop", "in_memory": True}, "needs the undecoded images"),
-        ({"padding": -1}, "padding must be 0 or more"),
+        ({"padding": -1}, "padding must be a whole number from 0, found -1"),
     ],
 )
 def test_settings_that_cannot_be(settings, message):
@@ -109,7 +109,7 @@ def test_memory_is_chosen_by_size(tmp_path, monkeypatch):
     settings = {"root": image_folder(tmp_path, {"train": 8, "test": 3}), "cache_dir": None, "num_workers": 0}
     assert isinstance(ImageFolder(**settings).train_dataloader(), MemoryLoader)
     assert isinstance(Fake(in_memory=False, num_workers=0).train_dataloader(), WorkerLoader)
-    monkeypatch.setattr(base, "MEMORY_LIMIT", 24 * 3 * 32 * 32 - 1)
+    monkeypatch.setattr(_base, "MEMORY_LIMIT", 24 * 3 * 32 * 32 - 1)
     assert isinstance(ImageFolder(**settings).train_dataloader(), WorkerLoader)
     assert isinstance(ImageFolder(in_memory=True, **settings).train_dataloader(), MemoryLoader)
     assert isinstance(Fake(num_workers=0).train_dataloader(), WorkerLoader)

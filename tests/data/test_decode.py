@@ -5,9 +5,8 @@ import pytest
 import torch
 
 from ctkd_lightning.data._augmentation import ResizeCrop
+from ctkd_lightning.data._image_files import ImageFiles
 from ctkd_lightning.data._loading import decode
-from ctkd_lightning.data._loading.decode import load_decoded
-from ctkd_lightning.data.images import ImageFiles
 from ctkd_lightning.errors import UserError
 from tests.data.folders import write_images
 
@@ -26,30 +25,30 @@ def refuse_to_decode(*arguments):
 def test_decodes_what_the_ordinary_path_does(files, num_workers, monkeypatch):
     monkeypatch.setattr(decode, "IMAGES_A_WORKER", 2)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    images = load_decoded(files, 12, num_workers=num_workers)
+    images = files.in_memory(12, num_workers=num_workers)
     assert images.targets.tolist() == [0, 1, 2, 0, 1]
     assert torch.equal(images.pixels, torch.stack([files.pixels_of(i, -1) for i in range(5)]))
 
 
 def test_a_second_start_decodes_nothing(files, tmp_path, monkeypatch):
-    first = load_decoded(files, 12, tmp_path / "cache")
+    first = files.in_memory(12, tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 1  # and nothing partial
     monkeypatch.setattr(decode, "_decode", refuse_to_decode)
-    assert torch.equal(load_decoded(files, 12, tmp_path / "cache").pixels, first.pixels)
+    assert torch.equal(files.in_memory(12, tmp_path / "cache").pixels, first.pixels)
 
 
 def test_changed_files_or_sizes_are_decoded_again(files, tmp_path):
-    load_decoded(files, 12, tmp_path / "cache")
+    files.in_memory(12, tmp_path / "cache")
     write_images(tmp_path / "images", 5, seed=1)
-    again = load_decoded(files, 12, tmp_path / "cache")
+    again = files.in_memory(12, tmp_path / "cache")
     assert torch.equal(again.pixels[4], files.pixels_of(4, -1))
     other = ImageFiles(files.root, [f"{i}.png" for i in range(5)], [0, 1, 2, 0, 1], ResizeCrop(12, resize=20))
-    assert torch.equal(load_decoded(other, 12, tmp_path / "cache").pixels[0], other.pixels_of(0, -1))
+    assert torch.equal(other.in_memory(12, tmp_path / "cache").pixels[0], other.pixels_of(0, -1))
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other shape", "pickle"])
 def test_a_damaged_cache_is_not_believed(files, tmp_path, damage):
-    expected = load_decoded(files, 12, tmp_path / "cache").pixels
+    expected = files.in_memory(12, tmp_path / "cache").pixels
     (kept,) = (tmp_path / "cache").iterdir()
     if damage == "cut":
         kept.write_bytes(kept.read_bytes()[:-100])
@@ -57,23 +56,23 @@ def test_a_damaged_cache_is_not_believed(files, tmp_path, damage):
         kept.write_bytes(b"")
     else:
         np.save(kept, np.zeros((5, 3, 6, 6), np.uint8) if damage == "other shape" else np.array([{}], object))
-    assert torch.equal(load_decoded(files, 12, tmp_path / "cache").pixels, expected)
+    assert torch.equal(files.in_memory(12, tmp_path / "cache").pixels, expected)
 
 
 def test_an_unwritable_cache_is_no_error(files, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    assert len(load_decoded(files, 12, tmp_path / "file" / "cache")) == 5
+    assert len(files.in_memory(12, tmp_path / "file" / "cache")) == 5
 
     def full(*arguments):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    assert len(load_decoded(files, 12, tmp_path / "cache")) == 5
+    assert len(files.in_memory(12, tmp_path / "cache")) == 5
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_broken_file_is_named(files, tmp_path):
     (tmp_path / "images" / "3.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"^cannot decode the image .*3\.png"):
-        load_decoded(files, 12, tmp_path / "cache")
-    assert not (tmp_path / "cache").exists()
+        files.in_memory(12, tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []

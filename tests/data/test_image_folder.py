@@ -47,7 +47,7 @@ def test_with_both_val_validates(tmp_path):
 def test_a_second_start_reads_the_cache(tmp_path, monkeypatch):
     root = image_folder(tmp_path / "images", {"train": 4, "test": 2})
     first = next(iter(make(root, cache_dir=tmp_path / "cache").test_dataloader()))
-    monkeypatch.setattr("ctkd_lightning.data.images.read_image", None)
+    monkeypatch.setattr("ctkd_lightning.data._image_files.read_image", None)
     assert torch.equal(next(iter(make(root, cache_dir=tmp_path / "cache").test_dataloader())).image, first.image)
 
 

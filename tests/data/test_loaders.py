@@ -6,12 +6,13 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader, _shutdow
 
 from ctkd_lightning.data import Batch
 from ctkd_lightning.data._augmentation import CropFlip, RandomResizedCropFlip
+from ctkd_lightning.data._image_files import ImageFiles
+from ctkd_lightning.data._images import ImageArray
 from ctkd_lightning.data._loading.loader import Loader
 from ctkd_lightning.data._loading.memory import MemoryLoader
 from ctkd_lightning.data._loading.preprocess import Preprocess
 from ctkd_lightning.data._loading.sampler import EpochSampler, EvaluationSampler
 from ctkd_lightning.data._loading.workers import WorkerLoader
-from ctkd_lightning.data.images import ImageArray, ImageFiles
 from ctkd_lightning.errors import UserError
 from tests.data.folders import write_images
 
@@ -27,7 +28,7 @@ def array(count: int = 22) -> ImageArray:
 
 def make(kind: str, sampler: EpochSampler | None = None) -> Loader:
     sampler = sampler or EpochSampler(torch.arange(22), 4, num_views=AUGMENT.num_views, seed=1)
-    preprocess = Preprocess(AUGMENT, MEAN, STD, torch.device("cpu"))
+    preprocess = Preprocess(AUGMENT.on_batch, MEAN, STD, torch.device("cpu"))
     if kind == "memory":
         return MemoryLoader(array(), sampler, preprocess)
     return WorkerLoader(array(), sampler, preprocess, num_workers=int(kind[-1]))
@@ -51,7 +52,7 @@ def test_a_batch_is_what_its_indices_and_views_say(kind):
     assert [len(batch.target) for batch in batches] == [4, 4, 4, 4, 4, 2]
     for image, target, index, view in batches:
         assert torch.equal(target, images.targets[index])
-        expected = AUGMENT(images.pixels[index], view) / 255
+        expected = AUGMENT.on_batch(images.pixels[index], view) / 255
         expected = (expected - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
         torch.testing.assert_close(image, expected)
         assert (image.dtype, target.dtype, index.dtype, view.dtype) == (torch.float32, *[torch.int64] * 3)
@@ -160,7 +161,7 @@ def test_lightning_stops_the_workers_at_the_end_of_a_run():
 def test_on_a_gpu_the_host_waits_for_no_batch():
     device = torch.device("cuda")
     sampler = EpochSampler(torch.arange(22), 4, num_views=AUGMENT.num_views, seed=1)
-    loader = MemoryLoader(array(), sampler, Preprocess(AUGMENT, MEAN, STD, device))
+    loader = MemoryLoader(array(), sampler, Preprocess(AUGMENT.on_batch, MEAN, STD, device))
     iterator = iter(loader)
     batches = [next(iterator)]  # the images and the epoch's order go to the device with the first
     torch.cuda.set_sync_debug_mode("error")

@@ -6,9 +6,8 @@ import torch
 from PIL import Image
 
 from ctkd_lightning.data._augmentation import ResizeCrop
-from ctkd_lightning.data._loading.decode import load_decoded
+from ctkd_lightning.data._image_files import ImageFiles
 from ctkd_lightning.data._rgb import to_rgb
-from ctkd_lightning.data.images import ImageFiles
 from ctkd_lightning.errors import UserError
 
 GREYS = np.array([[0, 300, 12800, 40000, 65535]], dtype=np.uint16)
@@ -149,6 +148,6 @@ def test_kept_and_decoded_pixels_agree_for_every_kind(tmp_path):
     Image.new("CMYK", (5, 5), (0, 90, 20, 10)).save(tmp_path / "3.tif")
     names = ["0.png", "1.pgm", "2.png", "3.tif"]
     files = ImageFiles(tmp_path, names, [0] * 4, ResizeCrop(5))
-    decoded = load_decoded(files, 5).pixels
+    decoded = files.in_memory(5).pixels
     for index, name in enumerate(names):
         assert torch.equal(decoded[index].permute(1, 2, 0), torch.tensor(rgb_of(tmp_path / name), dtype=torch.uint8))

@@ -38,9 +38,9 @@ class TestTimm:
     @pytest.mark.parametrize(
         ("name", "pretrained", "message"),
         [
-            ("resnet19", False, r"Unknown model \(resnet19\); near names: resnet18"),
-            ("nope_net", False, r"\(nope_net\); no name is near; list them: timm\.list_models\(\)$"),
-            ("resnet18.nothing", False, r"Invalid pretrained tag \(nothing\) for resnet18; near names: resnet18"),
+            ("resnet19", False, r"Unknown model \(resnet19\): did you mean resnet18"),
+            ("nope_net", False, r"\(nope_net\): All: timm\.list_models\(\)$"),
+            ("resnet18.nothing", False, r"Invalid pretrained tag \(nothing\) for resnet18: did you mean resnet18"),
             ("efficientnet_b8", True, "No pretrained weights exist for efficientnet_b8"),
         ],
     )

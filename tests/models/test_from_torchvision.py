@@ -59,5 +59,5 @@ def test_pretrained_weights_are_for_three_channels():
 
 @pytest.mark.parametrize("name", ["resnet19", "fcn_resnet50"])
 def test_unknown_name(name):
-    with pytest.raises(UserError, match=f"torchvision has no classifier '{name}'; near names: resnet"):
+    with pytest.raises(UserError, match=f"torchvision has no classifier '{name}': did you mean resnet"):
         create_model(f"torchvision/{name}")

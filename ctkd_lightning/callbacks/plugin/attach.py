@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from ctkd_lightning.callbacks.plugin.graph import calls_behind
 from ctkd_lightning.callbacks.plugin.overrides import Overrides, WrappedMethod
 from ctkd_lightning.callbacks.plugin.steps import DistilledSteps
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.features.tap import near_layers
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule
@@ -236,10 +236,6 @@ def find_network(module: nn.Module, name: str | None) -> nn.Module:
     try:
         return module.get_submodule(name)
     except AttributeError:
-        names = [n.replace("_orig_mod.", "") for n, _ in module.named_modules() if n]
-        near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
-        children = ", ".join(child for child, _ in module.named_children()) or "none"
         raise UserError(
-            f"{type(module).__name__} has no network {name!r}, given as student: "
-            f"{'did you mean ' + ' or '.join(near) + '? ' if near else ''}At its top are {children}"
+            f"{type(module).__name__} has no network {name!r}, given as student: {near_layers(name, module)}"
         ) from None

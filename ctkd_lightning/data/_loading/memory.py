@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ctkd_lightning.data._images import ImageArray
 from ctkd_lightning.data._loading.batch import Batch, TeacherBatch
 from ctkd_lightning.data._loading.loader import Loader, LookUp
 from ctkd_lightning.data._loading.preprocess import Preprocess
 from ctkd_lightning.data._loading.sampler import EpochSampler
-from ctkd_lightning.data.images import ImageArray
 
 
 class MemoryLoader(Loader):

@@ -9,11 +9,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
+from ctkd_lightning.data._images import Images
 from ctkd_lightning.data._loading.batch import Batch, TeacherBatch
 from ctkd_lightning.data._loading.loader import Loader, LookUp
 from ctkd_lightning.data._loading.preprocess import Preprocess
 from ctkd_lightning.data._loading.sampler import EpochSampler
-from ctkd_lightning.data.images import Images
 from ctkd_lightning.errors import UserError
 
 

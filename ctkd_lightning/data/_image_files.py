@@ -1,4 +1,4 @@
-"""Where the images are: in memory, or in files that are decoded when asked for."""
+"""Images in files, decoded when they are asked for."""
 
 from __future__ import annotations
 
@@ -6,60 +6,20 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ctkd_lightning.data._images import ImageArray
+from ctkd_lightning.data._loading.decode import decode_once
 from ctkd_lightning.data._rgb import to_rgb
 from ctkd_lightning.errors import UserError
 
 FORMAT = 2  # counts the ways in which pixels have been made from files: a new one must not read what an old one kept
 
 Transform = Callable[[Image.Image, int], Image.Image]
-
-
-class Images(Protocol):
-    """Labelled images of one size.
-
-    Attributes:
-        targets: (N,), int64.
-    """
-
-    targets: Tensor
-
-    def __len__(self) -> int: ...
-
-    def pixels_of(self, index: int, view: int) -> Tensor:
-        """One image, (3, H, W), uint8."""
-        ...
-
-
-class ImageArray:
-    """Images in memory.
-
-    Args:
-        pixels: (N, 3, H, W), uint8.
-        targets: (N,), int64.
-    """
-
-    def __init__(self, pixels: Tensor, targets: Tensor) -> None:
-        self.pixels = pixels
-        self.targets = targets
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def pixels_of(self, index: int, view: int) -> Tensor:
-        """One image, (3, H, W), uint8; its augmentation comes later, for the whole batch."""
-        return self.pixels[index]
-
-    def to(self, device: torch.device) -> ImageArray:
-        """Move the images to a device, once: whoever shares this object finds them there."""
-        self.pixels, self.targets = self.pixels.to(device), self.targets.to(device)
-        return self
 
 
 class ImageFiles:
@@ -92,6 +52,25 @@ class ImageFiles:
             view = view * len(self) + index  # the same view of two images is not the same crop
         image = self.transform(read_image(self.path(index)), view)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def in_memory(self, image_size: int, cache_dir: Path | None = None, num_workers: int = 0) -> ImageArray:
+        """Decode all files, or read what an earlier call kept.
+
+        A kept array is taken only if the list of files (names, sizes, times of change) and the transform are the same.
+
+        Args:
+            image_size: the transform's.
+            cache_dir: where to keep the array; ``None`` keeps nothing. A folder that cannot be written is no error.
+            num_workers: processes to decode with, at most.
+
+        Raises:
+            UserError: naming a file that cannot be decoded.
+        """
+        digest = self.digest()
+        key = hashlib.sha256(f"{self.transform!r} {digest}".encode()).hexdigest()[:32]
+        kept = cache_dir and cache_dir / f"{key}.npy"
+        pixels = decode_once(self, image_size, kept, num_workers, f"decoding {self.root}")
+        return ImageArray(torch.from_numpy(pixels), self.targets, digest)
 
     def digest(self) -> str:
         """A hash of the files' names, sizes and times of change: of what they hold, without reading them.

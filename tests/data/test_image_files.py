@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from ctkd_lightning.data._augmentation import ResizeCrop
-from ctkd_lightning.data.images import ImageArray, ImageFiles, read_image
+from ctkd_lightning.data._image_files import ImageFiles, read_image
+from ctkd_lightning.data._images import ImageArray
 from ctkd_lightning.errors import UserError
 from tests.data.folders import write_images
 
