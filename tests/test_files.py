@@ -55,9 +55,14 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path):
 
 def test_an_error_half_way_leaves_what_was_there(tmp_path):
     (tmp_path / "x").write_text("old")
-    with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "x") as partial:
-        partial.write_text("ha")
-        raise ZeroDivisionError
+
+    def fail_half_way():
+        with written_whole(tmp_path / "x") as partial:
+            partial.write_text("ha")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
     assert (tmp_path / "x").read_text() == "old"
     assert os.listdir(tmp_path) == ["x"]
 
@@ -114,12 +119,13 @@ def test_a_lock_ends_with_its_process(tmp_path):
 
 def test_a_worker_that_lives_on_does_not_keep_the_lock(tmp_path):
     worker = FORK.Process(target=time.sleep, args=(60,))
+    waiting = threading.Thread(target=count_up, args=(tmp_path / "x", 1), daemon=True)
+    (tmp_path / "x").write_text("0")
     try:
         with locked(tmp_path / "x"):
             worker.start()
-        (tmp_path / "x").write_text("0")
-        waiting = threading.Thread(target=count_up, args=(tmp_path / "x", 1), daemon=True)
-        waiting.start()
+            waiting.start()
+            time.sleep(0.3)
         waiting.join(10)
         assert (tmp_path / "x").read_text() == "1"
     finally:
