@@ -17,9 +17,11 @@ def write_images(
         Image.fromarray(pixels).save(folder / f"{number}{suffix}")
 
 
-def image_folder(root: Path, splits: dict[str, int], classes: tuple[str, ...] = ("cat", "dog", "eel")) -> Path:
+def image_folder(
+    root: Path, splits: dict[str, int], classes: tuple[str, ...] = ("cat", "dog", "eel"), seed: int = 0
+) -> Path:
     """``root/<split>/<class>/`` with so many images in each class."""
     for split, count in splits.items():
         for name in classes:
-            write_images(root / split / name, count)
+            write_images(root / split / name, count, seed=seed)
     return root

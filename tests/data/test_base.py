@@ -31,7 +31,19 @@ def indices(loader) -> list[int]:
         ({"val_size": -0.1}, "val_size, unless it counts images, must be"),
         ({"in_memory": "perhaps"}, "in_memory must be true, false or auto, found 'perhaps'"),
         ({"augmentation": "flip_crop"}, "unknown augmentation 'flip_crop'"),
-        ({"augmentation": "random_resized_crop", "in_memory": True}, "needs the undecoded images"),
+        ({"augmentation": "random_resized_crop"}, "needs the undecoded images, fake has them at one size: take"),
+        ({"batch_size": True}, "batch_size must be a whole number from 1, found True"),
+        ({"val_size": True}, "val_size must be a whole number from 0, found True"),
+        (
+            {"val_size": "0.1"},
+            "val_size, unless it counts images, must be a finite number from 0 and below 1, found '0.1'",
+        ),
+        ({"limit_eval": "5"}, "limit_eval must be"),
+        ({"mean": (0.5, True, 0.5)}, "mean of each channel must be a finite number, found True"),
+        ({"drop_last": "false"}, "drop_last must be true or false, found 'false'"),
+        ({"in_memory": 1}, "in_memory must be"),
+        ({"num_classes": 2.5}, "num_classes must be a whole number"),
+        ({"augmentation": "crop", "num_views": 3}, "num_views=3 is for random_resized_crop, found augmentation=crop"),
         ({"padding": -1}, "padding must be a whole number from 0, found -1"),
     ],
 )
@@ -39,6 +51,18 @@ def test_settings_that_cannot_be(settings, message):
     with pytest.raises(UserError, match=message) as error:
         Fake(**settings)
     assert "\n" not in str(error.value)
+
+
+def test_whole_numbers_of_any_type():
+    data = Fake(batch_size=np.int64(8), eval_batch_size=16.0, limit_train=32.0, val_size=np.float32(0.25))
+    assert (data.batch_size, data.eval_batch_size, data.limit_train) == (8, 16, 32)
+    assert [len(batch.target) for batch in data.train_dataloader()] == [8] * 4
+
+
+def test_files_that_are_to_be_in_memory_have_no_random_resized_crops(tmp_path):
+    message = "in_memory=true keeps them at one size: take augmentation=crop_flip, crop or none, or in_memory=auto"
+    with pytest.raises(UserError, match=message):
+        ImageFolder(tmp_path, augmentation="random_resized_crop", in_memory=True)
 
 
 def test_alone_without_a_trainer():

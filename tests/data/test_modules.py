@@ -1,40 +1,12 @@
-"""The data sets that need no files, and what every data module has."""
-
-import inspect
-from pathlib import Path
+"""The data sets that need no files."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from sklearn.datasets import load_digits
 
-from ctkd_lightning import data
 from ctkd_lightning.data import Digits, Fake
 from ctkd_lightning.errors import UserError
-
-CONF = Path(__file__).resolve().parents[2] / "conf" / "data"
-CONFIGS = sorted(CONF.glob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_config_shows_the_defaults_of_its_class(path):
-    config = yaml.safe_load(path.read_text())
-    cls = getattr(data, config.pop("_target_").removeprefix("ctkd_lightning.data."))
-    assert cls.name == path.stem
-    assert config.pop("seed") == "${seed}"
-    cache_dir = config.pop("cache_dir", "")
-    assert cache_dir in ("", "${oc.env:CTKD_CACHE_DIR,${oc.env:HOME,.}/.cache/ctkd_lightning}/images")
-    ours, default = cls(**config), cls()
-    settable = inspect.signature(data.ImageDataModule).parameters.keys() | inspect.signature(cls).parameters.keys()
-    settings = (settable & vars(ours).keys()) - {"root"}
-    assert len(settings) > 15
-    assert {name: str(getattr(ours, name)) for name in settings} == {n: str(getattr(default, n)) for n in settings}
-
-
-def test_every_data_module_has_a_config():
-    modules = {getattr(data, name).name for name in data.__all__ if name not in ("Batch", "ImageDataModule")}
-    assert modules == {path.stem for path in CONFIGS}
 
 
 def test_digits():
