@@ -1,35 +1,18 @@
 import os
 import shutil
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from ctkd_lightning.data import TinyImageNet, tiny_imagenet
 from ctkd_lightning.errors import UserError
-
-WNIDS = [f"n{1000 + 7 * i:08d}" for i in range(200)]
+from tests.data.sets import write_tiny_imagenet
 
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """The published layout, with two training images and one validation image a class."""
     root = tmp_path_factory.mktemp("tiny")
-    folder = root / "tiny-imagenet-200"
-    (folder / "val" / "images").mkdir(parents=True)
-    annotations = []
-    for number, wnid in enumerate(WNIDS):
-        (folder / "train" / wnid / "images").mkdir(parents=True)
-        image = Image.new("RGB", (64, 64), (number, 255 - number, 0))
-        for i in range(2):
-            image.save(folder / "train" / wnid / "images" / f"{wnid}_{i}.JPEG", format="png")
-        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text("0 0 63 63")
-        image.save(folder / "val" / "images" / f"val_{199 - number}.JPEG", format="png")
-        annotations.append(f"val_{199 - number}.JPEG\t{wnid}\t0\t32\t44\t62\n")
-    (folder / "val" / "val_annotations.txt").write_text("".join(annotations))
-    (folder / "wnids.txt").write_text("\n".join(np.random.default_rng(0).permutation(WNIDS)))
-    (folder / "words.txt").write_text("".join(f"{wnid}\tword {i}, other\n" for i, wnid in enumerate(WNIDS)))
+    write_tiny_imagenet(root, 0)
     return root
 
 
@@ -55,7 +38,7 @@ def test_the_fingerprint_follows_the_training_files(tmp_path, archive):
     shutil.copytree(archive, tmp_path, dirs_exist_ok=True)
     first = make(tmp_path).fingerprint()
     assert make(tmp_path).fingerprint() == first
-    os.utime(tmp_path / "tiny-imagenet-200" / "train" / WNIDS[0] / "images" / f"{WNIDS[0]}_0.JPEG", (0, 0))
+    os.utime(tmp_path / "tiny-imagenet-200" / "train" / "n00001000" / "images" / "n00001000_0.JPEG", (0, 0))
     assert make(tmp_path).fingerprint() != first
 
 
