@@ -60,8 +60,9 @@ def forget_hydra_config():
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=["=".join(pair) for pair in CHOICES])
 def test_composes_and_instantiates(group, choice, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    root = ["data.root=somewhere"] if choice == "image_folder" else []
-    cfg = composed(f"{group}={choice}", *root)
+    cfg = composed(f"{group}={choice}")
+    for key in OmegaConf.missing_keys(cfg.data):  # of data sets whose place the user must say
+        OmegaConf.update(cfg, key, "somewhere")
     for node in (cfg.teacher, cfg.optimizer, *([] if group == "experiment" else [cfg[group]])):
         OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # every interpolation
     if group == "model":

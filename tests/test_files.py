@@ -1,4 +1,3 @@
-import multiprocessing
 import os
 import signal
 import stat
@@ -10,17 +9,7 @@ import pytest
 from ctkd_lightning import _files
 from ctkd_lightning._files import locked, user_path, written_whole
 from ctkd_lightning.errors import UserError
-
-FORK = multiprocessing.get_context("fork")
-
-
-def run_in_processes(count, target, *arguments):
-    processes = [FORK.Process(target=target, args=arguments) for _ in range(count)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    return [process.exitcode for process in processes]
+from tests.processes import FORK, run_in_processes
 
 
 def test_the_home_folder(monkeypatch, tmp_path):

@@ -225,11 +225,13 @@ def test_skipped_steps_stay_skipped(tmp_path):
     assert difference(module, Plain()) == 0
 
 
-def test_teacher_from_a_file(tmp_path):
-    save_weights(foreign.teacher(), tmp_path / "teacher.safetensors")
+def test_teacher_from_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_weights(foreign.teacher(), "~/teacher.safetensors")
+    assert (tmp_path / "teacher.safetensors").is_file()
     module, reference = Plain(), Plain()
     blank = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
-    fit(tmp_path, module, teacher=tmp_path / "teacher.safetensors", teacher_model=blank)
+    fit(tmp_path, module, teacher="~/teacher.safetensors", teacher_model=blank)
     fit(tmp_path, reference)
     assert difference(module, reference) == 0
 

@@ -88,7 +88,7 @@ def write_imagenet(root: Path, seed: int) -> dict[str, Any]:
 
 
 def write_tiny_imagenet(root: Path, seed: int) -> dict[str, Any]:
-    """The published layout, with two training images and one validation image a class; the pixel at (5, 5) shows the class."""
+    """The published layout: two training images and one validation image a class, which the pixel at (5, 5) shows."""
     folder = root / "tiny-imagenet-200"
     wnids = [f"n{1000 + 7 * i:08d}" for i in range(200)]
     (folder / "val" / "images").mkdir(parents=True, exist_ok=True)

@@ -1,12 +1,16 @@
+import time
+
 import numpy as np
 import pytest
 import torch
 
-from ctkd_lightning.data import Batch, Digits, Fake, ImageFolder, _base
+from ctkd_lightning.data import CIFAR10, CIFAR100, Batch, Digits, Fake, ImageDataModule, ImageFolder, _base
+from ctkd_lightning.data._images import ImageArray
 from ctkd_lightning.data._loading.memory import MemoryLoader
 from ctkd_lightning.data._loading.workers import WorkerLoader
 from ctkd_lightning.errors import UserError
 from tests.data.folders import image_folder
+from tests.processes import run_in_processes
 
 
 def indices(loader) -> list[int]:
@@ -162,3 +166,77 @@ def test_the_fingerprint_follows_what_decides_the_training_images():
     selections = {other.view_fingerprint() for other in [Fake(), *others[8:]]}
     assert len(selections) == 1
     assert len(selections.union(other.view_fingerprint() for other in others)) == 9
+
+
+def test_kept_teachers_of_earlier_versions_are_found_by_the_same_fingerprints():
+    """Hashes of version 0.1: another one would train each kept teacher anew."""
+    assert Digits().fingerprint() == "c62dfcb2bebb1273a2a7e622f82742e5"
+    assert Fake().fingerprint() == "57b67f2794852813b92a602445a25c64"
+    assert CIFAR100().fingerprint() == "2b9cea75f83f8011f2e9344c93ad0dc5"
+    assert CIFAR10().view_fingerprint() == "6b30f61f882fcd57dfff351eefa4318b"
+
+
+def test_a_data_set_must_say_its_classes_and_load_its_images():
+    class Nothing(ImageDataModule):
+        name = "nothing"
+
+    with pytest.raises(TypeError, match=r"abstract methods? '?class_names'?, '?load'?"):
+        Nothing()
+
+
+class Arrays(ImageDataModule):
+    """A data set that says nothing about its content."""
+
+    name = "arrays"
+    class_names = ("black", "white")
+
+    def __init__(self, pixels: torch.Tensor, targets: torch.Tensor) -> None:
+        super().__init__(image_size=4)
+        self.pixels, self.targets = pixels, targets
+
+    def load(self, split):
+        return ImageArray(self.pixels, self.targets)
+
+
+def test_arrays_are_known_by_their_pixels_and_targets():
+    pixels, targets = torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.arange(8) % 2
+    first = Arrays(pixels, targets)
+    assert Arrays(pixels.clone(), targets.clone()).fingerprint() == first.fingerprint()
+    other = pixels.clone()
+    other[7, 2, 3, 3] = 1
+    assert Arrays(other, targets).view_fingerprint() != first.view_fingerprint()
+    assert Arrays(pixels, targets.flip(0)).fingerprint() != first.fingerprint()
+
+
+class Fetched(Fake):
+    """Notes each download, which takes a while."""
+
+    name = "fetched"
+
+    def has_files(self):
+        return (self.root / "files").is_dir()
+
+    def fetch(self):
+        with (self.root / "log").open("a") as log:
+            log.write("fetched\n")
+        time.sleep(0.5)
+        (self.root / "files").mkdir()
+
+
+def prepare(root):
+    data = Fetched(root=root)
+    data.prepare_data()
+    assert data.has_files()
+
+
+def test_of_several_processes_one_downloads_and_the_others_wait(tmp_path):
+    Fetched(root=tmp_path, download=False).prepare_data()
+    assert list(tmp_path.iterdir()) == []
+    assert run_in_processes(3, prepare, tmp_path) == [0] * 3
+    assert (tmp_path / "log").read_text() == "fetched\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["files", "log"]
+
+
+def test_a_data_set_without_an_address_makes_no_folder(tmp_path):
+    Digits(tmp_path / "data").prepare_data()
+    assert not (tmp_path / "data").exists()

@@ -1,4 +1,5 @@
 import os
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from ctkd_lightning.data._image_files import ImageFiles
 from ctkd_lightning.data._loading import decode
 from ctkd_lightning.errors import UserError
 from tests.data.folders import write_images
+from tests.processes import run_in_processes
 
 
 @pytest.fixture
@@ -76,3 +78,25 @@ def test_a_broken_file_is_named(files, tmp_path):
     with pytest.raises(UserError, match=r"^cannot decode the image .*3\.png"):
         files.in_memory(12, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_of_several_processes_one_decodes_and_the_others_read(files, tmp_path, monkeypatch):
+    decode_all = decode._decode
+
+    def logged(*arguments):
+        with (tmp_path / "log").open("a") as log:
+            log.write("decoded\n")
+        time.sleep(0.5)
+        return decode_all(*arguments)
+
+    def check():
+        assert len(files.in_memory(12, tmp_path / "cache")) == 5
+
+    monkeypatch.setattr(decode, "_decode", logged)
+    assert run_in_processes(3, check) == [0] * 3
+    assert (tmp_path / "log").read_text() == "decoded\n"
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]
+
+
+def test_decoded_images_are_known_as_their_files(files, tmp_path):
+    assert files.in_memory(12).digest() == files.in_memory(12, tmp_path / "cache").digest() == files.digest()

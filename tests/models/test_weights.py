@@ -164,6 +164,16 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, model, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_home_folder(tmp_path, monkeypatch, model):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source = create_model("resnet8", num_classes=10)
+    save_weights(source, "~/new/x.safetensors")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.safetensors"]
+    load_weights(model, "~/new/x.safetensors")
+    assert equal(model.state_dict(), source.state_dict())
+    assert equal(read_state_dict("~/new/x.safetensors"), source.state_dict())
+
+
 def test_saves_parameters_that_share_memory(tmp_path):
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
     model[1].weight = model[0].weight
