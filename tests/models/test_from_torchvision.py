@@ -1,3 +1,6 @@
+import shutil
+import time
+
 import pytest
 import torch
 import torchvision
@@ -5,6 +8,7 @@ import torchvision
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features._head import find_classifier
 from ctkd_lightning.models import create_model
+from tests.processes import run_in_processes
 
 NAME = "shufflenet_v2_x0_5"  # the smallest download
 
@@ -50,6 +54,26 @@ def test_pretrained_weights_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
     with pytest.raises(UserError, match=rf"weights of torchvision/{NAME} are neither cached .* pretrained=False"):
         create_model(f"torchvision/{NAME}", pretrained=True)
+
+
+def create_pretrained():
+    torch.set_num_threads(1)
+    create_model(f"torchvision/{NAME}", pretrained=True)
+
+
+def test_of_several_processes_one_downloads_the_weights(published, tmp_path, monkeypatch):
+    (file,) = (tmp_path / "hub" / "checkpoints").iterdir()
+    file.rename(tmp_path / "remote")
+
+    def download(url, path, *arguments, **settings):
+        with (tmp_path / "log").open("a") as log:
+            log.write("downloaded\n")
+        time.sleep(0.5)
+        shutil.copy(tmp_path / "remote", path)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    assert run_in_processes(2, create_pretrained) == [0, 0]
+    assert (tmp_path / "log").read_text() == "downloaded\n"
 
 
 def test_pretrained_weights_are_for_three_channels():
