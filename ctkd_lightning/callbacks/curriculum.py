@@ -86,8 +86,9 @@ class CurriculumTemperatureCallback(Callback):
             themselves they build at the first batch.
         ce_weight: w_CE, factor of the step's own loss, the paper's γ.
         kd_weight: w_KD, factor of the default method, the paper's α: 0.9.
-        learning_rate: of the temperatures and the methods' own parameters, in the place of the rate that the optimizer
-            was made with: a schedule moves both alike. By default they share the student's settings.
+        learning_rate: of the temperatures and the methods' own parameters, in the place of the rate that the student's
+            parameter group was made with (under CyclicLR and OneCycleLR, which replace it, the optimizer's): a schedule
+            moves both alike. By default they share the student's settings.
         weight_decay: of these. With one of the two given, temperatures in the module's optimizers are taken over too.
         task: what the scores say: ``"multiclass"``, ``"binary"`` or ``"multilabel"``.
         scores: ``"logits"`` or ``"probabilities"``, for both networks or by role: ``{"teacher": "probabilities"}``.
@@ -436,7 +437,12 @@ class CurriculumTemperatureCallback(Callback):
         def student() -> Iterable[nn.Parameter]:
             return () if self.teacher is None else find_network(pl_module, self.student).parameters()
 
-        return CompanionOptimizer(pl_module, student, trainer.strategy, self.learning_rate, self.weight_decay)
+        def schedulers() -> list[Any]:
+            return [config.scheduler for config in trainer.lr_scheduler_configs]
+
+        return CompanionOptimizer(
+            pl_module, student, trainer.strategy, self.learning_rate, self.weight_decay, schedulers
+        )
 
     def _release(self) -> None:
         for record in self._records.values():
