@@ -118,9 +118,10 @@ class CurriculumTemperatureCallback(Callback):
             it is the Trainer's argument, which divides both.
 
     Raises:
-        UserError: settings that do not go together; at the start of fit, a module without any temperature and no
-            teacher, a student or layer that is not there, a teacher that shares trained parameters with the module or
-            differs between processes; in training, a student that is never called, and what the engine refuses.
+        UserError: settings out of range or that do not go together; at the start of fit, a module without any
+            temperature and no teacher, a student or layer that is not there, a teacher that shares trained parameters
+            with the module or differs between processes; in training, a student that is never called, and what the
+            engine refuses.
     """
 
     def __init__(
@@ -159,6 +160,10 @@ class CurriculumTemperatureCallback(Callback):
             raise UserError(f"the curriculum's interval is 'epoch' or 'step', found {interval!r}")
         if steps_per_epoch is not None:
             check_number("steps_per_epoch", steps_per_epoch, least=1, whole=True)
+        if learning_rate is not None:
+            check_number("learning_rate", learning_rate, above=0)
+        if weight_decay is not None:
+            check_number("weight_decay", weight_decay, least=0)
         check_number("ce_weight", ce_weight, least=0)
         check_number("accumulate_grad_batches", accumulate_grad_batches, least=1, whole=True)
         self.curriculum = CosineCurriculum() if curriculum is None else curriculum
