@@ -15,7 +15,7 @@ from ctkd_lightning.cached_teacher import CachedTeacher, ViewedData, cache_for
 from ctkd_lightning.curriculum import Curriculum
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features import FeatureTap, select_layers
-from ctkd_lightning.frozen import FrozenNetwork
+from ctkd_lightning.frozen import FrozenNetwork, check_complete
 from ctkd_lightning.ignored import IgnoredTargets, fit_mask
 from ctkd_lightning.loss_record import LossRecord
 from ctkd_lightning.methods import KD, Method
@@ -80,9 +80,10 @@ class Distillation(nn.Module):
         cached_teacher: asked in the teacher's place, if it is set.
 
     Raises:
-        UserError: no teacher; no method, or one of a name that the losses have; temperatures by name that are not those
-            of the softening methods; a layer that is not there; other settings out of range. In use: scores that cannot
-            be what they were announced as, shapes that differ, a teacher whose logits are not finite.
+        UserError: no teacher, or one whose weights are not there; no method, or one of a name that the losses have;
+            temperatures by name that are not those of the softening methods; a layer that is not there; other settings
+            out of range. In use: scores that cannot be what they were announced as, shapes that differ, a teacher whose
+            logits are not finite.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Distillation(nn.Module):
         self.methods = nn.ModuleDict(named_methods(KD() if method is None else method))
         self.temperature = named_temperatures(self.methods, GlobalTemperature() if temperature is None else temperature)
         self._still_without_use()
+        check_complete(teacher)
         self.teacher = _frozen(teacher, ask_teacher, student if shared is None else shared)
         if shared is None:
             self.teacher.freeze()
