@@ -277,6 +277,77 @@ def test_both_networks_see_the_inputs_of_the_call(tmp_path, who, kind, compiled)
     assert difference(module, reference) <= 1e-6
 
 
+class Probed(Plain):
+    """A student whose output goes through a head that is no part of it, and which trains from the second epoch on."""
+
+    def __init__(self, by_hand):
+        super().__init__()
+        self.automatic_optimization = not by_hand
+        self.net.requires_grad_(False)
+        self.probe = foreign.network(5)[2]
+
+    def training_step(self, batch, batch_idx):
+        loss = F.cross_entropy(self.probe(F.pad(self.net(batch[0]), (0, 13))), batch[1])
+        if self.automatic_optimization:
+            return loss
+        self.optimizers().zero_grad()
+        self.manual_backward(loss)
+        self.optimizers().step()
+        return None
+
+    def on_train_epoch_start(self):
+        if self.current_epoch == 1:
+            self.net.requires_grad_(True)
+            self.optimizers(use_pl_optimizer=False).add_param_group({"params": list(self.net.parameters())})
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.probe.parameters(), lr=RATE)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_student_that_is_frozen_at_first(tmp_path, by_hand):
+    module, expected = Probed(by_hand), Probed(by_hand)
+    with pytest.warns(UserWarning, match="all parameters of the student, 'net', are frozen") as caught:
+        added = fit(tmp_path, module, epochs=2, student="net", temperature=GlobalTemperature())
+    assert sum("frozen" in str(warning.message) for warning in caught) == 1
+    assert added.temperature.value != 1.0
+    optimizer = torch.optim.SGD(expected.probe.parameters(), lr=RATE)
+    tau = torch.nn.Parameter(torch.tensor(1.0))
+    own = torch.optim.SGD([tau], lr=RATE)
+    for epoch in range(2):
+        if epoch == 1:
+            expected.net.requires_grad_(True)
+            optimizer.add_param_group({"params": list(expected.net.parameters())})
+        for x, y in batches():
+            logits, guide = expected.net(x), foreign.teacher()(x).detach()
+            loss = F.cross_entropy(expected.probe(F.pad(logits, (0, 13))), y)
+            if epoch == 1:
+                softness = 1 + 20 * torch.sigmoid(tau)
+                log_q, log_p = (F.log_softmax(z / softness, dim=-1) for z in (logits, guide))
+                kl = F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+                loss = 0.1 * loss + 0.9 * softness**2 * kl
+            optimizer.zero_grad()
+            own.zero_grad()
+            loss.backward()
+            if tau.grad is not None:
+                tau.grad.neg_()  # the reversal
+            optimizer.step()
+            own.step()
+    assert difference(module, expected) <= 1e-6
+    assert added.temperature.value.item() == pytest.approx(tau.item(), abs=1e-6)
+
+
+def test_a_student_that_is_always_frozen(tmp_path):
+    class Still(Probed):
+        def on_train_epoch_start(self):
+            pass
+
+    module = Still(by_hand=False)
+    with pytest.warns(UserWarning, match="nothing is distilled until some of them are trained"):
+        fit(tmp_path, module, epochs=2, student="net")
+    assert difference(module.net, Plain().net) == 0
+
+
 def test_steps_without_the_student(tmp_path):
     class Alternating(Plain):
         def __init__(self, by_hand):
