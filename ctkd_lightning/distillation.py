@@ -165,6 +165,11 @@ class Distillation(nn.Module):
         return [role for method in self.terms.values() for role in method.needs]
 
     @property
+    def picks_teacher_input(self) -> bool:
+        """Whether ``teacher_input`` says what the teacher is given."""
+        return self._teacher_input.pick is not None
+
+    @property
     def uses_temperature(self) -> bool:
         """Whether the temperature acts on any of the methods."""
         return any(method.uses_temperature and method.full_weight > 0 for method in self.terms.values())
@@ -222,7 +227,7 @@ class Distillation(nn.Module):
             UserError: a method reads feature maps; the teacher is not asked for the images themselves; the folder
                 cannot be written, or the disk cannot hold the file.
         """
-        if self._asks or self._teacher_input.pick is not None:
+        if self._asks or self.picks_teacher_input:
             raise UserError(
                 "the teacher cache keeps what the teacher gives for the student's images, and teacher_input= or "
                 "ask_teacher= gives it something else: leave those or the cache out"

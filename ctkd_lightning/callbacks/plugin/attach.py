@@ -111,10 +111,11 @@ class Attachment:
         self._overrides.set(self.module, name, WrappedMethod(method, wrapped))
 
     def _training_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        args = tuple(map(remember_batches, args))
-        kwargs = {name: remember_batches(value) for name, value in kwargs.items()}
+        keep = self.distiller.asks_of_batch
+        args = tuple(remember_batches(value, keep) for value in args)
+        kwargs = {name: remember_batches(value, keep) for name, value in kwargs.items()}
         first = args[0] if args else next(iter(kwargs.values()), None)
-        self._batch = first if isinstance(first, FetchedBatches) else GivenBatch(first)
+        self._batch = first if isinstance(first, FetchedBatches) else GivenBatch(first, keep)
         self._backwards, self._distilled = 0, False
         recorder = self.recorder
         with recorder.recording():
@@ -171,7 +172,7 @@ class Attachment:
 
     def _add(self, loss: Tensor, calls: list[Call]) -> Tensor:
         self._distilled = True
-        distillation = self.distiller(calls, self._batch.batch)
+        distillation = self.distiller(calls, self._batch.batch, self._batch.untouched)
         if self.accumulate_grad_batches != 1:
             distillation = distillation / self.accumulate_grad_batches
         return self.ce_weight * loss + distillation

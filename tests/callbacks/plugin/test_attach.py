@@ -277,6 +277,39 @@ def test_both_networks_see_the_inputs_of_the_call(tmp_path, who, kind, compiled)
     assert difference(module, reference) <= 1e-6
 
 
+@pytest.mark.parametrize("fetched", [False, True])
+@pytest.mark.parametrize("takes_call", [False, True])
+def test_teacher_input_reads_the_batch_as_it_came(tmp_path, takes_call, fetched):
+    class Writing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = foreign.student()
+
+        def forward(self, x):
+            return self.net(x.mul_(0.5))
+
+    class Written(Plain):
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    class Fetched(Plain):
+        def training_step(self, dataloader_iter):
+            batch, _, _ = next(dataloader_iter)
+            return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    module, net = (Fetched if fetched else Written)(Writing()), foreign.student()
+    picks = [lambda batch: 2 * batch[0], lambda batch, call: batch[0] + call.args[0]]
+    data = [(x.clone(), y) for x, y in batches()]
+    fit(tmp_path, module, DataLoader(data, batch_size=None), student="net", teacher_input=picks[takes_call])
+    optimizer = torch.optim.SGD(net.parameters(), foreign.LEARNING_RATE, foreign.MOMENTUM)
+    for x, y in batches():
+        logits = net(0.5 * x)
+        optimizer.zero_grad()
+        (0.1 * F.cross_entropy(logits, y) + kd(logits, foreign.teacher()(2 * x).detach())).backward()
+        optimizer.step()
+    assert difference(module.net.net, net) <= 1e-6
+
+
 class Probed(Plain):
     """A student whose output goes through a head that is no part of it, and which trains from the second epoch on."""
 
