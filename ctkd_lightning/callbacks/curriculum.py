@@ -239,6 +239,7 @@ class CurriculumTemperatureCallback(Callback):
             shared=pl_module,
             **self._settings,
         )
+        match_precision(engine, getattr(trainer, "precision_plugin", None))  # before a checkpoint's values come
         if not engine.uses_temperature and self._temperature_given:
             self._warn_once("no effect", engine.no_effect)
         self._attachment = Attachment(
