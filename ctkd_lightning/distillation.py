@@ -170,6 +170,11 @@ class Distillation(nn.Module):
         return self._teacher_input.pick is not None
 
     @property
+    def needs_target(self) -> bool:
+        """Whether one of the methods reads the target."""
+        return any(method.needs_target and method.full_weight > 0 for method in self.terms.values())
+
+    @property
     def uses_temperature(self) -> bool:
         """Whether the temperature acts on any of the methods."""
         return any(method.uses_temperature and method.full_weight > 0 for method in self.terms.values())

@@ -95,9 +95,12 @@ class Distiller:
         targets = self._picked("target", batch, calls)
         if self.pickers.target is None:
             targets = [self._targets.find(batch, each) for each in scores]
+            if calls > 1 and all(target is None for target in targets):
+                self._targets.check_parts(batch, scores, self.engine.needs_target)
         masks, indices = self._picked("mask", batch, calls), self._picked("index", batch, calls)
         if self.pickers.index is None and self.engine.needs:
-            indices = [find_index(batch)] * calls
+            found = find_index(batch)
+            indices = [found if found is not None and len(found) == len(each) else None for each in scores]
         return [Step(*each) for each in zip(targets, indices, masks, strict=True)]
 
     def _picked(self, what: str, batch: Any, calls: int) -> list[Tensor | None]:

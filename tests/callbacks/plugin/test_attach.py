@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ctkd_lightning import ConstantCurriculum, CurriculumTemperatureCallback, FixedTemperature, GlobalTemperature
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import DKD
+from ctkd_lightning.methods import CRD, DKD, dkd_loss
 from tests.callbacks import foreign
 from tests.callbacks.foreign import Plain, difference, loader, trainer
 
@@ -308,6 +308,47 @@ def test_teacher_input_reads_the_batch_as_it_came(tmp_path, takes_call, fetched)
         (0.1 * F.cross_entropy(logits, y) + kd(logits, foreign.teacher()(2 * x).detach())).backward()
         optimizer.step()
     assert difference(module.net.net, net) <= 1e-6
+
+
+class Halves(Plain):
+    def training_step(self, batch, batch_idx):
+        parts = zip(batch[0].chunk(2), batch[1].chunk(2), strict=True)
+        return sum(F.cross_entropy(self(x), y) for x, y in parts) / 2
+
+
+@pytest.mark.parametrize("method", [DKD(warmup_epochs=0), CRD()])
+def test_parts_of_a_batch_whose_targets_are_needed(tmp_path, method):
+    wanted = (
+        r"called the student 2 times, with 4, 4 of the batch's 8 samples.*target=lambda batch: batch\[1\].chunk\(2\)"
+    )
+    with pytest.raises(UserError, match=wanted) as error:
+        fit(tmp_path, Halves(), method=method)
+    assert "\n" not in str(error.value)
+
+
+def test_parts_of_a_batch(tmp_path):
+    module, net = Halves(), foreign.student()
+    method = {"dkd": DKD(weight=0.5, alpha=1.0, beta=2.0, warmup_epochs=0)}
+    fit(tmp_path, module, method=method, target=lambda batch: batch[1].chunk(2))
+    optimizer = torch.optim.SGD(net.parameters(), foreign.LEARNING_RATE, foreign.MOMENTUM)
+    for x, y in batches():  # all parts have the same size: the mean of the means is the mean
+        loss = dkd_loss(net(x), foreign.teacher()(x).detach(), y, TAU, 1.0, 2.0)
+        optimizer.zero_grad()
+        (0.1 * F.cross_entropy(net(x), y) + 0.5 * loss).backward()
+        optimizer.step()
+    assert difference(module.net, net) <= 1e-6
+
+
+def test_parts_of_a_batch_whose_targets_could_be_ignored(tmp_path):
+    module, whole = Halves(), Plain()
+    with pytest.warns(UserWarning, match=r"which targets are whose.*until then no ignored target") as caught:
+        fit(tmp_path, module)
+    assert sum("which targets are whose" in str(warning.message) for warning in caught) == 1
+    fit(tmp_path, whole)
+    assert difference(module, whole) <= 1e-6
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*targets")
+        fit(tmp_path, Halves(), mask=lambda batch: list((batch[1] >= 0).chunk(2)))
 
 
 class Probed(Plain):
