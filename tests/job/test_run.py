@@ -535,19 +535,14 @@ def test_home_directories(command, monkeypatch, tmp_path):
     assert not Path("~").exists()
 
 
-def test_the_return_value(command, monkeypatch):
-    returned = []
-    monkeypatch.setattr("ctkd_lightning.run.hydra_main", lambda name, task: returned.append((name, task)))
-    command()
-    ((_, task),) = returned
-    monkeypatch.undo()
+def test_the_return_value(command):
     values = []
 
-    def keep(name, inner):
+    def keeping(name, task):
         hydra_main(name, lambda cfg: values.append(task(cfg)))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ctkd_lightning.run.hydra_main", keep)
+        patch.setattr("ctkd_lightning.run.hydra_main", keeping)
         command("run_dir=run", "max_epochs=2")
     assert values == [summary()["best"]["top1"]]
 
