@@ -129,6 +129,7 @@ class CRD(Method):
     """
 
     needs = ("pooled",)
+    needs_target = True
     student_bank: Tensor
     teacher_bank: Tensor
     labels: Tensor

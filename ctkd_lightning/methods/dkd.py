@@ -111,6 +111,8 @@ class DKD(LogitMethod):
         UserError: a setting out of range.
     """
 
+    needs_target = True
+
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, weight: float = 1.0, warmup_epochs: int = 20) -> None:
         super().__init__(weight, warmup_epochs)
         _check_settings(alpha, beta)
