@@ -123,7 +123,8 @@ class Distillation(nn.Module):
         self.student = student
         self._asks, self._teacher_input = ask_teacher is not None, TeacherInput(teacher_input)
         self.student_logits, self._student_layers = student_logits, student_layers
-        layers = select_layers(self.teacher, self.needs, teacher_layers, argument="teacher_layers")
+        teacher_needs = [role for method in self.terms.values() for role in method.needs_of_teacher()]
+        layers = select_layers(self.teacher, teacher_needs, teacher_layers, argument="teacher_layers")
         self.run_teacher = FeatureTap(self.teacher, layers, pick=teacher_logits, role="teacher")
         self.run_student: FeatureTap | None = None
         if student is not None:
@@ -159,7 +160,7 @@ class Distillation(nn.Module):
 
     @property
     def needs(self) -> list[str]:
-        """The feature roles that the methods read."""
+        """The student's feature roles that the methods read."""
         return [role for method in self.terms.values() for role in method.needs]
 
     @property

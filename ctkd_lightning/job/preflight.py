@@ -45,7 +45,7 @@ def check_settings(cfg: DictConfig) -> None:
     instantiate(cfg.curriculum)
     methods = instantiate(cfg.method.terms)
     if cfg.teacher_cache not in ("off", "auto"):
-        check_cacheable(role for method in methods.values() for role in method.needs)
+        check_cacheable(role for method in methods.values() for role in method.needs_of_teacher())
     check_optimizer(cfg.optimizer, "optimizer")
     check_optimizer(cfg.teacher, "teacher.optimizer")
     for key in ("teacher.checkpoint", "resume"):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._adapter import Adapter, BatchNorm, conv1x1, width
-from ctkd_lightning.methods._base import FeatureMethod, built, stage_pairs
+from ctkd_lightning.methods._base import FeatureMethod, built, pair_ends
 from ctkd_lightning.methods._checks import check_features
 
 _PYRAMID = (4, 2, 1)
@@ -93,6 +93,8 @@ class AttentionFusion(nn.Module):
 class ReviewKD(FeatureMethod):
     """Knowledge review of all stages and of the pooled features, as a map of one pixel: :func:`reviewkd_loss`.
 
+    As in the authors' code the teacher's stages are read before their activation, the student's behind it.
+
     Args:
         max_width: the most channels of the fused maps, which otherwise have as many as the student's last.
         weight: factor of the term: 1 in the paper, 5 for resnet32x4 to resnet8x4.
@@ -103,6 +105,7 @@ class ReviewKD(FeatureMethod):
     """
 
     needs = ("stages", "pooled")
+    teacher_needs = ("preacts", "pooled")
 
     def __init__(self, max_width: int = 512, weight: float = 1.0, warmup_epochs: int = 20) -> None:
         super().__init__(weight, warmup_epochs)
@@ -131,4 +134,4 @@ class ReviewKD(FeatureMethod):
 
 def _levels(student: NetworkOutput, teacher: NetworkOutput) -> list[tuple[Tensor, Tensor]]:
     pooled = student.feature("pooled")[:, :, None, None], teacher.feature("pooled")[:, :, None, None]
-    return [pooled, *reversed(stage_pairs(student, teacher))]
+    return [pooled, *reversed(pair_ends(student.stages, teacher.preacts))]

@@ -158,5 +158,6 @@ def _network(
 
     maps = {f"stage{i}": draw(d, 16 >> i, 16 >> i) for i, d in enumerate(widths, start=1)}
     classifier = nn.Linear(vector, classes).requires_grad_(False).to(dtype)
-    pooled = draw(vector)
-    return NetworkOutput(draw(classes), {**maps, "last": maps["stage3"], "pooled": pooled}, classifier)
+    pooled, logits = draw(vector), draw(classes)
+    preacts = {f"{stage}_preact": draw(*x.shape[1:]) for stage, x in maps.items()}
+    return NetworkOutput(logits, {**maps, "last": maps["stage3"], "pooled": pooled, **preacts}, classifier)

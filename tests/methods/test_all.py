@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ctkd_lightning import methods
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.features.outputs import Step
+from ctkd_lightning.features.outputs import Step, is_preact, is_stage
 from ctkd_lightning.methods import NetworkOutput
 from ctkd_lightning.temperature import Softening
 from tests.methods.settings import SETTINGS, example
@@ -155,12 +155,16 @@ def test_loss_and_gradients_are_finite(name, hard):
         assert all(g.isfinite().all() for g in gradients), precision
 
 
+def group(role):
+    return "preacts" if is_preact(role) else "stages" if is_stage(role) else None
+
+
 def test_reads_only_what_it_needs(name):
     case = example(SETTINGS[name])
-    needs = CLASSES[name].needs
-    for output in (case.student, case.teacher):
-        roles = [r for r in output.features if r in needs or ("stages" in needs and r.startswith("stage"))]
-        output.features = {role: output.features[role] for role in roles}
+    method = CLASSES[name]
+    for output, needs in ((case.student, method.needs), (case.teacher, method.needs_of_teacher())):
+        output.features = {r: f for r, f in output.features.items() if r in needs or group(r) in needs}
+    needs = method.needs
     method = case.built(SETTINGS[name])
     loss = case.loss(method)
     if not needs:  # then it works without features, and the student's logits get a gradient

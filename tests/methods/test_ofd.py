@@ -31,7 +31,7 @@ def test_behind_a_rectifier_nothing_below_zero_is_asked():
 
 
 def test_later_stages_weigh_more():
-    maps = {f"stage{i}": torch.ones(1, 1, 2, 2) for i in (1, 2, 3)}
+    maps = {f"stage{i}_preact": torch.ones(1, 1, 2, 2) for i in (1, 2, 3)}
     output = NetworkOutput(torch.zeros(1, 2), maps)
     method = OFD()
     method.build(output, output)
