@@ -142,8 +142,6 @@ def test_reading_them_changes_neither_the_logits_nor_their_gradients(name, train
     for _ in range(2):
         network.zero_grad(), twin.zero_grad()
         logits, plain = tap(images).logits, twin(images)
-        if training:  # normalisations follow each run
-            network.load_state_dict(twin.state_dict())
         F.cross_entropy(logits, torch.tensor([0, 1])).backward()
         F.cross_entropy(plain, torch.tensor([0, 1])).backward()
         assert torch.equal(logits, plain)
@@ -165,8 +163,8 @@ def test_gradients_reach_the_network_through_them(name, images):
         return result
 
     (gradient,) = torch.autograd.grad(sum(x.square().sum() for x in tap(images.double()).preacts), weight.weight)
-    expected = (value(1e-6) - value(-1e-6)) / 2e-6
-    torch.testing.assert_close((gradient * direction).sum(), expected, rtol=1e-4, atol=0)
+    expected = (value(1e-8) - value(-1e-8)) / 2e-8
+    torch.testing.assert_close((gradient * direction).sum(), expected, rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
