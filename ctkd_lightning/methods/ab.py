@@ -40,7 +40,7 @@ def ab_loss(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
     check_number("AB's margin", margin, least=0)
     student = at_least_float32(student)
     signed = torch.where(teacher > 0, student, -student)
-    return (margin - signed).clamp(min=0).square().sum() / len(student)
+    return (margin - signed).clamp(min=0).square().sum() / max(len(student), 1)
 
 
 class AB(FeatureMethod):

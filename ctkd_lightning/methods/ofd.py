@@ -48,7 +48,7 @@ def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor | None = None) -> 
         raise UserError(f"margin has shape {tuple(margin.shape)}, expected one per channel ({width(teacher)},)")
     goal = torch.maximum(teacher, margin.view(-1, 1, 1))
     asked = (student > goal) | (goal > 0)
-    return ((student - goal).square() * asked).sum() / len(student)
+    return ((student - goal).square() * asked).sum() / max(len(student), 1)
 
 
 def _mean_of_negatives(features: Tensor) -> Tensor:

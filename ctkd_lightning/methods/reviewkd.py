@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctkd_lightning._masks import reduction
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._adapter import Adapter, BatchNorm, conv1x1, width
@@ -52,14 +53,14 @@ def reviewkd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tenso
 def _context_loss(student: Tensor, teacher: Tensor) -> Tensor:
     check_features(student, teacher, ndim=4, same_shape=True)
     student, teacher = at_least_float32(student), at_least_float32(teacher)
-    loss = F.mse_loss(student, teacher)
+    loss = F.mse_loss(student, teacher, reduction=reduction(student))
     weight, total = 1.0, 1.0
     for size in _PYRAMID:
         if size < student.shape[2]:
             weight /= 2
             total += weight
             pooled = F.adaptive_avg_pool2d(student, size), F.adaptive_avg_pool2d(teacher, size)
-            loss = loss + weight * F.mse_loss(*pooled)
+            loss = loss + weight * F.mse_loss(*pooled, reduction=reduction(student))
     return loss / total
 
 

@@ -137,6 +137,7 @@ def example(
 ) -> Example:
     """Random outputs of a student and a wider teacher, unless the method or the caller wants the same shapes."""
     generator = torch.Generator().manual_seed(1)
+    torch.manual_seed(1)  # of the teacher's classifier
     widths = (4, 5, 6) if setting.same_widths or same_shapes else (6, 7, 8)
     student = _network(batch, classes, (4, 5, 6), 6, generator, dtype)
     teacher = _network(batch, classes, widths, 6 if same_shapes else 9, generator, dtype)
