@@ -282,10 +282,10 @@ class Distillation(nn.Module):
             except UserError:
                 raise
             except (RuntimeError, IndexError, ValueError) as error:
-                roles = [role for role in student.features if role in teacher.features]
                 found = "; ".join(
-                    f"{role} {tuple(student.features[role].shape)} and {tuple(teacher.features[role].shape)}"
-                    for role in roles
+                    f"{who}'s {role} {tuple(feature.shape)}"
+                    for who, output in (("student", student), ("teacher", teacher))
+                    for role, feature in output.features.items()
                 )
                 raise UserError(
                     f"method {name} does not fit the features of student and teacher ({found}): {error}; name other "

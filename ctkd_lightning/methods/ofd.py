@@ -76,9 +76,7 @@ class OFD(FeatureMethod):
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """One adapter a stage."""
-        self.adapters = nn.ModuleList(
-            Adapter(conv1x1(width(s), width(t)), BatchNorm(width(t))) for s, t in preact_pairs(student, teacher)
-        )
+        self.adapters = nn.ModuleList(_adapter(width(s), width(t)) for s, t in preact_pairs(student, teacher))
 
     def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The stages' partial distances, weighted."""
@@ -88,3 +86,9 @@ class OFD(FeatureMethod):
             s, t = pool_to_smaller(s, t)
             losses.append(ofd_loss(adapter(s), t) * 2.0 ** (len(losses) + 1 - len(adapters)))
         return torch.stack(losses).sum()
+
+
+def _adapter(before: int, after: int) -> Adapter:
+    convolution = conv1x1(before, after)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out")  # as the authors draw it
+    return Adapter(convolution, BatchNorm(after))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +80,8 @@ class AttentionFusion(nn.Module):
         self.reduce = Adapter(conv1x1(student_width, fused_width), BatchNorm(fused_width))
         self.attention = None if deepest else Adapter(nn.Conv2d(2 * fused_width, 2, 1), nn.Sigmoid())
         self.expand = Adapter(nn.Conv2d(fused_width, teacher_width, 3, padding=1, bias=False), BatchNorm(teacher_width))
+        for adapter in (self.reduce, self.expand):
+            nn.init.kaiming_uniform_(cast(Tensor, adapter[0].weight), a=1)  # as the authors draw them
 
     def forward(self, student: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
         """The map for the teacher's, of height and width ``size``, and the fused map for the next level."""
