@@ -16,6 +16,16 @@ def masked(logits: Tensor, mask: Tensor | None) -> Tensor:
     return logits if mask is None else logits.masked_fill((mask == 0).unsqueeze(-1), 0.0)
 
 
+def mean(x: Tensor) -> Tensor:
+    """The mean of all entries; 0 of none, as of an empty batch, where PyTorch's is NaN."""
+    return x.mean() if x.numel() else x.sum()
+
+
+def reduction(x: Tensor) -> str:
+    """The ``reduction=`` with which PyTorch's functional losses are :func:`mean` of their like."""
+    return "mean" if x.numel() else "sum"
+
+
 def mean_over_positions(loss: Tensor, mask: Tensor | None) -> Tensor:
     r"""The mean :math:`\sum_i w_i l_i / \sum_i w_i` over the positions that a mask keeps; 0 where there are none.
 
@@ -27,7 +37,7 @@ def mean_over_positions(loss: Tensor, mask: Tensor | None) -> Tensor:
         UserError: another shape.
     """
     if mask is None:
-        return loss.mean() if loss.numel() else loss.sum()
+        return mean(loss)
     left_out = mask == 0
     kept = loss.masked_fill(left_out, 0.0)
     if mask.is_floating_point():

@@ -125,7 +125,7 @@ class Distillation(nn.Module):
         self.student = student
         self._asks, self._teacher_input = ask_teacher is not None, TeacherInput(teacher_input)
         self.student_logits, self._student_layers = student_logits, student_layers
-        layers = select_layers(self.teacher, self.needs, teacher_layers, argument="teacher_layers")
+        layers = select_layers(self.teacher, self.teacher_needs, teacher_layers, argument="teacher_layers")
         self.run_teacher = FeatureTap(self.teacher, layers, pick=teacher_logits, role="teacher")
         self.run_student: FeatureTap | None = None
         if student is not None:
@@ -161,8 +161,13 @@ class Distillation(nn.Module):
 
     @property
     def needs(self) -> list[str]:
-        """The feature roles that the methods read."""
+        """The student's feature roles that the methods read."""
         return [role for method in self.terms.values() for role in method.needs]
+
+    @property
+    def teacher_needs(self) -> list[str]:
+        """Those that they read of the teacher."""
+        return [role for method in self.terms.values() for role in method.needs_of_teacher()]
 
     @property
     def picks_teacher_input(self) -> bool:
@@ -293,10 +298,10 @@ class Distillation(nn.Module):
             except UserError:
                 raise
             except (RuntimeError, IndexError, ValueError) as error:
-                roles = [role for role in student.features if role in teacher.features]
                 found = "; ".join(
-                    f"{role} {tuple(student.features[role].shape)} and {tuple(teacher.features[role].shape)}"
-                    for role in roles
+                    f"{who}'s {role} {tuple(feature.shape)}"
+                    for who, output in (("student", student), ("teacher", teacher))
+                    for role, feature in output.features.items()
                 )
                 raise UserError(
                     f"method {name} does not fit the features of student and teacher ({found}): {error}; name other "

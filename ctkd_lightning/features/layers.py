@@ -18,6 +18,9 @@ _CHAINS = {"ResNet", "VGG", "MobileNetV2", "MobileNetV3", "ShuffleNetV2", "Dense
 _CHAINS |= {"RegNet", "MNASNet"}
 # those of the children that hold the stages
 _BODIES = ("features", "trunk_output", "layers")
+# where blocks are defined whose last activation, in the order of the definition, rectifies their sum
+_RESIDUAL = ("torchvision.models.resnet", "timm.models.resnet")
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Hardswish)
 # layers with which timm's lists of features may start, before the first stage
 _STEMS = ("stem", "conv_stem", "act1", "bn1", "norm0")
 
@@ -30,7 +33,7 @@ def default_layers(network: nn.Module) -> dict[str, str]:
     next layer that halves the map. ``pooled`` is otherwise what the last linear layer reads.
 
     Returns:
-        Roles ``stem``, ``stage1``, ``stage2``, …, ``pooled``, as far as they are known.
+        Roles ``stem``, ``stage1``, ``stage2``, …, ``pooled``, ``stage1_preact``, …, as far as they are known.
 
     Example:
         >>> default_layers(nn.Sequential(nn.Flatten(), nn.Linear(8, 10)))
@@ -43,6 +46,30 @@ def default_layers(network: nn.Module) -> dict[str, str]:
     if isinstance(dict(network.named_modules()).get(classifier), nn.Linear):  # TorchScript has no get_submodule
         derived["pooled"] = f"{classifier}:input"
     return {**derived, **own}
+
+
+def layer_before_activation(network: nn.Module, layer: str) -> str | None:
+    """The place before the activation that ends a layer: what that activation reads, where it is a layer of its own.
+
+    It is found at the end of sequences, and in the residual blocks of torchvision and timm, which rectify the sum.
+
+    Args:
+        network: the unwrapped network.
+        layer: a dotted name, with or without ``:input``.
+
+    Example:
+        >>> layer_before_activation(nn.Sequential(nn.Sequential(nn.Linear(8, 10), nn.ReLU())), "0")
+        '0.1:input'
+    """
+    name, module = layer, dict(network.named_modules()).get(layer, network)
+    while isinstance(module, nn.Sequential) and len(module):
+        last, module = list(module.named_children())[-1]
+        name = f"{name}.{last}"
+    if type(module).__module__ in _RESIDUAL:
+        children = list(module.named_children())
+        last, module = [(name, child) for name, child in children if isinstance(child, _ACTIVATIONS)][-1]
+        name = f"{name}.{last}"
+    return f"{name}:input" if isinstance(module, _ACTIVATIONS) else None
 
 
 def unwrap(network: nn.Module) -> nn.Module:

@@ -23,7 +23,8 @@ class NetworkOutput:
         logits: (..., C), the classes last: (B, C) for a classifier, (B, H, W, C) for maps, (B, T, C) for sequences,
             (B, L, 2) for L labels of which each is there or not.
         features: feature tensors by their role: ``pooled`` is the vector (B, D) before the classifier, ``last`` the
-            last map (B, D, H, W), ``stage1``, ``stage2``, … the maps at the end of each stage.
+            last map (B, D, H, W), ``stage1``, ``stage2``, … the maps at the end of each stage, and ``stage1_preact``,
+            ``stage2_preact``, … the same before the activation that ends the stage.
         classifier: from pooled features to logits, for the methods that read it.
     """
 
@@ -49,13 +50,33 @@ class NetworkOutput:
         Raises:
             UserError: there are none.
         """
-        roles = sorted(filter(is_stage, self.features), key=lambda role: int(role.removeprefix("stage")))
+        roles = sorted(filter(is_stage, self.features), key=stage_number)
         return [self.features[role] for role in roles] or [self.feature("stage1")]
+
+    @property
+    def preacts(self) -> list[Tensor]:
+        """The stages' maps before the activation, from the image to the classifier.
+
+        Raises:
+            UserError: there are none.
+        """
+        roles = sorted(filter(is_preact, self.features), key=stage_number)
+        return [self.features[role] for role in roles] or [self.feature("stage1_preact")]
 
 
 def is_stage(role: str) -> bool:
     """Whether a role is one of the maps ``stage1``, ``stage2`` and so on."""
     return re.fullmatch(r"stage\d+", role) is not None
+
+
+def is_preact(role: str) -> bool:
+    """Whether a role is one of the maps ``stage1_preact``, ``stage2_preact`` and so on."""
+    return role.endswith("_preact") and is_stage(role.removesuffix("_preact"))
+
+
+def stage_number(role: str) -> int:
+    """The number in a stage's role, or in that of its map before the activation."""
+    return int(role.removeprefix("stage").removesuffix("_preact"))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, cast
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 
 from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.features._head import find_classifier
-from ctkd_lightning.features.layers import default_layers, unwrap
-from ctkd_lightning.features.outputs import NetworkOutput, Pick, is_stage, pick_logits
+from ctkd_lightning.features.layers import default_layers, layer_before_activation, unwrap
+from ctkd_lightning.features.outputs import NetworkOutput, Pick, is_preact, is_stage, pick_logits, stage_number
 
 _INPUT = ":input"
 _Kept = tuple[Any, Any, int | None]  # what is handed out, what the layer gave, and its version then
@@ -178,12 +179,15 @@ def select_layers(
     """The layers to tap for the roles that methods need.
 
     ``"stages"`` stands for all of ``stage1``, ``stage2``, …; ``"last"``, where nothing else is named, for the last
-    of them.
+    of them; ``"preacts"`` for ``stage1_preact``, ``stage2_preact``, …, one for each stage. Where nobody names such a
+    layer it is what the stage's last activation reads, if that is a layer of its own, and otherwise, with a warning,
+    the stage.
 
     Args:
         network: any module.
         needs: roles, as in :attr:`Method.needs`.
-        layers: from role to dotted name; these come before the network's own and the derived ones.
+        layers: from role to dotted name; these come before the network's own and the derived ones. Whoever names a
+            stage names another place than the network's ``stage1_preact`` was meant for, which then does not count.
         argument: what the caller calls ``layers``, for the error.
 
     Returns:
@@ -197,17 +201,22 @@ def select_layers(
         >>> select_layers(network, ("pooled", "last"), {"last": "0"})
         {'pooled': '3:input', 'last': '0'}
     """
-    known = {**default_layers(network), **(layers or {})}
-    stages = sorted(filter(is_stage, known), key=lambda role: int(role.removeprefix("stage")))
-    if stages:
-        known.setdefault("last", known[stages[-1]])
+    named, inner = dict(layers or {}), unwrap(network)
+    own = {r: name for r, name in default_layers(network).items() if not (is_preact(r) and _stage_of(r) in named)}
+    known = {**own, **named}
+    groups = {"stages": sorted(filter(is_stage, known), key=stage_number)}
+    if groups["stages"]:
+        known.setdefault("last", known[groups["stages"][-1]])
+    needs = list(dict.fromkeys(needs))
+    if "preacts" in needs:
+        known |= _preacts(inner, known, argument)
+    groups["preacts"] = sorted(filter(is_preact, known), key=stage_number)
     selected = {}
-    for role in dict.fromkeys(needs):
-        roles = stages if role == "stages" else [role]
+    for role in needs:
+        roles = groups.get(role, [role])
         if not roles or any(r not in known for r in roles):
             found = ", ".join(known) or "none"
-            example = "stage1" if role == "stages" else role
-            inner = unwrap(network)
+            example = "stage1" if role in groups else role
             children = ", ".join(name for name, _ in inner.named_children())
             raise UserError(
                 f"{type(inner).__name__} names no layer for {role!r} (known: {found}): name one, as in "
@@ -215,6 +224,30 @@ def select_layers(
             )
         selected.update({r: known[r] for r in roles})
     return selected
+
+
+def _preacts(network: nn.Module, known: Mapping[str, str], argument: str) -> dict[str, str]:
+    """A layer before the activation for each known stage that has none yet."""
+    found, behind = {}, []
+    for stage in filter(is_stage, known):
+        role = f"{stage}_preact"
+        if role not in known:
+            layer = layer_before_activation(network, known[stage])
+            found[role] = layer or known[stage]
+            behind += [] if layer else [role]
+    if behind:
+        behind = sorted(behind, key=stage_number)
+        warnings.warn(
+            f"{type(network).__name__} names no layer for the maps before the activation ({', '.join(behind)}): the "
+            f"stages' outputs are read instead; name the layers, as in {argument}={{{behind[0]}: NAME}} (the stage's "
+            "own, if no activation ends it)",
+            stacklevel=3,
+        )
+    return found
+
+
+def _stage_of(role: str) -> str:
+    return role.removesuffix("_preact")
 
 
 class _Store:

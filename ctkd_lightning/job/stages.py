@@ -159,7 +159,7 @@ class _Training:
         if resume:
             check_resumable(resume, module)
         if cfg.teacher_cache not in ("off", "auto"):
-            check_cacheable(module.distillation.needs)
+            check_cacheable(module.distillation.teacher_needs)
         self.throughput = Throughput()
         self.loggers = build.loggers(cfg)
         callbacks = [*build.callbacks(cfg), self.throughput]

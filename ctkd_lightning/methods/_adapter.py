@@ -19,9 +19,10 @@ class Adapter(nn.Sequential):
 
 
 class BatchNorm(_BatchNorm):
-    """Batch normalisation of vectors (B, D) or maps (B, D, H, W) that survives a last batch of one vector.
+    """Batch normalisation of vectors (B, D) or maps (B, D, H, W) that survives a last batch of one vector, or of none.
 
-    A single value per channel has no variance: there the running statistics serve, where PyTorch's layer raises.
+    A single value per channel has no variance: there the running statistics serve, where PyTorch's layer raises. Those
+    of an empty batch are NaN, and would stay in the running statistics.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -29,7 +30,7 @@ class BatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """The normalised feature."""
-        if self.training and input.numel() == input.shape[1]:
+        if self.training and input.numel() <= input.shape[1]:
             return torch.batch_norm(
                 input,
                 self.weight,

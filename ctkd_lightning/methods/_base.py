@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, TypeVar
 
 import torch
@@ -16,14 +17,23 @@ T = TypeVar("T")
 
 
 def stage_pairs(student: NetworkOutput, teacher: NetworkOutput) -> list[tuple[Tensor, Tensor]]:
-    """Pair the maps of both networks' stages.
+    """Pair the maps of both networks' stages: :func:`pair_ends`."""
+    return pair_ends(student.stages, teacher.stages)
 
-    Networks with different numbers of stages are aligned at their ends, where the maps mean most; the first stages of
-    the longer one stay out.
+
+def preact_pairs(student: NetworkOutput, teacher: NetworkOutput) -> list[tuple[Tensor, Tensor]]:
+    """Pair the maps of both networks' stages before the activation: :func:`pair_ends`."""
+    return pair_ends(student.preacts, teacher.preacts)
+
+
+def pair_ends(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Pair the maps of two networks, from the image to the classifier.
+
+    Networks with different numbers of maps are aligned at their ends, where the maps mean most; the first maps of the
+    longer one stay out.
     """
-    s, t = student.stages, teacher.stages
-    count = min(len(s), len(t))
-    return list(zip(s[-count:], t[-count:], strict=True))
+    count = min(len(student), len(teacher))
+    return list(zip(student[-count:], teacher[-count:], strict=True))
 
 
 def middle_pair(student: NetworkOutput, teacher: NetworkOutput) -> tuple[Tensor, Tensor]:
@@ -35,11 +45,12 @@ def middle_pair(student: NetworkOutput, teacher: NetworkOutput) -> tuple[Tensor,
 class Method(nn.Module):
     r"""One term of the distillation loss.
 
-    A subclass says in ``needs`` which feature roles it reads: ``"pooled"``, ``"last"``, ``"stages"`` (all of them) or
-    a single ``"stage2"``; in ``uses_temperature`` whether the temperature acts on it; in ``needs_target`` whether it
-    reads the target; and in ``takes_mask`` whether it reads the step's mask itself. Others are given the samples alone
-    that the mask keeps, or one position of them. Most methods are one of the two simpler kinds, :class:`LogitMethod`
-    and :class:`FeatureMethod`. Whoever trains with a method calls, in this order,
+    A subclass says in ``needs`` which feature roles it reads: ``"pooled"``, ``"last"``, ``"stages"`` (all of them),
+    ``"preacts"`` (the same before the activation) or a single ``"stage2"``, and in ``teacher_needs`` which ones of the
+    teacher, where these are others; in ``uses_temperature`` whether the temperature acts on it; in ``needs_target``
+    whether it reads the target; and in ``takes_mask`` whether it reads the step's mask itself. Others are given the
+    samples alone that the mask keeps, or one position of them. Most methods are one of the two simpler kinds,
+    :class:`LogitMethod` and :class:`FeatureMethod`. Whoever trains with a method calls, in this order,
 
     1. :meth:`build` with the outputs on an example batch, and :meth:`prepare` with the size of the training set:
        before the optimizer is made and before DDP wraps the module, so that both see the trainable parts;
@@ -60,6 +71,7 @@ class Method(nn.Module):
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    teacher_needs: ClassVar[tuple[str, ...] | None] = None
     uses_temperature: ClassVar[bool] = False
     takes_mask: ClassVar[bool] = False
     needs_target: ClassVar[bool] = False
@@ -77,6 +89,11 @@ class Method(nn.Module):
             self.set_epoch(0)
         else:
             self.weight = self.full_weight
+
+    @classmethod
+    def needs_of_teacher(cls) -> tuple[str, ...]:
+        """The teacher's feature roles that it reads."""
+        return cls.needs if cls.teacher_needs is None else cls.teacher_needs
 
     def weight_in(self, epoch: int) -> float:
         """The factor in an epoch, counted from 0."""

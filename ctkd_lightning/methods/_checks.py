@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import is_integer
+from ctkd_lightning.temperature._softening import masked_classes
 
 
 def check_logits(student: Tensor, teacher: Tensor, ndim: int | None = None) -> None:
@@ -79,6 +80,11 @@ def check_features(student: Tensor, teacher: Tensor, *, ndim: int | None = None,
         raise UserError(f"{found}: expected the same shape; an adapter on the student's side can bring it about")
 
 
+def possible_classes(student: Tensor, teacher: Tensor) -> Tensor:
+    """Which of the logits (..., C) are not masked by both networks."""
+    return ~masked_classes(torch.maximum(student, teacher))
+
+
 def no_autocast(like: Tensor) -> torch.autocast:
     """Turn autocast off where a loss multiplies matrices: in half precision its value would keep three digits."""
     return torch.autocast(like.device.type, enabled=False)
@@ -94,12 +100,16 @@ def unit(x: Tensor, dim: int = 1, eps: float = 1e-12) -> Tensor:
     return x / torch.where(norm > eps, norm, torch.ones_like(norm))
 
 
-def centred_unit(x: Tensor, dim: int, floor: float) -> Tensor:
+def centred_unit(x: Tensor, dim: int, floor: float, among: Tensor | None = None) -> Tensor:
     r"""Subtract the mean along ``dim`` and scale to length 1: :math:`c / \sqrt{\lVert c \rVert^2 + \mathrm{floor}^2}`.
 
-    The floor bounds the gradient of what hardly varies, and takes constants to zero.
+    The floor bounds the gradient of what hardly varies, and takes constants to zero. With ``among``, truth values of
+    the same shape, only these entries count; the others, which must be zero, stay it.
     """
-    centred = x - x.mean(dim, keepdim=True)
+    if among is None:
+        centred = x - x.mean(dim, keepdim=True)
+    else:
+        centred = (x - x.sum(dim, keepdim=True) / among.sum(dim, keepdim=True).clamp(min=1)) * among
     return centred * (centred.square().sum(dim, keepdim=True) + floor**2).rsqrt()
 
 

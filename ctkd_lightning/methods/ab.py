@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ctkd_lightning.errors import check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._adapter import Adapter, BatchNorm, conv1x1, width
-from ctkd_lightning.methods._base import FeatureMethod, built, stage_pairs
+from ctkd_lightning.methods._base import FeatureMethod, built, preact_pairs
 from ctkd_lightning.methods._checks import check_features, pool_to_smaller
 
 
@@ -40,7 +40,7 @@ def ab_loss(student: Tensor, teacher: Tensor, margin: float = 1.0) -> Tensor:
     check_number("AB's margin", margin, least=0)
     student = at_least_float32(student)
     signed = torch.where(teacher > 0, student, -student)
-    return (margin - signed).clamp(min=0).square().sum() / len(student)
+    return (margin - signed).clamp(min=0).square().sum() / max(len(student), 1)
 
 
 class AB(FeatureMethod):
@@ -49,8 +49,8 @@ class AB(FeatureMethod):
     .. math:: L = \sum_{l=1}^{n} 2^{l-n} L_l
 
     The adapters are pointwise convolutions with batch normalisation; maps of different sizes are pooled to the smaller
-    one. The paper initialises a student by it and then trains on the labels alone; here it is a term from the first
-    step to the last.
+    one. Both networks' maps are read before their activation. The paper initialises a student by it and then trains on
+    the labels alone; here it is a term from the first step to the last.
 
     Args:
         margin: m, from 0.
@@ -60,7 +60,7 @@ class AB(FeatureMethod):
         UserError: a setting out of range.
     """
 
-    needs = ("stages",)
+    needs = ("preacts",)
 
     def __init__(self, margin: float = 1.0, weight: float = 0.001) -> None:
         super().__init__(weight)
@@ -71,14 +71,14 @@ class AB(FeatureMethod):
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """One adapter a stage."""
         self.adapters = nn.ModuleList(
-            Adapter(conv1x1(width(s), width(t)), BatchNorm(width(t))) for s, t in stage_pairs(student, teacher)
+            Adapter(conv1x1(width(s), width(t)), BatchNorm(width(t))) for s, t in preact_pairs(student, teacher)
         )
 
     def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The stages' hinges, weighted."""
         adapters = built(self.adapters, self)
         losses: list[Tensor] = []
-        for adapter, (s, t) in zip(adapters, stage_pairs(student, teacher), strict=True):
+        for adapter, (s, t) in zip(adapters, preact_pairs(student, teacher), strict=True):
             s, t = pool_to_smaller(s, t)
             losses.append(ab_loss(adapter(s), t, self.margin) * 2.0 ** (len(losses) + 1 - len(adapters)))
         return torch.stack(losses).sum()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ctkd_lightning._masks import mean
 from ctkd_lightning.errors import check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._base import FeatureMethod, stage_pairs
@@ -40,7 +41,7 @@ def at_loss(student: Tensor, teacher: Tensor, p: float = 2.0) -> Tensor:
     check_features(student, teacher, ndim=4)
     check_number("AT's p", p, above=0)
     s, t = pool_to_smaller(at_least_float32(student), at_least_float32(teacher))
-    return (_attention(s, p) - _attention(t, p)).square().mean()
+    return mean((_attention(s, p) - _attention(t, p)).square())
 
 
 def _attention(features: Tensor, p: float) -> Tensor:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctkd_lightning._masks import mean
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import NetworkOutput, Step, at_least_float32, is_integer
 from ctkd_lightning.methods._adapter import Adapter, width
@@ -76,10 +77,10 @@ def crd_loss(
     attraction = F.softplus(-similar)
     repulsion = F.softplus(different)
     if keep is None:
-        return (attraction + repulsion.sum(dim=1)).mean()
+        return mean(attraction + repulsion.sum(dim=1))
     kept = keep.sum(dim=1).clamp(min=1)
     repulsion = repulsion.masked_fill(~keep, 0.0).sum(dim=1) * (negatives.shape[1] / kept)
-    return (attraction + repulsion).mean()
+    return mean(attraction + repulsion)
 
 
 def _check_memory(anchor: Tensor, bank: Tensor, negatives: Tensor, keep: Tensor | None) -> None:
@@ -199,11 +200,12 @@ class CRD(Method):
         positives = self.teacher_bank[index], self.student_bank[index]
         # Before the loss reads the memories: its backward pass needs them as they are. Only negatives see the
         # difference, some of which are then one step fresher.
-        if self.training:
+        learns = self.training and len(index) > 0  # from an empty batch there is nothing to remember
+        if learns:
             self._remember(s.detach(), t.detach(), target, index)
         rows = self._draw(len(index))
         keep = self.labels[rows] != target.unsqueeze(1)
-        if self.training:
+        if learns:
             self._calibrate((s, self.teacher_bank, rows), (t, self.student_bank, rows))
         losses = [
             crd_loss(anchor, positive, bank, rows, log_normalizer, self.contrast_temperature, keep)

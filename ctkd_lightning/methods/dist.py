@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ctkd_lightning._masks import mean, mean_over_positions
 from ctkd_lightning.errors import check_number
 from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods._base import LogitMethod
-from ctkd_lightning.methods._checks import centred_unit, check_logits
+from ctkd_lightning.methods._checks import centred_unit, check_logits, possible_classes
 from ctkd_lightning.temperature._softening import Softening
 
 
@@ -56,7 +57,10 @@ def dist_loss(
     softening = Softening.at(temperature, student_logits)
     q = softening.soften_student(student_logits).log_softmax(dim=-1).exp()
     p = softening.soften_teacher(teacher_logits).log_softmax(dim=-1).exp()
-    return beta * _pearson_distance(q, p, dim=1) + gamma * _pearson_distance(q, p, dim=0)
+    possible = possible_classes(student_logits, teacher_logits)
+    samples = 1 - _correlation(q, p, dim=1, among=possible)
+    classes = 1 - _correlation(q, p, dim=0)
+    return beta * mean(samples) + gamma * mean_over_positions(classes, possible.any(dim=0))
 
 
 def _check_settings(beta: float, gamma: float) -> None:
@@ -64,10 +68,10 @@ def _check_settings(beta: float, gamma: float) -> None:
     check_number("DIST's gamma", gamma, least=0)
 
 
-def _pearson_distance(a: Tensor, b: Tensor, dim: int) -> Tensor:
+def _correlation(a: Tensor, b: Tensor, dim: int, among: Tensor | None = None) -> Tensor:
     # 1e-6: above what rounding makes of a constant
-    a, b = centred_unit(a, dim, floor=1e-6), centred_unit(b, dim, floor=1e-6)
-    return 1 - (a * b).sum(dim).mean()
+    a, b = centred_unit(a, dim, floor=1e-6, among=among), centred_unit(b, dim, floor=1e-6, among=among)
+    return (a * b).sum(dim)
 
 
 class DIST(LogitMethod):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctkd_lightning._masks import reduction
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._adapter import Adapter, BatchNorm, conv1x1, width
 from ctkd_lightning.methods._base import FeatureMethod, built, middle_pair
@@ -35,7 +36,7 @@ def fitnet_loss(student: Tensor, teacher: Tensor) -> Tensor:
         tensor(0.2500)
     """
     check_features(student, teacher, same_shape=True)
-    return F.mse_loss(at_least_float32(student), at_least_float32(teacher))
+    return F.mse_loss(at_least_float32(student), at_least_float32(teacher), reduction=reduction(student))
 
 
 class FitNet(FeatureMethod):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctkd_lightning._masks import reduction
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._base import FeatureMethod, stage_pairs
@@ -53,13 +54,13 @@ def fsp_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
                 f"FSP compares networks of the same widths; found flow matrices {tuple(s.shape[1:])} of the student "
                 f"and {tuple(t.shape[1:])} of the teacher: choose another pair or another method"
             )
-    return torch.stack([F.mse_loss(s, t) for s, t in zip(*flows, strict=True)]).sum()
+    return torch.stack([F.mse_loss(s, t, reduction=reduction(s)) for s, t in zip(*flows, strict=True)]).sum()
 
 
 def _flow(before: Tensor, after: Tensor) -> Tensor:
     a, b = pool_to_smaller(at_least_float32(before), at_least_float32(after))
     with no_autocast(a):
-        return a.flatten(2) @ b.flatten(2).transpose(1, 2) / a[0, 0].numel()
+        return a.flatten(2) @ b.flatten(2).transpose(1, 2) / (a.shape[2] * a.shape[3])
 
 
 class FSP(FeatureMethod):

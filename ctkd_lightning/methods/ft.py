@@ -7,6 +7,7 @@ import itertools
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctkd_lightning._masks import mean, reduction
 from ctkd_lightning.errors import check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._adapter import Adapter, BatchNorm, width
@@ -43,7 +44,7 @@ def ft_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """
     check_features(student, teacher, ndim=4)
     s, t = pool_to_smaller(at_least_float32(student), at_least_float32(teacher))
-    return (_factor(s) - _factor(t)).abs().mean()
+    return mean((_factor(s) - _factor(t)).abs())
 
 
 def _factor(features: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class FT(FeatureMethod):
         loss = ft_loss(built(self.translator, self)(student.feature("last")), paraphrased.detach())
         if not self.full_weight:
             return loss
-        error = F.mse_loss(at_least_float32(built(self.reconstruction, self)(paraphrased)), t)
+        error = F.mse_loss(at_least_float32(built(self.reconstruction, self)(paraphrased)), t, reduction=reduction(t))
         return loss + error / self.full_weight
 
 

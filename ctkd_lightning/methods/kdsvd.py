@@ -57,7 +57,7 @@ def kdsvd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], rank: int =
         )
     pairs = [_aligned_directions(s, t, int(rank)) for s, t in zip(student, teacher, strict=True)]
     losses = [
-        (_kernel(s, s_before) - _kernel(t, t_before)).square().sum() / len(s)
+        (_kernel(s, s_before) - _kernel(t, t_before)).square().sum() / max(len(s), 1)
         for (s_before, t_before), (s, t) in itertools.pairwise(pairs)
     ]
     return torch.stack(losses).sum()

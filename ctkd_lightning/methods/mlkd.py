@@ -10,7 +10,7 @@ from torch import Tensor
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import Step, at_least_float32
 from ctkd_lightning.methods._base import LogitMethod
-from ctkd_lightning.methods._checks import check_logits, no_autocast
+from ctkd_lightning.methods._checks import check_logits, no_autocast, possible_classes
 from ctkd_lightning.methods.kd import kd_loss
 from ctkd_lightning.temperature._softening import Softening
 
@@ -74,8 +74,10 @@ def _check_factors(factors: Sequence[float]) -> None:
 def _aligned(student: Tensor, teacher: Tensor, softening: Softening) -> Tensor:
     q = softening.soften_student(student).log_softmax(dim=-1).exp()
     p = softening.soften_teacher(teacher).log_softmax(dim=-1).exp()
-    batch = (q @ q.T - p @ p.T).square().sum() / q.shape[0]
-    classes = (q.T @ q - p.T @ p).square().sum() / q.shape[1]
+    batch = (q @ q.T - p @ p.T).square().sum() / max(len(q), 1)
+    # masked classes, whose rows and columns are zero, do not count
+    count = possible_classes(student, teacher).any(dim=0).sum().clamp(min=1)
+    classes = (q.T @ q - p.T @ p).square().sum() / count
     return kd_loss(student, teacher, softening) + batch + classes
 
 

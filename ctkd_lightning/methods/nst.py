@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ctkd_lightning._masks import mean
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._base import FeatureMethod, stage_pairs
 from ctkd_lightning.methods._checks import check_features, no_autocast, pool_to_smaller, unit
@@ -43,12 +44,12 @@ def nst_loss(student: Tensor, teacher: Tensor) -> Tensor:
     with no_autocast(s):
         if s.shape[2] < s.shape[1] + t.shape[1]:
             # the same number from matrices over positions, the smaller ones in the late stages
-            return (_position_gram(s) - _position_gram(t)).square().sum(dim=(1, 2)).mean()
+            return mean((_position_gram(s) - _position_gram(t)).square().sum(dim=(1, 2)))
         return _kernel(s, s) + _kernel(t, t) - 2 * _kernel(s, t)
 
 
 def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    return (a @ b.transpose(1, 2)).square().mean()
+    return mean((a @ b.transpose(1, 2)).square())
 
 
 def _position_gram(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._adapter import Adapter, BatchNorm, conv1x1, width
-from ctkd_lightning.methods._base import FeatureMethod, built, stage_pairs
+from ctkd_lightning.methods._base import FeatureMethod, built, preact_pairs
 from ctkd_lightning.methods._checks import check_features, pool_to_smaller
 
 
@@ -48,7 +48,7 @@ def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor | None = None) -> 
         raise UserError(f"margin has shape {tuple(margin.shape)}, expected one per channel ({width(teacher)},)")
     goal = torch.maximum(teacher, margin.view(-1, 1, 1))
     asked = (student > goal) | (goal > 0)
-    return ((student - goal).square() * asked).sum() / len(student)
+    return ((student - goal).square() * asked).sum() / max(len(student), 1)
 
 
 def _mean_of_negatives(features: Tensor) -> Tensor:
@@ -62,13 +62,13 @@ class OFD(FeatureMethod):
     .. math:: L = \sum_{l=1}^{n} 2^{l-n} L_l
 
     The adapters are pointwise convolutions with batch normalisation; maps of different sizes are pooled to the smaller
-    one. The paper reads the maps before their activation: name such layers where the network has them.
+    one. As in the paper both networks' maps are read before their activation.
 
     Args:
         weight: factor of the term.
     """
 
-    needs = ("stages",)
+    needs = ("preacts",)
 
     def __init__(self, weight: float = 0.001) -> None:
         super().__init__(weight)
@@ -76,15 +76,19 @@ class OFD(FeatureMethod):
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """One adapter a stage."""
-        self.adapters = nn.ModuleList(
-            Adapter(conv1x1(width(s), width(t)), BatchNorm(width(t))) for s, t in stage_pairs(student, teacher)
-        )
+        self.adapters = nn.ModuleList(_adapter(width(s), width(t)) for s, t in preact_pairs(student, teacher))
 
     def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The stages' partial distances, weighted."""
         adapters = built(self.adapters, self)
         losses: list[Tensor] = []
-        for adapter, (s, t) in zip(adapters, stage_pairs(student, teacher), strict=True):
+        for adapter, (s, t) in zip(adapters, preact_pairs(student, teacher), strict=True):
             s, t = pool_to_smaller(s, t)
             losses.append(ofd_loss(adapter(s), t) * 2.0 ** (len(losses) + 1 - len(adapters)))
         return torch.stack(losses).sum()
+
+
+def _adapter(before: int, after: int) -> Adapter:
+    convolution = conv1x1(before, after)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out")  # as the authors draw it
+    return Adapter(convolution, BatchNorm(after))

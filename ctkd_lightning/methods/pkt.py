@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ctkd_lightning._masks import mean
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._base import FeatureMethod
 from ctkd_lightning.methods._checks import check_features, no_autocast, unit
@@ -40,7 +41,7 @@ def pkt_loss(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
     check_features(student, teacher, ndim=2)
     with no_autocast(student):
         q, p = _neighbour_probabilities(student), _neighbour_probabilities(teacher)
-        return (p * ((p + eps) / (q + eps)).log()).mean()
+        return mean(p * ((p + eps) / (q + eps)).log())
 
 
 def _neighbour_probabilities(features: Tensor) -> Tensor:

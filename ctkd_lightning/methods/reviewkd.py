@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctkd_lightning._masks import reduction
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._adapter import Adapter, BatchNorm, conv1x1, width
-from ctkd_lightning.methods._base import FeatureMethod, built, stage_pairs
+from ctkd_lightning.methods._base import FeatureMethod, built, pair_ends
 from ctkd_lightning.methods._checks import check_features
 
 _PYRAMID = (4, 2, 1)
@@ -52,14 +54,14 @@ def reviewkd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tenso
 def _context_loss(student: Tensor, teacher: Tensor) -> Tensor:
     check_features(student, teacher, ndim=4, same_shape=True)
     student, teacher = at_least_float32(student), at_least_float32(teacher)
-    loss = F.mse_loss(student, teacher)
+    loss = F.mse_loss(student, teacher, reduction=reduction(student))
     weight, total = 1.0, 1.0
     for size in _PYRAMID:
         if size < student.shape[2]:
             weight /= 2
             total += weight
             pooled = F.adaptive_avg_pool2d(student, size), F.adaptive_avg_pool2d(teacher, size)
-            loss = loss + weight * F.mse_loss(*pooled)
+            loss = loss + weight * F.mse_loss(*pooled, reduction=reduction(student))
     return loss / total
 
 
@@ -78,6 +80,8 @@ class AttentionFusion(nn.Module):
         self.reduce = Adapter(conv1x1(student_width, fused_width), BatchNorm(fused_width))
         self.attention = None if deepest else Adapter(nn.Conv2d(2 * fused_width, 2, 1), nn.Sigmoid())
         self.expand = Adapter(nn.Conv2d(fused_width, teacher_width, 3, padding=1, bias=False), BatchNorm(teacher_width))
+        for adapter in (self.reduce, self.expand):
+            nn.init.kaiming_uniform_(cast(Tensor, adapter[0].weight), a=1)  # as the authors draw them
 
     def forward(self, student: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
         """The map for the teacher's, of height and width ``size``, and the fused map for the next level."""
@@ -93,6 +97,8 @@ class AttentionFusion(nn.Module):
 class ReviewKD(FeatureMethod):
     """Knowledge review of all stages and of the pooled features, as a map of one pixel: :func:`reviewkd_loss`.
 
+    As in the authors' code the teacher's stages are read before their activation, the student's behind it.
+
     Args:
         max_width: the most channels of the fused maps, which otherwise have as many as the student's last.
         weight: factor of the term: 1 in the paper, 5 for resnet32x4 to resnet8x4.
@@ -103,6 +109,7 @@ class ReviewKD(FeatureMethod):
     """
 
     needs = ("stages", "pooled")
+    teacher_needs = ("preacts", "pooled")
 
     def __init__(self, max_width: int = 512, weight: float = 1.0, warmup_epochs: int = 20) -> None:
         super().__init__(weight, warmup_epochs)
@@ -131,4 +138,4 @@ class ReviewKD(FeatureMethod):
 
 def _levels(student: NetworkOutput, teacher: NetworkOutput) -> list[tuple[Tensor, Tensor]]:
     pooled = student.feature("pooled")[:, :, None, None], teacher.feature("pooled")[:, :, None, None]
-    return [pooled, *reversed(stage_pairs(student, teacher))]
+    return [pooled, *reversed(pair_ends(student.stages, teacher.preacts))]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctkd_lightning._masks import reduction
 from ctkd_lightning.errors import check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._base import FeatureMethod
@@ -55,8 +56,9 @@ def rkd_loss(
     _check_settings(distance_weight, angle_weight, vertices)
     student, teacher = at_least_float32(student), at_least_float32(teacher)
     with no_autocast(student):
-        distance = F.smooth_l1_loss(_distances(student), _distances(teacher))
-        angle = F.smooth_l1_loss(_cosines(student, int(vertices)), _cosines(teacher, int(vertices)))
+        how = reduction(student)
+        distance = F.smooth_l1_loss(_distances(student), _distances(teacher), reduction=how)
+        angle = F.smooth_l1_loss(_cosines(student, int(vertices)), _cosines(teacher, int(vertices)), reduction=how)
     return distance_weight * distance + angle_weight * angle
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ctkd_lightning._masks import mean
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._base import FeatureMethod
 from ctkd_lightning.methods._checks import check_features, no_autocast, unit
@@ -38,7 +39,7 @@ def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """
     check_features(student, teacher)
     with no_autocast(student):
-        return (_similarities(student) - _similarities(teacher)).square().mean()
+        return mean((_similarities(student) - _similarities(teacher)).square())
 
 
 def _similarities(features: Tensor) -> Tensor:

@@ -5,17 +5,21 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctkd_lightning._masks import reduction
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._adapter import Adapter, BatchNorm, width
 from ctkd_lightning.methods._base import FeatureMethod, built
 from ctkd_lightning.methods._checks import check_features, check_logits
+from ctkd_lightning.temperature._softening import masked_classes
 
 
 def srrl_loss(features: Tensor, teacher_features: Tensor, logits: Tensor, teacher_logits: Tensor) -> Tensor:
     r"""Distance of the student's adapted features from the teacher's, also through the teacher's classifier.
 
     .. math:: L = \mathrm{mse}(\hat f_s, f_t) + \mathrm{mse}(W_t \hat f_s + b_t, z_t)
+
+    Classes that the teacher masks, with logits of -9000 or less, do not count.
 
     Yang et al., *Knowledge Distillation via Softmax Regression Representation Learning*, ICLR 2021,
     https://openreview.net/forum?id=ZzwDy_wiWv. Computed in float32 or wider.
@@ -42,7 +46,10 @@ def srrl_loss(features: Tensor, teacher_features: Tensor, logits: Tensor, teache
     features, teacher_features, logits, teacher_logits = (
         at_least_float32(x) for x in (features, teacher_features, logits, teacher_logits)
     )
-    return F.mse_loss(features, teacher_features) + F.mse_loss(logits, teacher_logits)
+    masked = masked_classes(teacher_logits)
+    squares = (logits - teacher_logits).masked_fill(masked, 0.0).square()
+    distance = F.mse_loss(features, teacher_features, reduction=reduction(features))
+    return distance + squares.sum() / masked.logical_not().sum().clamp(min=1)
 
 
 class SRRL(FeatureMethod):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctkd_lightning._masks import mean as mean_of
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._adapter import Adapter, conv1x1, width
@@ -46,7 +47,7 @@ def vid_loss(mean: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
         raise UserError(f"variance has shape {tuple(variance.shape)}, expected one per channel ({width(teacher)},)")
     mean, teacher, variance = (at_least_float32(x) for x in (mean, teacher, variance))
     variance = variance.view(-1, 1, 1)
-    return 0.5 * ((teacher - mean).square() / variance + variance.log()).mean()
+    return 0.5 * mean_of((teacher - mean).square() / variance + variance.log())
 
 
 class GaussianRegressor(nn.Module):

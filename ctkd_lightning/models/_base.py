@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import nn
@@ -11,15 +12,17 @@ class ZooModel(nn.Module):
     """A classifier that says where its features are.
 
     Attributes:
-        feature_layers: from a feature's role to the dotted name of the submodule whose output it is: ``stem``,
-            ``stage1``, ``stage2``, … are maps (B, D, H, W), ``pooled`` is the vector (B, D) before the classifier.
+        feature_layers: from a feature's role to the dotted name of the submodule whose output it is (or, with
+            ``:input`` at the end, what it reads): ``stem``, ``stage1``, ``stage2``, … are maps (B, D, H, W), ``pooled``
+            is the vector (B, D) before the classifier, and ``stage1_preact``, … are the stages' maps before the
+            activation, where the authors of OFD, AB and ReviewKD read them.
         classifier_layer: the dotted name of the last linear layer.
 
     Activations work in place on what a normalisation or a sum gave them, which nothing else reads: a tenth of a step's
     time on CPUs. :class:`~ctkd_lightning.features.tap.FeatureTap` copies the outputs that it reads there.
     """
 
-    feature_layers: ClassVar[dict[str, str]]
+    feature_layers: Mapping[str, str]
     classifier_layer: ClassVar[str]
 
 

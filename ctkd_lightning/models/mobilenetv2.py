@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
@@ -49,13 +48,18 @@ class MobileNetV2(ZooModel):
         width: factor on the channels.
     """
 
-    feature_layers: ClassVar = {
+    feature_layers: Mapping[str, str] = {
         "stem": "conv1",
         "stage1": "blocks.1",
         "stage2": "blocks.2",
         "stage3": "blocks.4",
         "stage4": "blocks.6",
         "pooled": "flatten",
+        # no activation ends a stage
+        "stage1_preact": "blocks.1",
+        "stage2_preact": "blocks.2",
+        "stage3_preact": "blocks.4",
+        "stage4_preact": "blocks.6",
     }
     classifier_layer = "classifier.0"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,12 +23,13 @@ class BasicBlock(nn.Module):
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
+        self.relu = nn.ReLU(inplace=True)  # a layer, so that the sum before it can be read by name
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H / stride, W / stride)."""
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self.downsample(x), inplace=True)
+        return self.relu(out + self.downsample(x))
 
 
 class ResNet(ZooModel):
@@ -44,13 +44,6 @@ class ResNet(ZooModel):
         in_channels: channels of the image.
     """
 
-    feature_layers: ClassVar = {
-        "stem": "relu",
-        "stage1": "layer1",
-        "stage2": "layer2",
-        "stage3": "layer3",
-        "pooled": "flatten",
-    }
     classifier_layer = "fc"
 
     def __init__(
@@ -72,6 +65,16 @@ class ResNet(ZooModel):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(third, num_classes)
+        self.feature_layers = {
+            "stem": "relu",
+            "stage1": "layer1",
+            "stage2": "layer2",
+            "stage3": "layer3",
+            "pooled": "flatten",
+            "stage1_preact": f"layer1.{blocks - 1}.relu:input",
+            "stage2_preact": f"layer2.{blocks - 1}.relu:input",
+            "stage3_preact": f"layer3.{blocks - 1}.relu:input",
+        }
         init_weights(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,13 +27,14 @@ class Bottleneck(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
+        self.relu = nn.ReLU(inplace=True)  # a layer, so that the sum before it can be read by name
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, 4 · channels, H / stride, W / stride)."""
         out = F.relu(self.bn1(self.conv1(x)), inplace=True)
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
-        return F.relu(out + self.shortcut(x), inplace=True)
+        return self.relu(out + self.shortcut(x))
 
 
 class ResNet50(ZooModel):
@@ -48,13 +48,17 @@ class ResNet50(ZooModel):
         in_channels: channels of the image.
     """
 
-    feature_layers: ClassVar = {
+    feature_layers: Mapping[str, str] = {
         "stem": "relu",
         "stage1": "layer1",
         "stage2": "layer2",
         "stage3": "layer3",
         "stage4": "layer4",
         "pooled": "flatten",
+        "stage1_preact": "layer1.2.relu:input",
+        "stage2_preact": "layer2.3.relu:input",
+        "stage3_preact": "layer3.5.relu:input",
+        "stage4_preact": "layer4.2.relu:input",
     }
     classifier_layer = "linear"
 

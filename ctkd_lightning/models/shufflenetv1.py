@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +37,7 @@ class ShuffleUnit(nn.Module):
         self.conv3 = conv1x1(hidden, out_channels, groups=_GROUPS)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.shortcut = nn.AvgPool2d(3, stride=2, padding=1) if self.downsamples else nn.Identity()
+        self.relu = nn.ReLU(inplace=True)  # a layer, so that the map before it can be read by name
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) to (B, out, H / stride, W / stride)."""
@@ -45,7 +45,7 @@ class ShuffleUnit(nn.Module):
         out = F.relu(self.bn2(self.conv2(out)), inplace=True)
         out = self.bn3(self.conv3(out))
         shortcut = self.shortcut(x)
-        return F.relu(torch.cat([out, shortcut], dim=1) if self.downsamples else out + shortcut, inplace=True)
+        return self.relu(torch.cat([out, shortcut], dim=1) if self.downsamples else out + shortcut)
 
 
 class ShuffleNetV1(ZooModel):
@@ -59,12 +59,15 @@ class ShuffleNetV1(ZooModel):
         in_channels: channels of the image.
     """
 
-    feature_layers: ClassVar = {
+    feature_layers: Mapping[str, str] = {
         "stem": "relu",
         "stage1": "layer1",
         "stage2": "layer2",
         "stage3": "layer3",
         "pooled": "flatten",
+        "stage1_preact": "layer1.3.relu:input",
+        "stage2_preact": "layer2.7.relu:input",
+        "stage3_preact": "layer3.3.relu:input",
     }
     classifier_layer = "linear"
 

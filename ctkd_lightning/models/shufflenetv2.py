@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,16 @@ from ctkd_lightning.models._base import ZooModel, conv1x1, conv3x3
 _STEM_CHANNELS = 24
 _LAST_CHANNELS = 1024
 _STAGES = ((116, 4), (232, 8), (464, 4))  # channels, blocks
+
+
+class HalfReLU(nn.Module):
+    """Rectify the second half of the channels, in place; the first half passes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to itself."""
+        half = x.shape[1] // 2
+        F.relu(x.narrow(1, half, half), inplace=True)
+        return x
 
 
 class SplitUnit(nn.Module):
@@ -28,6 +37,7 @@ class SplitUnit(nn.Module):
         self.bn2 = nn.BatchNorm2d(half)
         self.conv3 = conv1x1(half, half)
         self.bn3 = nn.BatchNorm2d(half)
+        self.relu = HalfReLU()
         self.shuffle = nn.ChannelShuffle(2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,8 +45,8 @@ class SplitUnit(nn.Module):
         passed, out = x.chunk(2, dim=1)
         out = F.relu(self.bn1(self.conv1(out)), inplace=True)
         out = self.bn2(self.conv2(out))
-        out = F.relu(self.bn3(self.conv3(out)), inplace=True)
-        return self.shuffle(torch.cat([passed, out], dim=1))
+        out = self.bn3(self.conv3(out))
+        return self.shuffle(self.relu(torch.cat([passed, out], dim=1)))
 
 
 class DownsamplingUnit(nn.Module):
@@ -78,12 +88,15 @@ class ShuffleNetV2(ZooModel):
         in_channels: channels of the image.
     """
 
-    feature_layers: ClassVar = {
+    feature_layers: Mapping[str, str] = {
         "stem": "relu",
         "stage1": "layer1",
         "stage2": "layer2",
         "stage3": "layer3",
         "pooled": "flatten",
+        "stage1_preact": "layer1.3.relu:input",
+        "stage2_preact": "layer2.7.relu:input",
+        "stage3_preact": "layer3.3.relu:input",
     }
     classifier_layer = "linear"
 

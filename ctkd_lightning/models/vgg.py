@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -25,13 +24,17 @@ class VGG(ZooModel):
         in_channels: channels of the image.
     """
 
-    feature_layers: ClassVar = {
+    feature_layers: Mapping[str, str] = {
         "stem": "relu0",
         "stage1": "relu1",
         "stage2": "relu2",
         "stage3": "relu3",
         "stage4": "relu4",
         "pooled": "flatten",
+        "stage1_preact": "block1",
+        "stage2_preact": "block2",
+        "stage3_preact": "block3",
+        "stage4_preact": "block4",
     }
     classifier_layer = "classifier"
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,12 +49,16 @@ class WideResNet(ZooModel):
         dropout: fraction of activations dropped between the two convolutions of a block.
     """
 
-    feature_layers: ClassVar = {
+    feature_layers: Mapping[str, str] = {
         "stem": "conv1",
         "stage1": "block1",
         "stage2": "block2",
         "stage3": "block3",
         "pooled": "flatten",
+        # the normalisation that reads the stage, before its activation
+        "stage1_preact": "block2.layer.0.bn1",
+        "stage2_preact": "block3.layer.0.bn1",
+        "stage3_preact": "bn1",
     }
     classifier_layer = "fc"
 

@@ -1,4 +1,5 @@
 import copy
+import warnings
 from functools import partial
 
 import pytest
@@ -190,7 +191,8 @@ def test_zoo_names_its_own_layers(name):
         network = create_model(name)
         layers = select_layers(network, ("stages", "last", "pooled"))
         output = FeatureTap(network.eval(), layers)(torch.empty(2, 3, 32, 32))
-    assert layers == {**{k: v for k, v in network.feature_layers.items() if k != "stem"}, "last": layers["last"]}
+    own = {k: v for k, v in network.feature_layers.items() if k != "stem" and not k.endswith("_preact")}
+    assert layers == {**own, "last": layers["last"]}
     assert output.feature("last") is output.stages[-1]
     assert output.classifier(output.feature("pooled")).shape == output.logits.shape
 
@@ -344,3 +346,80 @@ def test_a_listener_is_told_of_what_it_has_lost(images):
     tap(images)
     late = True
     assert torch.equal(tap(images).features["last"], network.conv(images))  # which can run the network again
+
+
+def preacts(network, layers=None):
+    return select_layers(network, ("preacts",), layers, argument="teacher_layers")
+
+
+class Stages(nn.Module):
+    """Three stages: one ends in a sequence's activation, one in a layer of it, one in none."""
+
+    feature_layers = {"stage1": "0", "stage2": "2", "stage3": "3"}  # noqa: RUF012
+
+    def __init__(self, **layers):
+        super().__init__()
+        self.add_module("0", nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(inplace=True))))
+        self.add_module("1", nn.Conv2d(4, 4, 1))
+        self.add_module("2", nn.SiLU(inplace=True))
+        self.add_module("3", nn.Conv2d(4, 4, 1))
+        self.feature_layers = {**self.feature_layers, **layers}
+
+    def forward(self, x):
+        for layer in self.children():
+            x = layer(x)
+        return x.mean(dim=(2, 3))
+
+
+def test_maps_before_the_activation_are_named_or_found():
+    found = {"stage1_preact": "0.1.1:input", "stage2_preact": "2:input", "stage3_preact": "3"}
+    with pytest.warns(UserWarning, match=r"Stages names no layer for the maps before the activation \(stage3_preact\)"):
+        assert preacts(Stages()) == found
+    with pytest.warns(UserWarning, match=r"name the layers, as in teacher_layers=\{stage3_preact: NAME\}"):
+        preacts(Stages())
+    with warnings.catch_warnings(action="error"):
+        assert preacts(Stages(), {"stage3_preact": "3"}) == found
+        assert preacts(Stages(stage1_preact="0.0", stage3_preact="3")) == {**found, "stage1_preact": "0.0"}
+        assert select_layers(Stages(), ("stages",)) == Stages.feature_layers  # asked for nothing else
+
+
+def test_a_stage_that_the_user_names_has_another_map_before_its_activation():
+    network = Stages(stage1_preact="0.0", stage3_preact="3")
+    with pytest.warns(UserWarning, match=r"\(stage1_preact\)"):
+        assert preacts(network, {"stage1": "1"})["stage1_preact"] == "1"
+    assert preacts(network, {"stage1": "2"})["stage1_preact"] == "2:input"
+    assert preacts(network, {"stage1": "2", "stage1_preact": "1"})["stage1_preact"] == "1"
+
+
+def test_maps_before_the_activation_without_stages():
+    assert preacts(Small(), {"stage1_preact": "conv"}) == {"stage1_preact": "conv"}
+    with pytest.raises(UserError, match=r"Small names no layer for 'preacts' .*teacher_layers=\{stage1: NAME\}"):
+        preacts(Small())
+
+
+def sum_before_the_last_activation(network, images, kind):
+    """By hand: the branch's last normalisation plus the shortcut, of each stage's last block."""
+    seen = {}
+    for name, layer in network.named_modules():
+        layer.register_forward_hook(lambda _l, inputs, output, name=name: seen.update({name: output.clone()}))
+    network(images)
+    last = {"bn2": (2, 2, 2, 2), "bn3": (3, 4, 6, 3)}[kind]
+    blocks = [(f"layer{i}.{n - 1}", f"layer{i}.{n - 2}") for i, n in enumerate(last, start=1)]
+    return [seen[f"{block}.{kind}"] + seen[before] for block, before in blocks]
+
+
+@pytest.mark.parametrize("distribution", ["torchvision", "timm"])
+@pytest.mark.parametrize(("name", "kind"), [("resnet18", "bn2"), ("resnet50", "bn3")])
+def test_residual_networks_of_other_packages_are_read_before_the_activation(distribution, name, kind):
+    pytest.importorskip(distribution)
+    torch.manual_seed(0)
+    network = create_model(f"{distribution}/{name}", num_classes=5).eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)  # timm's start at zero
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad(), warnings.catch_warnings(action="error"):
+        found = FeatureTap(network, preacts(network))(images).preacts
+        expected = sum_before_the_last_activation(copy.deepcopy(network), images, kind)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert all((x < 0).any() for x in found)

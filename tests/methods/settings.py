@@ -137,6 +137,7 @@ def example(
 ) -> Example:
     """Random outputs of a student and a wider teacher, unless the method or the caller wants the same shapes."""
     generator = torch.Generator().manual_seed(1)
+    torch.manual_seed(1)  # of the teacher's classifier
     widths = (4, 5, 6) if setting.same_widths or same_shapes else (6, 7, 8)
     student = _network(batch, classes, (4, 5, 6), 6, generator, dtype)
     teacher = _network(batch, classes, widths, 6 if same_shapes else 9, generator, dtype)
@@ -158,5 +159,6 @@ def _network(
 
     maps = {f"stage{i}": draw(d, 16 >> i, 16 >> i) for i, d in enumerate(widths, start=1)}
     classifier = nn.Linear(vector, classes).requires_grad_(False).to(dtype)
-    pooled = draw(vector)
-    return NetworkOutput(draw(classes), {**maps, "last": maps["stage3"], "pooled": pooled}, classifier)
+    pooled, logits = draw(vector), draw(classes)
+    preacts = {f"{stage}_preact": draw(*x.shape[1:]) for stage, x in maps.items()}
+    return NetworkOutput(logits, {**maps, "last": maps["stage3"], "pooled": pooled, **preacts}, classifier)

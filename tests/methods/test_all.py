@@ -10,11 +10,12 @@ import hydra
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ctkd_lightning import methods
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.features.outputs import Step
+from ctkd_lightning.features.outputs import Step, is_preact, is_stage
 from ctkd_lightning.methods import NetworkOutput
 from ctkd_lightning.temperature import Softening
 from tests.methods.settings import SETTINGS, example
@@ -110,6 +111,16 @@ def same_networks(case):
         assert torch.equal(case.teacher.features[role], feature)
 
 
+def masked_class(case):
+    for output in (case.teacher, case.student):
+        output.logits.data[:, 2] = -math.inf
+
+
+def masked_classes_of_one_sample(case):
+    for output in (case.teacher, case.student):
+        output.logits.data[1, 2:] = torch.finfo(output.logits.dtype).min
+
+
 SCALES = (1e-6, 1e-3, 1e2, 1e4)
 # settings of the example, a change to it, and what a method must read for the case to say anything
 HARD_CASES = {
@@ -122,6 +133,8 @@ HARD_CASES = {
     "one-hot teacher": ({}, one_hot, "logits"),
     "equal logits": ({}, equal_logits, "logits"),
     "dead features": ({}, dead_features, "features"),
+    "a masked class": ({}, masked_class, "logits"),
+    "masked classes of one sample": ({}, masked_classes_of_one_sample, "logits"),
 }
 PRECISIONS = {
     "float32": (torch.float32, None),
@@ -155,12 +168,68 @@ def test_loss_and_gradients_are_finite(name, hard):
         assert all(g.isfinite().all() for g in gradients), precision
 
 
+@pytest.mark.parametrize("fill", [-math.inf, "least", -1e4])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", READERS["logits"])
+def test_a_class_that_both_networks_mask_is_as_if_it_were_not_there(name, dtype, fill):
+    fill = torch.finfo(dtype).min if fill == "least" else fill
+    results = []
+    for masks in (False, True):
+        case = example(SETTINGS[name], batch=6, dtype=dtype)
+        logits = case.student.logits
+        if masks:  # the first of six classes, the others behind it
+            case.target = case.target + 1
+            column = torch.full((6, 1), fill, dtype=dtype)
+            case.student.logits, case.teacher.logits = (
+                torch.cat((column, output.logits), dim=1) for output in (case.student, case.teacher)
+            )
+            own = case.teacher.classifier
+            case.teacher.classifier = nn.Linear(own.in_features, 6, dtype=dtype).requires_grad_(False)
+            case.teacher.classifier.weight[1:], case.teacher.classifier.bias[1:] = own.weight, own.bias
+        method = case.built(SETTINGS[name])
+        sources = [logits, case.temperature, case.student.features["pooled"], *method.parameters()]
+        loss = case.loss(method)
+        results.append((loss.detach(), torch.autograd.grad(loss, sources, materialize_grads=True, allow_unused=True)))
+    (right, expected), (loss, gradients) = results
+    assert right > 0
+    torch.testing.assert_close(loss, right)
+    torch.testing.assert_close(gradients, expected)
+
+
+def test_the_loss_of_nothing_is_zero(name):
+    student, teacher = pair(SETTINGS[name], batch=0)
+    temperature = torch.tensor(4.0, dtype=torch.float64, requires_grad=name in WITH_TEMPERATURE)
+    loss = functional(name, student.requires_grad_(), teacher, temperature)
+    assert loss == 0
+    sources = [student, temperature] if name in WITH_TEMPERATURE else [student]
+    assert all(g.isfinite().all() for g in torch.autograd.grad(loss, sources))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_empty_batch_teaches_nothing_and_spoils_nothing(name, training):
+    full, empty = example(SETTINGS[name]), example(SETTINGS[name], batch=0)
+    method = full.built(SETTINGS[name]).train(training)
+    before = copy.deepcopy(method.state_dict())
+    loss = empty.loss(method)
+    assert loss == 0
+    gradients = empty.gradients(loss, method)
+    assert all(not g.any() for g in gradients)
+    after = method.state_dict()
+    changed = [key for key in before if not torch.equal(before[key], after[key])]
+    assert [key for key in changed if key not in ("draws",)] == []
+    assert full.loss(method).isfinite()
+
+
+def group(role):
+    return "preacts" if is_preact(role) else "stages" if is_stage(role) else None
+
+
 def test_reads_only_what_it_needs(name):
     case = example(SETTINGS[name])
-    needs = CLASSES[name].needs
-    for output in (case.student, case.teacher):
-        roles = [r for r in output.features if r in needs or ("stages" in needs and r.startswith("stage"))]
-        output.features = {role: output.features[role] for role in roles}
+    method = CLASSES[name]
+    for output, needs in ((case.student, method.needs), (case.teacher, method.needs_of_teacher())):
+        output.features = {r: f for r, f in output.features.items() if r in needs or group(r) in needs}
+    needs = method.needs
     method = case.built(SETTINGS[name])
     loss = case.loss(method)
     if not needs:  # then it works without features, and the student's logits get a gradient

@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import chunked_kd, kd_loss
+from ctkd_lightning.methods import _chunked_kd as chunked_kd
+from ctkd_lightning.methods import kd_loss
 from ctkd_lightning.methods._chunked_kd import chunked_divergence
 from tests.methods import golden
 

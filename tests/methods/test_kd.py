@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import chunked_kd, kd_loss
+from ctkd_lightning.methods import _chunked_kd as chunked_kd
+from ctkd_lightning.methods import kd_loss
 from tests.methods import golden
 
 TEMPERATURES = ["1", "2", "4", "15.621171572600097"]

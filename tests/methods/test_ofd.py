@@ -31,7 +31,7 @@ def test_behind_a_rectifier_nothing_below_zero_is_asked():
 
 
 def test_later_stages_weigh_more():
-    maps = {f"stage{i}": torch.ones(1, 1, 2, 2) for i in (1, 2, 3)}
+    maps = {f"stage{i}_preact": torch.ones(1, 1, 2, 2) for i in (1, 2, 3)}
     output = NetworkOutput(torch.zeros(1, 2), maps)
     method = OFD()
     method.build(output, output)
@@ -44,3 +44,11 @@ def test_later_stages_weigh_more():
 def test_wrong_input():
     with pytest.raises(UserError, match=r"margin has shape \(2,\), expected one per channel \(3,\)"):
         ofd_loss(torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 2), torch.zeros(2))
+
+
+def test_adapters_start_as_the_authors_do():
+    torch.manual_seed(0)
+    output = NetworkOutput(torch.zeros(1, 2), {"stage1_preact": torch.zeros(1, 96, 2, 2)})
+    method = OFD()
+    method.build(output, output)
+    assert method.adapters[0][0].weight.std().item() == pytest.approx((2 / 96) ** 0.5, rel=0.05)  # of what goes out

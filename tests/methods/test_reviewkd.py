@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import ReviewKD, reviewkd_loss
+from ctkd_lightning.methods import NetworkOutput, ReviewKD, reviewkd_loss
 from ctkd_lightning.methods.reviewkd import AttentionFusion
 
 
@@ -42,3 +42,29 @@ def test_warms_up_over_twenty_epochs():
 def test_wrong_input():
     with pytest.raises(UserError, match="found 1 student maps and 0 teacher maps: pass one of each a level"):
         reviewkd_loss([torch.zeros(1, 2, 4, 4)], [])
+
+
+def test_adapters_start_as_the_authors_do():
+    torch.manual_seed(0)
+    fusion = AttentionFusion(48, 32, 64, deepest=True)
+    # uniform over the variance 1 / fan_in
+    for weight, fan_in in ((fusion.reduce[0].weight, 48), (fusion.expand[0].weight, 9 * 32)):
+        assert weight.abs().max() <= (3 / fan_in) ** 0.5
+        assert weight.var().item() == pytest.approx(1 / fan_in, rel=0.1)
+
+
+def test_reads_the_students_stages_and_the_teachers_maps_before_the_activation():
+    shapes = {f"stage{i}{end}": (2, 4, 8 >> i, 8 >> i) for i in (1, 2) for end in ("", "_preact")}
+    student, teacher = (
+        NetworkOutput(torch.zeros(2, 3), {role: torch.randn(s) for role, s in {**shapes, "pooled": (2, 6)}.items()})
+        for _ in range(2)
+    )
+    method = ReviewKD()
+    method.build(student, teacher)
+    adapted, fused = [], None
+    levels = [(student.feature("pooled")[:, :, None, None], teacher.feature("pooled")[:, :, None, None])]
+    levels += [(student.feature(f"stage{i}"), teacher.feature(f"stage{i}_preact")) for i in (2, 1)]
+    for fusion, (s, t) in zip(method.fusions, levels, strict=True):
+        out, fused = fusion(s, fused, t.shape[2:])
+        adapted.append(out)
+    torch.testing.assert_close(method.loss(student, teacher), reviewkd_loss(adapted, [t for _, t in levels]))

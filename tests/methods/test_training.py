@@ -78,6 +78,21 @@ def test_fit_stop_and_resume(name, tmp_path):
         assert torch.equal(value, resumed.state_dict()[key]), key
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_an_empty_batch_leaves_the_networks_as_they_are(name):
+    module = distillation(name)
+    optimizer = module.configure_optimizers()
+    before = {k: v.clone() for k, v in module.state_dict().items() if not k.endswith("draws")}
+    losses = module.losses(IMAGES[:0], (IMAGES[:0], TARGET[:0], torch.arange(0)))
+    assert all(loss == 0 for loss in losses.values())
+    losses["loss"].backward()
+    optimizer.step()
+    after = module.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    losses = module.losses(IMAGES[:4], (IMAGES[:4], TARGET[:4], torch.arange(4)))
+    assert all(loss.isfinite() for loss in losses.values())
+
+
 class Step(nn.Module):
     """What DDP wraps: the losses as a forward pass."""
 

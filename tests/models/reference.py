@@ -23,14 +23,19 @@ def formula_input() -> Tensor:
     return torch.sin(0.01 * torch.arange(2 * 3 * 32 * 32, dtype=torch.float64)).reshape(2, 3, 32, 32).float()
 
 
+def layers_behind_activations(model: nn.Module) -> dict[str, str]:
+    """What ``feature_layers`` names, but for the maps before the activations, which these overwrite."""
+    return {role: layer for role, layer in model.feature_layers.items() if not role.endswith("_preact")}
+
+
 def hooked_features(model: nn.Module, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """The outputs of the layers that ``feature_layers`` names, by role, and the logits."""
+    """The outputs of these layers, by role, and the logits."""
     features: dict[str, Tensor] = {}
     handles = [
         model.get_submodule(layer).register_forward_hook(
             lambda _module, _inputs, output, role=role: features.update({role: output})
         )
-        for role, layer in model.feature_layers.items()
+        for role, layer in layers_behind_activations(model).items()
     ]
     logits = model(x)
     for handle in handles:

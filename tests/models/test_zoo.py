@@ -8,7 +8,14 @@ import torch
 from torch import nn
 
 from ctkd_lightning.models import create_model
-from tests.models.reference import FAMILIES, GOLDEN, fill_by_formula, formula_input, hooked_features
+from tests.models.reference import (
+    FAMILIES,
+    GOLDEN,
+    fill_by_formula,
+    formula_input,
+    hooked_features,
+    layers_behind_activations,
+)
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -27,7 +34,9 @@ def test_entries_and_outputs_are_the_reference_zoos(name):
     torch.testing.assert_close(logits[:, :8], torch.tensor(golden["logits_first8"]), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(logits.norm(dim=1), torch.tensor(golden["logits_norm"]), rtol=1e-5, atol=1e-5)
     stages = [f"stage{number}" for number in range(1, len(golden["features"]) - 1)]
-    assert list(features) == list(model.feature_layers) == ["stem", *stages, "pooled"]
+    preacts = [f"{stage}_preact" for stage in stages]
+    assert list(model.feature_layers) == ["stem", *stages, "pooled", *preacts]
+    assert list(features) == ["stem", *stages, "pooled"]
     assert [list(feature.shape) for feature in features.values()] == golden["features"]
     means = [feature.abs().mean().item() for feature in features.values()]
     assert means == pytest.approx(golden["feature_mean_abs"], rel=1e-5)
@@ -53,7 +62,7 @@ def test_other_image_sizes_channels_and_classes(name, size):
 def test_no_later_layer_writes_into_a_hooked_feature(name):
     model = create_model(name)
     copies = {}
-    for role, layer in model.feature_layers.items():
+    for role, layer in layers_behind_activations(model).items():
         model.get_submodule(layer).register_forward_hook(
             lambda _module, _inputs, output, role=role: copies.update({role: (output, output.detach().clone())})
         )
