@@ -94,7 +94,7 @@ class MLKD(LogitMethod):
     facts = MethodFacts(
         paper="Jin, CVPR 2023",
         url="https://openaccess.thecvf.com/content/CVPR2023/html/Jin_Multi-Level_Logit_Distillation_CVPR_2023_paper.html",
-        weight_from="mdistiller",
+        weight_from="authors' code",
         tau="five around it",
         cost="5 · (B² + C²)",
     )

@@ -6,6 +6,9 @@ from ctkd_lightning import FixedTemperature, GlobalTemperature
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import DIST, NetworkOutput, Step, dist_loss
 from tests.methods import golden
+from tests.methods.setting import Setting
+
+SETTINGS = {"dist": Setting(DIST, dist_loss)}
 
 
 @pytest.mark.parametrize("tau", [torch.tensor(1.0), torch.linspace(1, 8, 8)])
