@@ -153,5 +153,6 @@ def test_bugs_are_not_explained_away():
 def test_help_lists_groups_and_examples():
     command = [sys.executable, "-m", "ctkd_lightning.run", "--help"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for text in ("temperature: fixed, global, instance", "wrn40_2_to_wrn16_2", "max_epochs: 12", "Examples:"):
+    temperatures = ", ".join(sorted(path.stem for path in Path(ROOT, "conf", "temperature").glob("*.yaml")))
+    for text in (f"temperature: {temperatures}", "wrn40_2_to_wrn16_2", "max_epochs: 12", "Examples:"):
         assert text in shown
