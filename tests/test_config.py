@@ -134,6 +134,8 @@ def test_imagenet_paper_is_the_recipe():
     assert (cfg.model.teacher.name, cfg.model.student.name) == ("torchvision/resnet34", "torchvision/resnet18")
     assert cfg.model.teacher.pretrained
     assert (cfg.max_epochs, cfg.data.batch_size, cfg.curriculum.epochs) == (120, 256, 5)
+    data = instantiate(cfg.data)
+    assert [data._batch_of_a_process(processes) for processes in (1, 2, 8)] == [256, 128, 32]
     sgd = cfg.optimizer.optimizer
     assert (sgd.lr, sgd.momentum, sgd.weight_decay) == (0.1, 0.9, 1e-4)
     assert cfg.optimizer.scheduler.milestones == [30, 60, 90]
