@@ -125,7 +125,7 @@ def main() -> None:
     report("whole step", whole)
     report("loss alone", alone)
     step = statistics.median(whole["fixed"])
-    for name in alone.keys() - {"fixed"}:
+    for name in alone:
         extra = statistics.median(a - b for a, b in zip(alone[name], alone["fixed"], strict=True))
         print(f"{name}: {100 * extra / step:+.3f} % of a whole step")
 

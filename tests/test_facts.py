@@ -101,7 +101,7 @@ def published(name):
     return tables.config("method", name).get("by_pair", {}).get(name, {})
 
 
-BY_PAIR = [name for name in METHODS if published(name)]
+BY_PAIR = [name for name in METHODS if (CONF / "method" / f"{name}.yaml").is_file() and published(name)]
 
 
 def for_pair(model):
