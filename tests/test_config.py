@@ -88,11 +88,13 @@ def test_composes_and_instantiates(group, choice, tmp_path, monkeypatch):
 @pytest.mark.parametrize("part", PARTS, ids=str)
 def test_parts_of_an_optimizer_make_one(part):
     parameter = torch.nn.Parameter(torch.zeros(1))
-    node = {"algorithm": "optimizer"}.get(part.parts[0], part.parts[0])
+    node, name = part.parts[0], part.stem
     target = OmegaConf.load(CONF / "optimizer" / part)._target_
     wholes = [composed(f"optimizer={choice}").optimizer for choice in GROUPS["optimizer"]]
     wholes = [whole for whole in wholes if whole[node]._target_ == target]
     assert wholes, "no optimizer= takes it"
+    wholes.append(composed(f"optimizer/{node}={name}").optimizer)
+    assert wholes[-1][node]._target_ == target
     for whole in map(instantiate, wholes):
         optimizer = whole.optimizer([parameter])
         assert optimizer.param_groups[0]["lr"] > 0
