@@ -2,8 +2,8 @@
 
     python -m benchmarks.temperature [--device cuda] [--rounds 40] [--batch 64] [--threads 2]
 
-WRN-40-2 to WRN-16-2 on 32×32 images, 100 classes: whole steps (both networks, loss, backward, optimizer) with a fixed,
-a global and an instance temperature take turns in an order that changes each round; the median over the rounds of each
+WRN-40-2 to WRN-16-2 on 32×32 images, 100 classes: whole steps (both networks, loss, backward, optimizer) with each
+temperature take turns in an order that changes each round; the median over the rounds of each
 round's ratio to the fixed one is printed, with quartiles. Beside it stands the loss alone, from logits to gradients,
 whose difference to the fixed one is what the temperature costs: it is far below the noise of whole steps.
 """
@@ -11,6 +11,7 @@ whose difference to the fixed one is what the temperature costs: it is far below
 from __future__ import annotations
 
 import argparse
+import inspect
 import random
 import statistics
 import time
@@ -19,7 +20,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from ctkd_lightning import DistillationModule, FixedTemperature, GlobalTemperature, InstanceTemperature
+from ctkd_lightning import DistillationModule
+from ctkd_lightning import temperature as package
+from ctkd_lightning._facts import choices
 from ctkd_lightning.methods import kd_loss
 from ctkd_lightning.models import create_model
 from ctkd_lightning.temperature import LearnedTemperature, Temperature
@@ -28,15 +31,13 @@ CLASSES = 100
 
 
 def temperatures() -> dict[str, Temperature]:
-    """The three kinds, the learned ones at full strength."""
-    made: dict[str, Temperature] = {
-        "fixed": FixedTemperature(4.0),
-        "global": GlobalTemperature(),
-        "instance": InstanceTemperature(CLASSES),
-    }
-    for temperature in made.values():
-        if isinstance(temperature, LearnedTemperature):
-            temperature.lambda_.fill_(1.0)
+    """One of each kind, the learned ones at full strength."""
+    made = {}
+    for name, kind in choices(package, Temperature).items():
+        sized = "num_classes" in inspect.signature(kind).parameters
+        made[name] = kind(num_classes=CLASSES) if sized else kind()
+        if isinstance(made[name], LearnedTemperature):
+            made[name].lambda_.fill_(1.0)
     return made
 
 
@@ -69,7 +70,7 @@ def loss_alone(temperature: Temperature, batch: int, device: str) -> Callable[[]
     target = torch.randint(CLASSES, (batch,), device=device)
 
     def step() -> None:
-        loss = kd_loss(student, teacher, temperature(student, teacher))
+        loss = kd_loss(student, teacher, temperature.soften(student, teacher))
         (0.1 * F.cross_entropy(student, target) + 0.9 * loss).backward()
 
     return step
@@ -124,7 +125,7 @@ def main() -> None:
     report("whole step", whole)
     report("loss alone", alone)
     step = statistics.median(whole["fixed"])
-    for name in ("global", "instance"):
+    for name in alone:
         extra = statistics.median(a - b for a, b in zip(alone[name], alone["fixed"], strict=True))
         print(f"{name}: {100 * extra / step:+.3f} % of a whole step")
 

@@ -3,18 +3,22 @@
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf, open_dict
 
+from ctkd_lightning import methods, temperature
+from ctkd_lightning._facts import choices
 from ctkd_lightning.data import ImageDataModule
 from ctkd_lightning.job.command import config_dir
 from ctkd_lightning.models import create_model
 
 CONF = Path(config_dir())
 GROUPS = {group.name: sorted(path.stem for path in group.glob("*.yaml")) for group in CONF.iterdir() if group.is_dir()}
+PARTS = sorted(path.relative_to(CONF / "optimizer") for path in (CONF / "optimizer").glob("*/*.yaml"))
 CHOICES = [(group, choice) for group, choices in GROUPS.items() for choice in choices]
 PAIRS = {
     "resnet56_to_resnet20", "resnet110_to_resnet32", "resnet110_to_resnet20", "resnet32x4_to_resnet8x4",
@@ -25,8 +29,8 @@ PAIRS = {
 PROMISED = {
     "model": PAIRS,
     "data": {"digits", "cifar10", "cifar100", "tiny_imagenet", "imagenet", "image_folder", "fake"},
-    "method": {"kd", "dkd", "pkt", "sp", "vid", "crd", "srrl"},
-    "temperature": {"fixed", "global", "instance"},
+    "method": set(choices(methods, methods.Method)),
+    "temperature": set(choices(temperature, temperature.Temperature)),
     "curriculum": {"cosine", "linear", "constant"},
     "optimizer": {"sgd"},
     "trainer": {"auto", "cpu", "gpu", "ddp", "ddp_cpu", "fsdp", "multi_node"},
@@ -47,8 +51,8 @@ def composed(*overrides):
 
 
 def test_what_was_promised_is_there():
-    for group, choices in PROMISED.items():
-        assert choices <= set(GROUPS[group])
+    for group, promised in PROMISED.items():
+        assert promised <= set(GROUPS[group])
 
 
 @pytest.fixture(autouse=True)
@@ -74,10 +78,40 @@ def test_composes_and_instantiates(group, choice, tmp_path, monkeypatch):
         assert isinstance(instantiate(cfg.trainer, **here), Trainer)
     elif group == "experiment":
         assert isinstance(instantiate(cfg.data), ImageDataModule)
-    elif choice == "instance":
-        instantiate(cfg.temperature, num_classes=7)
+        for node in (cfg.method.terms, cfg.curriculum, cfg.optimizer, cfg.teacher):
+            instantiate(node)
+    elif group == "temperature":
+        instantiate(cfg.temperature, **({"num_classes": 7} if "num_classes" in cfg.temperature else {}))
     elif choice not in NEEDS_PACKAGES:
         instantiate(cfg[group])
+
+
+@pytest.mark.parametrize("part", PARTS, ids=str)
+def test_parts_of_an_optimizer_make_one(part):
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    node, name = part.parts[0], part.stem
+    target = OmegaConf.load(CONF / "optimizer" / part)._target_
+    wholes = [composed(f"optimizer={choice}").optimizer for choice in GROUPS["optimizer"]]
+    wholes = [whole for whole in wholes if whole[node]._target_ == target]
+    assert wholes, "no optimizer= takes it"
+    wholes.append(composed(f"optimizer/{node}={name}").optimizer)
+    assert wholes[-1][node]._target_ == target
+    for whole in map(instantiate, wholes):
+        optimizer = whole.optimizer([parameter])
+        assert optimizer.param_groups[0]["lr"] > 0
+        assert whole.scheduler(optimizer).optimizer is optimizer
+
+
+def test_no_setting_of_the_optimizer_is_said_twice():
+    student, teacher = composed().optimizer, composed().teacher
+    for part in ("optimizer", "scheduler"):
+        own = {"lr", "max_epochs"}  # the teacher's, which stand in config.yaml
+        assert {k: v for k, v in student[part].items() if k not in own} == {
+            k: v for k, v in teacher[part].items() if k not in own
+        }
+    cfg = composed("model.teacher_learning_rate=0.3", "teacher.max_epochs=5", "max_epochs=7")
+    assert (cfg.teacher.optimizer.lr, cfg.teacher.scheduler.max_epochs) == (0.3, 5)
+    assert (cfg.optimizer.optimizer.lr, cfg.optimizer.scheduler.max_epochs) == (0.05, 7)
 
 
 def test_cifar100_paper_is_the_recipe():
@@ -103,6 +137,8 @@ def test_imagenet_paper_is_the_recipe():
     assert (cfg.model.teacher.name, cfg.model.student.name) == ("torchvision/resnet34", "torchvision/resnet18")
     assert cfg.model.teacher.pretrained
     assert (cfg.max_epochs, cfg.data.batch_size, cfg.curriculum.epochs) == (120, 256, 5)
+    data = instantiate(cfg.data)
+    assert [data._batch_of_a_process(processes) for processes in (1, 2, 8)] == [256, 128, 32]
     sgd = cfg.optimizer.optimizer
     assert (sgd.lr, sgd.momentum, sgd.weight_decay) == (0.1, 0.9, 1e-4)
     assert cfg.optimizer.scheduler.milestones == [30, 60, 90]
@@ -124,10 +160,12 @@ def test_methods_merge_in_any_order(names):
     assert composed("method=pkt").method.ce_weight == 1
 
 
-def test_weights_that_the_pair_decides():
-    assert composed("method=reviewkd").method.terms.reviewkd.weight == 1
-    assert composed("method=reviewkd", "model=resnet32x4_to_resnet8x4").method.terms.reviewkd.weight == 5
+def test_settings_by_pair_follow_the_networks_that_are_trained():
     assert composed("method=dkd", "model=resnet56_to_resnet20").method.terms.dkd.beta == 2
+    networks = ("model.teacher.name=vgg13", "model.student.name=vgg8")
+    assert composed("method=dkd", "model=resnet56_to_resnet20", *networks).method.terms.dkd.beta == 6
+    other = composed("method=dkd", "model=resnet56_to_resnet20", "model.student.name=timm/resnet18.a1_in1k")
+    assert other.method.terms.dkd.beta == 8
 
 
 def test_layers_can_be_named():

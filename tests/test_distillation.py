@@ -140,7 +140,7 @@ def test_maps_and_sequences():
 METHODS = {
     "kd": (KD, lambda s, t, y: kl(s, t).mean()),
     "dkd": (lambda: DKD(warmup_epochs=0), lambda s, t, y: dkd_loss(s, t, y, TAU)),
-    "dist": (DIST, lambda s, t, y: dist_loss(s, t, TAU)),
+    "dist": (DIST, lambda s, t, y: TAU**2 * dist_loss(s, t, TAU)),
     "lskd": (lambda: KD(), lambda s, t, y: kl(*(z / z.std(-1, keepdim=True) for z in (s, t))).mean()),
 }
 

@@ -45,6 +45,7 @@ class ImageDataModule(LightningDataModule, ABC):
         root: folder of the data set's files.
         batch_size: training images a step and process; 64 by default.
         eval_batch_size: validation and test images a step and process.
+        batch_size_is_total: whether ``batch_size`` counts the images of a step on all processes together.
         image_size: height and width, pixels.
         mean: one a channel, of images scaled to [0, 1].
         std: one a channel.
@@ -87,6 +88,7 @@ class ImageDataModule(LightningDataModule, ABC):
         *,
         batch_size: int | None = None,
         eval_batch_size: int = 256,
+        batch_size_is_total: bool = False,
         image_size: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
@@ -133,6 +135,9 @@ class ImageDataModule(LightningDataModule, ABC):
         self.download = flag("download", download)
         self.cache_dir = None if cache_dir is None else user_path(cache_dir)
         self.teacher_cache: ReadsTeacher | None = None
+        if not isinstance(batch_size_is_total, bool):
+            raise UserError(f"batch_size_is_total must be true or false, found {batch_size_is_total!r}")
+        self.batch_size_is_total = batch_size_is_total
         self._images: dict[Split, Images] = {}
         self._check_files_for_settings()
 
@@ -309,7 +314,7 @@ class ImageDataModule(LightningDataModule, ABC):
         rank, world_size = self._process()
         sampler = EpochSampler(
             self.train_indices,
-            self.batch_size,
+            self._batch_of_a_process(world_size),
             num_views=self.num_views,
             seed=self.seed,
             shuffle=not overfits,
@@ -376,6 +381,16 @@ class ImageDataModule(LightningDataModule, ABC):
 
     def _process(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _batch_of_a_process(self, world_size: int) -> int:
+        if not self.batch_size_is_total:
+            return self.batch_size
+        if self.batch_size % world_size:
+            raise UserError(
+                f"batch_size={self.batch_size} is the total of all processes, and {world_size} do not share it evenly: "
+                f"take a multiple of {world_size}, another number of devices, or batch_size_is_total=false"
+            )
+        return self.batch_size // world_size
 
     def _device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")

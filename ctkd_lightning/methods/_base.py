@@ -9,6 +9,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import NetworkOutput, Step
 from ctkd_lightning.temperature._softening import Softening
@@ -50,7 +51,8 @@ class Method(nn.Module):
     teacher, where these are others; in ``uses_temperature`` whether the temperature acts on it; in ``needs_target``
     whether it reads the target; and in ``takes_mask`` whether it reads the step's mask itself. Others are given the
     samples alone that the mask keeps, or one position of them. Most methods are one of the two simpler kinds,
-    :class:`LogitMethod` and :class:`FeatureMethod`. Whoever trains with a method calls, in this order,
+    :class:`LogitMethod` and :class:`FeatureMethod`. One that the package exports says in ``facts`` what
+    ``docs/methods.md`` tells of it. Whoever trains with a method calls, in this order,
 
     1. :meth:`build` with the outputs on an example batch, and :meth:`prepare` with the size of the training set:
        before the optimizer is made and before DDP wraps the module, so that both see the trainable parts;
@@ -75,6 +77,7 @@ class Method(nn.Module):
     uses_temperature: ClassVar[bool] = False
     takes_mask: ClassVar[bool] = False
     needs_target: ClassVar[bool] = False
+    facts: ClassVar[MethodFacts]
     weight: float | Tensor
 
     def __init__(self, weight: float = 1.0, warmup_epochs: int = 0) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning.errors import check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._adapter import Adapter, BatchNorm, conv1x1, width
@@ -59,6 +60,14 @@ class AB(FeatureMethod):
     Raises:
         UserError: a setting out of range.
     """
+
+    facts = MethodFacts(
+        paper="Heo, AAAI 2019",
+        url="https://arxiv.org/abs/1811.03233",
+        weight_from="ours",
+        own="adapters",
+        cost="one pointwise convolution a stage",
+    )
 
     needs = ("preacts",)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import mean
 from ctkd_lightning.errors import check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
@@ -60,6 +61,12 @@ class AT(FeatureMethod):
     Raises:
         UserError: a setting out of range.
     """
+
+    facts = MethodFacts(
+        paper="Zagoruyko, ICLR 2017",
+        url="https://arxiv.org/abs/1612.03928",
+        weight_from="RepDistiller",
+    )
 
     needs = ("stages",)
 

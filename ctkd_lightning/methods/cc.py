@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning.errors import check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._adapter import Adapter, width
@@ -50,6 +51,13 @@ class CC(FeatureMethod):
     Raises:
         UserError: a setting out of range.
     """
+
+    facts = MethodFacts(
+        paper="Peng, ICCV 2019",
+        url="https://arxiv.org/abs/1904.01802",
+        weight_from="RepDistiller",
+        own="embeddings",
+    )
 
     needs = ("pooled",)
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import mean
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import NetworkOutput, Step, at_least_float32, is_integer
@@ -128,6 +129,15 @@ class CRD(Method):
     Raises:
         UserError: a setting out of range; in use, no ``index`` or no memory.
     """
+
+    facts = MethodFacts(
+        paper="Tian, ICLR 2020",
+        url="https://arxiv.org/abs/1910.10699",
+        weight_from="authors' code",
+        index=True,
+        own="embeddings, memory",
+        cost="B · N · 128, once each way; two memories of N × 128 (51 MB for 50,000 samples, also in the checkpoint)",
+    )
 
     needs = ("pooled",)
     needs_target = True

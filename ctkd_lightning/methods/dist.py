@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import mean, mean_over_positions
-from ctkd_lightning.errors import check_number
+from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods._base import LogitMethod
 from ctkd_lightning.methods._checks import centred_unit, check_logits, possible_classes
@@ -27,9 +28,8 @@ def dist_loss(
 
     with q and p the softmax of student and teacher at τ, and ρ Pearson's correlation. Computed in float32 or wider.
 
-    Huang et al., *Knowledge Distillation from A Stronger Teacher*, NeurIPS 2022, https://arxiv.org/abs/2205.10536. The
-    authors' code multiplies by τ², the paper does not, and neither does this: a correlation does not shrink as τ
-    grows. At the ImageNet recipe's τ = 1 they agree.
+    Huang et al., *Knowledge Distillation from A Stronger Teacher*, NeurIPS 2022, https://arxiv.org/abs/2205.10536. This
+    is the paper's loss; the authors' code multiplies it by τ², and so does :class:`DIST` where τ is fixed.
 
     Args:
         student_logits: (B, C).
@@ -77,23 +77,39 @@ def _correlation(a: Tensor, b: Tensor, dim: int, among: Tensor | None = None) ->
 class DIST(LogitMethod):
     """DIST at the temperature of the module: :func:`dist_loss` as a term of the loss.
 
+    Where τ is fixed, the loss is multiplied by τ² as in the authors' code, whose recipe for CIFAR is τ = 4; at the
+    ImageNet recipe's τ = 1 there is no difference. A learned τ has no such factor: a correlation does not shrink as τ
+    grows, so that the factor alone would drive τ to the end of its range.
+
     Args:
         beta: weight of the samples' part.
         gamma: weight of the classes' part.
         weight: factor of the term.
+        tau_squared: false for the paper's loss at every τ, without the factor.
 
     Raises:
         UserError: a setting out of range.
     """
 
+    facts = MethodFacts(
+        paper="Huang, NeurIPS 2022",
+        url="https://arxiv.org/abs/2205.10536",
+        weight_from="authors' code",
+        tau="paper: 1; its code on CIFAR: 4",
+    )
+
     takes_mask = False  # rows and columns of the batch: it is given the rows that the mask keeps
 
-    def __init__(self, beta: float = 1.0, gamma: float = 1.0, weight: float = 2.0) -> None:
+    def __init__(self, beta: float = 1.0, gamma: float = 1.0, weight: float = 2.0, tau_squared: bool = True) -> None:
         super().__init__(weight)
         _check_settings(beta, gamma)
         self.beta = beta
         self.gamma = gamma
+        if not isinstance(tau_squared, bool):
+            raise UserError(f"DIST's tau_squared must be true or false, found {tau_squared!r}")
+        self.tau_squared = tau_squared
 
     def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
-        """The Pearson distances."""
-        return dist_loss(student, teacher, softening, self.beta, self.gamma)
+        """The Pearson distances, times τ² where it is fixed."""
+        loss = dist_loss(student, teacher, softening, self.beta, self.gamma)
+        return softening.scale * loss if softening.fixed and self.tau_squared else loss

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import check_mask, masked, mean_over_positions
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import Step
@@ -111,6 +112,11 @@ class DKD(LogitMethod):
         UserError: a setting out of range.
     """
 
+    facts = MethodFacts(
+        paper="Zhao, CVPR 2022",
+        url="https://arxiv.org/abs/2203.08679",
+        weight_from="authors' code",
+    )
     needs_target = True
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, weight: float = 1.0, warmup_epochs: int = 20) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import reduction
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._adapter import Adapter, BatchNorm, conv1x1, width
@@ -49,6 +50,15 @@ class FitNet(FeatureMethod):
     Args:
         weight: factor of the term.
     """
+
+    facts = MethodFacts(
+        paper="Romero, ICLR 2015",
+        url="https://arxiv.org/abs/1412.6550",
+        weight_from="RepDistiller",
+        reads="the middle one",
+        own="adapter",
+        cost="one pointwise convolution",
+    )
 
     needs = ("stages",)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import reduction
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
@@ -72,6 +73,14 @@ class FSP(FeatureMethod):
     Args:
         weight: factor of the term.
     """
+
+    facts = MethodFacts(
+        paper="Yim, CVPR 2017",
+        url="https://openaccess.thecvf.com/content_cvpr_2017/html/Yim_A_Gift_From_CVPR_2017_paper.html",
+        weight_from="RepDistiller",
+        same_widths=True,
+        cost="channels² per sample and stage",
+    )
 
     needs = ("stages",)
 

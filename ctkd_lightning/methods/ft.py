@@ -7,6 +7,7 @@ import itertools
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import mean, reduction
 from ctkd_lightning.errors import check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
@@ -64,6 +65,14 @@ class FT(FeatureMethod):
     Raises:
         UserError: a setting out of range.
     """
+
+    facts = MethodFacts(
+        paper="Kim, NeurIPS 2018",
+        url="https://arxiv.org/abs/1802.04977",
+        weight_from="RepDistiller",
+        own="paraphraser, translator",
+        cost="six 3×3 convolutions on the last maps",
+    )
 
     needs = ("last",)
 

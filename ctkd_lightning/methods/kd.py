@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import check_mask, masked, mean_over_positions
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import Step
@@ -124,6 +125,12 @@ class KD(LogitMethod):
     Args:
         weight: factor of the term (the CTKD paper's α, 0.9).
     """
+
+    facts = MethodFacts(
+        paper="Hinton 2015",
+        url="https://arxiv.org/abs/1503.02531",
+        weight_from="CTKD's code",
+    )
 
     def __init__(self, weight: float = 0.9) -> None:
         super().__init__(weight)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._base import FeatureMethod, stage_pairs
@@ -138,6 +139,14 @@ class KDSVD(FeatureMethod):
     Raises:
         UserError: a setting out of range.
     """
+
+    facts = MethodFacts(
+        paper="Lee, ECCV 2018",
+        url="https://arxiv.org/abs/1807.06819",
+        weight_from="mdistiller",
+        same_widths=True,
+        cost="an eigendecomposition per sample and stage: slow",
+    )
 
     needs = ("stages",)
 

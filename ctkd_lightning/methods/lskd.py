@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods._base import LogitMethod
 from ctkd_lightning.methods.kd import kd_loss_by
@@ -62,6 +63,13 @@ class LSKD(LogitMethod):
     Args:
         weight: factor of the term; the paper's vary by pair.
     """
+
+    facts = MethodFacts(
+        paper="Sun, CVPR 2024",
+        url="https://arxiv.org/abs/2403.01427",
+        weight_from="authors' code",
+        tau="paper: 2, in standard deviations",
+    )
 
     def __init__(self, weight: float = 9.0) -> None:
         super().__init__(weight)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import Step, at_least_float32
 from ctkd_lightning.methods._base import LogitMethod
@@ -91,6 +92,14 @@ class MLKD(LogitMethod):
     Raises:
         UserError: a setting out of range.
     """
+
+    facts = MethodFacts(
+        paper="Jin, CVPR 2023",
+        url="https://openaccess.thecvf.com/content/CVPR2023/html/Jin_Multi-Level_Logit_Distillation_CVPR_2023_paper.html",
+        weight_from="authors' code",
+        tau="five around it",
+        cost="5 · (B² + C²)",
+    )
 
     takes_mask = False  # rows and columns of the batch: it is given the rows that the mask keeps
 

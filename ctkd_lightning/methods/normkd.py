@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods._base import LogitMethod
 from ctkd_lightning.methods.kd import kd_loss_by
@@ -63,6 +64,13 @@ class NormKD(LogitMethod):
     Args:
         weight: factor of the term.
     """
+
+    facts = MethodFacts(
+        paper="Chi 2023",
+        url="https://arxiv.org/abs/2308.00520",
+        weight_from="authors' code",
+        tau="paper: 2, in standard deviations",
+    )
 
     def __init__(self, weight: float = 0.9) -> None:
         super().__init__(weight)

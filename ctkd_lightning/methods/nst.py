@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import mean
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._base import FeatureMethod, stage_pairs
@@ -62,6 +63,13 @@ class NST(FeatureMethod):
     Args:
         weight: factor of the term.
     """
+
+    facts = MethodFacts(
+        paper="Huang 2017",
+        url="https://arxiv.org/abs/1707.01219",
+        weight_from="RepDistiller",
+        cost="per sample and stage, the smaller of channels² and positions²",
+    )
 
     needs = ("stages",)
 

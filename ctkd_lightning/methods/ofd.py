@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._adapter import Adapter, BatchNorm, conv1x1, width
@@ -67,6 +68,14 @@ class OFD(FeatureMethod):
     Args:
         weight: factor of the term.
     """
+
+    facts = MethodFacts(
+        paper="Heo, ICCV 2019",
+        url="https://arxiv.org/abs/1904.01866",
+        weight_from="mdistiller",
+        own="adapters",
+        cost="one pointwise convolution a stage",
+    )
 
     needs = ("preacts",)
 

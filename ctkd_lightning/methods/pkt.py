@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import mean
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._base import FeatureMethod
@@ -57,6 +58,13 @@ class PKT(FeatureMethod):
     Args:
         weight: factor of the term, 30000 in the CTKD paper.
     """
+
+    facts = MethodFacts(
+        paper="Passalis, ECCV 2018",
+        url="https://arxiv.org/abs/1803.10837",
+        weight_from="CTKD's code",
+        cost="B²",
+    )
 
     needs = ("pooled",)
 

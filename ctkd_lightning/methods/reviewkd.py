@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import reduction
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
@@ -107,6 +108,14 @@ class ReviewKD(FeatureMethod):
     Raises:
         UserError: a setting out of range.
     """
+
+    facts = MethodFacts(
+        paper="Chen, CVPR 2021",
+        url="https://arxiv.org/abs/2104.09044",
+        weight_from="authors' code",
+        own="fusions",
+        cost="a pointwise and a 3×3 convolution a stage",
+    )
 
     needs = ("stages", "pooled")
     teacher_needs = ("preacts", "pooled")

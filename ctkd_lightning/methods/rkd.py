@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import reduction
 from ctkd_lightning.errors import check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
@@ -92,6 +93,13 @@ class RKD(FeatureMethod):
     Raises:
         UserError: a setting out of range.
     """
+
+    facts = MethodFacts(
+        paper="Park, CVPR 2019",
+        url="https://arxiv.org/abs/1904.05068",
+        weight_from="RepDistiller",
+        cost="B² · width; angles at 64 samples at most",
+    )
 
     needs = ("pooled",)
 

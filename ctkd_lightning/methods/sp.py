@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import mean
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
 from ctkd_lightning.methods._base import FeatureMethod
@@ -53,6 +54,13 @@ class SP(FeatureMethod):
     Args:
         weight: factor of the term, 3000 in the CTKD paper.
     """
+
+    facts = MethodFacts(
+        paper="Tung, ICCV 2019",
+        url="https://arxiv.org/abs/1907.09682",
+        weight_from="CTKD's code",
+        cost="B² · map",
+    )
 
     needs = ("last",)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import reduction
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
@@ -61,6 +62,14 @@ class SRRL(FeatureMethod):
     Args:
         weight: factor of the term.
     """
+
+    facts = MethodFacts(
+        paper="Yang, ICLR 2021",
+        url="https://openreview.net/forum?id=ZzwDy_wiWv",
+        weight_from="CTKD's code",
+        classifier=True,
+        own="adapter",
+    )
 
     needs = ("pooled",)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods._base import LogitMethod
 from ctkd_lightning.methods.kd import kd_loss_by
@@ -101,6 +102,13 @@ class TTM(LogitMethod):
             learning rate of 0.05 is unstable in short trainings and at low temperatures, at this one it is not.
     """
 
+    facts = MethodFacts(
+        paper="Zheng, ICLR 2024",
+        url="https://arxiv.org/abs/2402.11148",
+        weight_from="ours",
+        tau="on the teacher; paper: about 10",
+    )
+
     def __init__(self, weight: float = 10.0) -> None:
         super().__init__(weight)
 
@@ -118,6 +126,13 @@ class WTTM(LogitMethod):
     Args:
         weight: factor of the term; the paper's vary by pair (vgg13 to vgg8 beside CRD: 4, at τ = 5).
     """
+
+    facts = MethodFacts(
+        paper="Zheng, ICLR 2024",
+        url="https://arxiv.org/abs/2402.11148",
+        weight_from="authors' code",
+        tau="on the teacher; paper: about 5",
+    )
 
     def __init__(self, weight: float = 4.0) -> None:
         super().__init__(weight)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import mean as mean_of
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
@@ -95,6 +96,14 @@ class VID(FeatureMethod):
     Raises:
         UserError: a setting out of range: ``init_variance`` must be above ``eps``, and that above 0.
     """
+
+    facts = MethodFacts(
+        paper="Ahn, CVPR 2019",
+        url="https://arxiv.org/abs/1904.05835",
+        weight_from="CTKD's code",
+        own="regressors, variances",
+        cost="three pointwise convolutions a stage",
+    )
 
     needs = ("stages",)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning.errors import check_number
 from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.temperature._gradient_reversal import gradient_reversal
@@ -20,8 +22,11 @@ class Temperature(nn.Module):
 
     τ is a scalar tensor, or one per sample (B, 1) or position (..., 1). A rule that softens both sides differently,
     reads the target or has another factor than τ² overrides :meth:`soften` too. Whoever trains with a temperature tells
-    it of the progress by :meth:`set_progress`.
+    it of the progress by :meth:`set_progress`. One that the package exports has ``facts`` for the table in
+    ``docs/distillation.md``.
     """
+
+    facts: ClassVar[TemperatureFacts]
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """τ for this batch, of logits (..., C)."""

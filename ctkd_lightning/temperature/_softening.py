@@ -24,6 +24,7 @@ class Softening:
         student_shift: m of the student, which broadcasts with the logits; none by default.
         teacher_shift: m of the teacher.
         tau: the one τ behind all three, where there is one: a scalar or one a position (..., 1).
+        fixed: whether that τ is a constant, which nothing learns.
 
     Example:
         >>> logits = torch.zeros(2, 10)
@@ -37,6 +38,7 @@ class Softening:
     student_shift: Tensor | None = None
     teacher_shift: Tensor | None = None
     tau: Tensor | None = None
+    fixed: bool = False
 
     @classmethod
     def at(cls, temperature: float | Tensor | Softening, logits: Tensor) -> Softening:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning.errors import check_number
+from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.temperature._base import Temperature
+from ctkd_lightning.temperature._softening import Softening
 
 
 class FixedTemperature(Temperature):
@@ -24,6 +29,12 @@ class FixedTemperature(Temperature):
         tensor(4.)
     """
 
+    facts = TemperatureFacts(
+        paper="Hinton 2015",
+        url="https://arxiv.org/abs/1503.02531",
+        what="a constant",
+    )
+
     tau: Tensor
 
     def __init__(self, tau: float = 4.0) -> None:
@@ -34,6 +45,10 @@ class FixedTemperature(Temperature):
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """τ, a scalar."""
         return self.tau
+
+    def soften(self, student_logits: Tensor, teacher_logits: Tensor, step: Step | None = None) -> Softening:
+        """τ on either side, with the factor τ²."""
+        return replace(super().soften(student_logits, teacher_logits, step), fixed=True)
 
     def extra_repr(self) -> str:
         """The constant."""

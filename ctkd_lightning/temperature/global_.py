@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning.errors import check_number
 from ctkd_lightning.temperature._base import LearnedTemperature
 
@@ -25,6 +26,12 @@ class GlobalTemperature(LearnedTemperature):
         >>> GlobalTemperature()(logits, logits)
         tensor(15.6212, grad_fn=<AddBackward0>)
     """
+
+    facts = TemperatureFacts(
+        paper="Li, AAAI 2023 (CTKD)",
+        url="https://arxiv.org/abs/2211.16231",
+        what="one learned number",
+    )
 
     def __init__(self, tau_init: float = 1.0, tau_range: float = 20.0, initial_value: float = 1.0) -> None:
         super().__init__(tau_init, tau_range)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.temperature._base import LearnedTemperature
 from ctkd_lightning.temperature._softening import masked_classes
@@ -35,6 +36,12 @@ class InstanceTemperature(LearnedTemperature):
         >>> InstanceTemperature(num_classes=10)(torch.randn(3, 10), torch.randn(3, 10)).shape
         torch.Size([3, 1])
     """
+
+    facts = TemperatureFacts(
+        paper="Li, AAAI 2023 (CTKD)",
+        url="https://arxiv.org/abs/2211.16231",
+        what="learned, one a sample, of both networks' logits",
+    )
 
     def __init__(
         self,

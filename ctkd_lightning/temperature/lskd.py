@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning.temperature._rule import RuleTemperature, spread
 from ctkd_lightning.temperature._softening import Softening
 
@@ -38,5 +39,13 @@ class LSKDTemperature(RuleTemperature):
         >>> bool((softening.student / softening.teacher - 10).abs() < 1e-4)
         True
     """
+
+    facts = TemperatureFacts(
+        paper="Sun, CVPR 2024",
+        url="https://arxiv.org/abs/2403.01427",
+        what="in standard deviations of each side's logits",
+        student="τ σ(s)",
+        teacher="τ σ(t)",
+    )
 
     rule = staticmethod(lskd_softening)

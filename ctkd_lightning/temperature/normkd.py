@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning.temperature._rule import RuleTemperature, spread
 from ctkd_lightning.temperature._softening import Softening
 
@@ -39,5 +40,14 @@ class NormKDTemperature(RuleTemperature):
         >>> NormKDTemperature().soften(logits, logits).scale
         tensor([36.])
     """
+
+    facts = TemperatureFacts(
+        paper="Chi 2023",
+        url="https://arxiv.org/abs/2308.00520",
+        what="in standard deviations of each side's logits",
+        student="τ σ(s)",
+        teacher="τ σ(t)",
+        scale="(τ σ(t))²",
+    )
 
     rule = staticmethod(normkd_softening)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning.temperature._rule import RuleTemperature
 from ctkd_lightning.temperature._softening import Softening, bounded_below
 
@@ -45,6 +46,14 @@ class TTMTemperature(RuleTemperature):
         base: what gives τ; ``FixedTemperature(10.0)``, the γ = 0.1 of the paper's code, by default.
     """
 
+    facts = TemperatureFacts(
+        paper="Zheng, ICLR 2024",
+        url="https://arxiv.org/abs/2402.11148",
+        what="for the teacher alone",
+        student="1",
+        scale="1",
+    )
+
     default_tau = 10.0
     rule = staticmethod(ttm_softening)
 
@@ -55,6 +64,14 @@ class WTTMTemperature(RuleTemperature):
     Args:
         base: what gives τ; ``FixedTemperature(5.0)``, the γ = 0.2 of the paper's code, by default.
     """
+
+    facts = TemperatureFacts(
+        paper="Zheng, ICLR 2024",
+        url="https://arxiv.org/abs/2402.11148",
+        what="for the teacher alone, and a weight for each sample",
+        student="1",
+        scale="Σ softmax(t)^(1/τ), one a sample",
+    )
 
     default_tau = 5.0
     rule = staticmethod(wttm_softening)

@@ -106,7 +106,8 @@ def early(*arguments):
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_lists_groups_and_examples(flag):
     shown = early(flag, "max_epochs=7")
-    for text in ("temperature: fixed, global, instance", "wrn40_2_to_wrn16_2", "max_epochs: 7", "Examples:", "[]"):
+    temperatures = ", ".join(sorted(path.stem for path in (ROOT / "conf" / "temperature").glob("*.yaml")))
+    for text in (f"temperature: {temperatures}", "wrn40_2_to_wrn16_2", "max_epochs: 7", "Examples:", "[]"):
         assert text in shown
 
 

@@ -1,100 +1,37 @@
-"""One table of all methods, which carries them through the same checks: here, in training, on resume, under DDP."""
+"""The list of all methods, which carries them through the same checks: here, in training, on resume, under DDP."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+import importlib.util
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ctkd_lightning import methods
+from ctkd_lightning._facts import choices
 from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import Method, NetworkOutput
 from ctkd_lightning.temperature import Softening
+from tests.methods.setting import NUM_SAMPLES, Setting
 
-NUM_SAMPLES = 40
 TARGET = torch.arange(NUM_SAMPLES) % 2  # of all samples: fits two classes and more
 
 
-@dataclass(frozen=True)
-class Setting:
-    """How to check one method.
-
-    Attributes:
-        make: the method, with small sizes.
-        loss: its function, on a student's and a teacher's tensor (and, if the temperature acts on it, a temperature).
-        student: shape of the student's tensor, after the batch.
-        teacher: shape of the teacher's.
-        same_widths: whether it wants networks with the same numbers of channels.
-    """
-
-    make: Callable[[], Method]
-    loss: Callable[..., Tensor]
-    student: tuple[int, ...] = (7,)
-    teacher: tuple[int, ...] = (7,)
-    same_widths: bool = False
+def _rows() -> dict[str, Setting]:
+    rows: dict[str, Setting] = {}
+    for file in dict.fromkeys(method.__module__.rpartition(".")[2] for method in METHODS.values()):
+        path = f"tests.methods.test_{file}"
+        if importlib.util.find_spec(path):  # one that is not there is told in tests/test_facts.py
+            rows |= getattr(importlib.import_module(path), "SETTINGS", {})
+    return dict(sorted(rows.items()))
 
 
-def _dkd(student: Tensor, teacher: Tensor, temperature: Tensor) -> Tensor:
-    return methods.dkd_loss(student, teacher, _classes(student), temperature)
-
-
-def _vid(student: Tensor, teacher: Tensor) -> Tensor:
-    return methods.vid_loss(student, teacher, student.new_tensor([0.5, 1.0, 2.0]))
-
-
-def _srrl(student: Tensor, teacher: Tensor) -> Tensor:
-    return methods.srrl_loss(student, teacher, 2 * student, 4 * teacher)
-
-
-def _crd(student: Tensor, teacher: Tensor) -> Tensor:
-    student, teacher = (nn.functional.normalize(x.float() if x.dtype.itemsize < 4 else x) for x in (student, teacher))
-    bank = torch.eye(9, 7, dtype=student.dtype)
-    negatives = torch.arange(12).remainder(9).expand(len(student), 12)
-    keep = negatives != _classes(student).unsqueeze(1)
-    return methods.crd_loss(student, teacher, bank, negatives, 4.0, 0.5, keep)
-
-
-def _levels(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    def on_two_maps(student: Tensor, teacher: Tensor) -> Tensor:
-        return loss([student, student[:, :2, ::2, ::2]], [teacher, teacher[:, :2, ::2, ::2]])
-
-    return on_two_maps
-
-
-def _classes(like: Tensor) -> Tensor:
-    return torch.arange(len(like)) % 2
-
-
-_SMALL, _LARGE = (3, 4, 4), (5, 6, 6)
-
-SETTINGS: dict[str, Setting] = {
-    "ab": Setting(methods.AB, methods.ab_loss, _SMALL, _SMALL),
-    "at": Setting(methods.AT, methods.at_loss, _SMALL, _LARGE),
-    "cc": Setting(lambda: methods.CC(dim=4), methods.cc_loss),
-    "crd": Setting(lambda: methods.CRD(NUM_SAMPLES, dim=4, negatives=16), _crd),
-    "dist": Setting(methods.DIST, methods.dist_loss),
-    "dkd": Setting(methods.DKD, _dkd),
-    "fitnet": Setting(methods.FitNet, methods.fitnet_loss, _SMALL, _SMALL),
-    "fsp": Setting(methods.FSP, _levels(methods.fsp_loss), _SMALL, _SMALL, same_widths=True),
-    "ft": Setting(methods.FT, methods.ft_loss, _SMALL, _LARGE),
-    "kd": Setting(methods.KD, methods.kd_loss),
-    "kdsvd": Setting(methods.KDSVD, _levels(methods.kdsvd_loss), _SMALL, _SMALL, same_widths=True),
-    "lskd": Setting(methods.LSKD, methods.lskd_loss),
-    "mlkd": Setting(methods.MLKD, methods.mlkd_loss),
-    "normkd": Setting(methods.NormKD, methods.normkd_loss),
-    "nst": Setting(methods.NST, methods.nst_loss, _SMALL, _LARGE),
-    "ofd": Setting(methods.OFD, methods.ofd_loss, _SMALL, _SMALL),
-    "pkt": Setting(methods.PKT, methods.pkt_loss, (7,), (5,)),
-    "reviewkd": Setting(methods.ReviewKD, _levels(methods.reviewkd_loss), _SMALL, _SMALL),
-    "rkd": Setting(methods.RKD, methods.rkd_loss, (7,), (5,)),
-    "sp": Setting(methods.SP, methods.sp_loss, _SMALL, _LARGE),
-    "srrl": Setting(methods.SRRL, _srrl),
-    "ttm": Setting(methods.TTM, methods.ttm_loss),
-    "vid": Setting(methods.VID, _vid, _SMALL, _SMALL),
-    "wttm": Setting(methods.WTTM, methods.wttm_loss),
-}
+METHODS: dict[str, type[Method]] = choices(methods, Method)
+"""All of them, by name."""
+SETTINGS = _rows()
+"""How to check each: the rows ``SETTINGS`` in ``test_NAME.py``."""
 
 
 @dataclass

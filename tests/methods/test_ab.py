@@ -1,7 +1,10 @@
 import pytest
 import torch
 
-from ctkd_lightning.methods import ab_loss
+from ctkd_lightning.methods import AB, ab_loss
+from tests.methods.setting import SMALL, Setting
+
+SETTINGS = {"ab": Setting(AB, ab_loss, SMALL, SMALL)}
 
 
 def test_value_by_value():

@@ -1,15 +1,12 @@
-"""What every method has to fulfil, driven by the table in settings.py."""
+"""What every method has to fulfil, driven by the list in settings.py."""
 
 import contextlib
 import copy
 import functools
 import math
-from pathlib import Path
 
-import hydra
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,12 +15,12 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import Step, is_preact, is_stage
 from ctkd_lightning.methods import NetworkOutput
 from ctkd_lightning.temperature import Softening
-from tests.methods.settings import SETTINGS, example
+from tests.methods.setting import Setting, check_gradient
+from tests.methods.settings import METHODS, SETTINGS, example
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
-CLASSES = {name: type(setting.make()) for name, setting in SETTINGS.items()}
+CLASSES = {name: METHODS[name] for name in SETTINGS}
 READERS = {
-    "logits": [name for name, method in CLASSES.items() if not method.needs or method is methods.SRRL],
+    "logits": [name for name, method in CLASSES.items() if not method.needs or method.facts.classifier],
     "features": [name for name, method in CLASSES.items() if method.needs],
     "anything": list(CLASSES),
 }
@@ -46,26 +43,32 @@ def functional(name, student, teacher, temperature):
     return SETTINGS[name].loss(student, teacher, *extra)
 
 
-def test_every_method_is_in_the_table_and_has_a_function():
-    exported = {n for n in methods.__all__ if isinstance(getattr(methods, n), type)} - {
-        "FeatureMethod",
-        "LogitMethod",
-        "Method",
-        "NetworkOutput",
-        "Step",
-    }
-    assert {method.__name__ for method in CLASSES.values()} == exported
-    assert {f"{name}_loss" for name in SETTINGS} == {n for n in methods.__all__ if n.endswith("_loss")}
-
-
 @pytest.mark.parametrize("per_sample", [False, True])
 def test_gradients_of_the_function(name, per_sample):
     if per_sample and name not in WITH_TEMPERATURE:
         pytest.skip("no temperature")
     student, teacher = pair(SETTINGS[name])
     temperature = torch.linspace(2, 6, 3, dtype=torch.float64)[:, None] if per_sample else torch.tensor(4.0).double()
-    inputs = (student.requires_grad_(), temperature.requires_grad_(name in WITH_TEMPERATURE))
-    torch.autograd.gradcheck(lambda s, t: functional(name, s, teacher, t), inputs)
+    inputs = [student.requires_grad_(), teacher]
+    if name in WITH_TEMPERATURE:
+        inputs.append(temperature.requires_grad_())
+    check_gradient(SETTINGS[name], tuple(inputs))
+
+
+def test_gradients_of_a_function_that_detaches():
+    def loss(student, teacher):
+        return ((student - teacher).square() * student.detach().exp()).mean()
+
+    def frozen(student, teacher, at):
+        return ((student - teacher).square() * at[0].exp()).mean()
+
+    student, teacher = torch.randn(2, 3, 5, dtype=torch.float64)
+    inputs = (student.requires_grad_(), teacher)
+    check_gradient(Setting(None, loss, frozen=frozen), inputs)
+    with pytest.raises(RuntimeError, match="Jacobian mismatch"):  # without the frozen part it is no derivative
+        check_gradient(Setting(None, loss), inputs)
+    with pytest.raises(AssertionError, match="not close"):  # another part than the function detaches
+        check_gradient(Setting(None, loss, frozen=lambda s, t, at: ((at[0] - t).square() * s.exp()).mean()), inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -300,18 +303,6 @@ def test_function_compiles(name):
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-6)
 
 
-def test_config(name):
-    config = OmegaConf.load(CONF / "method" / f"{name}.yaml")
-    config = OmegaConf.merge({"model": {"dkd_beta": 6.0, "reviewkd_weight": 1.0}, "method": config})
-    assert set(config.method) <= {"ce_weight", "terms"}
-    assert list(config.method.terms) == [name]
-    method = hydra.utils.instantiate(config.method.terms[name])
-    assert type(method) is CLASSES[name]
-    if method.warmup_epochs:
-        method.set_epoch(method.warmup_epochs)
-    assert float(method.weight) == config.method.terms[name].weight
-
-
 VECTORS, MAPS = (torch.zeros(2, 3),) * 2, (torch.zeros(2, 3, 4, 4),) * 2
 CRD_INPUTS = (*VECTORS, torch.zeros(4, 3), torch.zeros(2, 5, dtype=torch.long))
 # the settings of each class and function, with a value out of range
@@ -363,15 +354,6 @@ def test_mlkds_factors_out_of_range(value):
     for make in (methods.MLKD, functools.partial(methods.mlkd_loss, *VECTORS, 4.0)):
         with pytest.raises(UserError, match=f"each of MLKD's factors must be .* above 0, found {value!r}$"):
             make(factors=[1.0, value])
-
-
-def test_configs_merge_as_a_list(tmp_path):
-    (tmp_path / "config.yaml").write_text("defaults: [_self_, {method: kd}]\nmodel: {dkd_beta: 6.0}\n")
-    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
-        config = hydra.compose("config", [f"hydra.searchpath=[file://{CONF}]", "method=[pkt,dkd,kd]"])
-    assert config.method.ce_weight == 0.1  # KD's; the others leave it alone
-    assert list(config.method.terms) == ["pkt", "dkd", "kd"]
-    assert config.method.terms.dkd.beta == 6.0
 
 
 SOFTENING = Softening.at(4.0, torch.zeros(2, 3))

@@ -2,8 +2,11 @@ import pytest
 import torch
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import at_loss
+from ctkd_lightning.methods import AT, at_loss
 from tests.methods import golden
+from tests.methods.setting import LARGE, SMALL, Setting
+
+SETTINGS = {"at": Setting(AT, at_loss, SMALL, LARGE)}
 
 
 def test_golden():

@@ -1,7 +1,10 @@
 import torch
 
-from ctkd_lightning.methods import cc_loss
+from ctkd_lightning.methods import CC, cc_loss
 from tests.methods import golden
+from tests.methods.setting import Setting
+
+SETTINGS = {"cc": Setting(lambda: CC(dim=4), cc_loss)}
 
 
 def test_golden():

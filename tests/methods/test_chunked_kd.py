@@ -3,8 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import _chunked_kd as chunked_kd
-from ctkd_lightning.methods import kd_loss
+from ctkd_lightning.methods import _chunked_kd, kd_loss
 from ctkd_lightning.methods._chunked_kd import chunked_divergence
 from tests.methods import golden
 
@@ -12,7 +11,7 @@ from tests.methods import golden
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Pieces of four logits, so that any input is worth chunking."""
-    monkeypatch.setitem(chunked_kd.CHUNK, "cpu", 4)
+    monkeypatch.setitem(_chunked_kd.CHUNK, "cpu", 4)
 
 
 @pytest.mark.parametrize("tau", ["1", "2", "4", "15.621171572600097"])
@@ -96,9 +95,9 @@ def test_autocast_changes_nothing(small_pieces):
 
 def test_large_logits_go_in_pieces_by_themselves_and_small_or_strided_ones_do_not():
     large = torch.empty(64, 2**15)
-    assert chunked_kd.worth_chunking(large, large)
-    assert not chunked_kd.worth_chunking(large[:, :-1], large[:, :-1])
-    assert not chunked_kd.worth_chunking(torch.empty(64, 100), torch.empty(64, 100))
+    assert _chunked_kd.worth_chunking(large, large)
+    assert not _chunked_kd.worth_chunking(large[:, :-1], large[:, :-1])
+    assert not _chunked_kd.worth_chunking(torch.empty(64, 100), torch.empty(64, 100))
 
 
 def test_backward_twice(small_pieces):

@@ -10,6 +10,20 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import CRD, NetworkOutput, crd_loss
 from ctkd_lightning.temperature import Softening
+from tests.methods.setting import NUM_SAMPLES, Setting, classes
+
+
+def _of_few_negatives(student, teacher):
+    student, teacher = (
+        torch.nn.functional.normalize(x.float() if x.dtype.itemsize < 4 else x) for x in (student, teacher)
+    )
+    bank = torch.eye(9, 7, dtype=student.dtype)
+    negatives = torch.arange(12).remainder(9).expand(len(student), 12)
+    keep = negatives != classes(student).unsqueeze(1)
+    return crd_loss(student, teacher, bank, negatives, 4.0, 0.5, keep)
+
+
+SETTINGS = {"crd": Setting(lambda: CRD(NUM_SAMPLES, dim=4, negatives=16), _of_few_negatives)}
 
 SOFTENING = Softening.at(4.0, torch.zeros(8, 3))
 

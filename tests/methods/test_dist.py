@@ -2,9 +2,13 @@ import pytest
 import torch
 from scipy.stats import pearsonr
 
+from ctkd_lightning import FixedTemperature, GlobalTemperature
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import dist_loss
+from ctkd_lightning.methods import DIST, NetworkOutput, Step, dist_loss
 from tests.methods import golden
+from tests.methods.setting import Setting
+
+SETTINGS = {"dist": Setting(DIST, dist_loss)}
 
 
 @pytest.mark.parametrize("tau", [torch.tensor(1.0), torch.linspace(1, 8, 8)])
@@ -29,3 +33,28 @@ def test_constants_are_uncorrelated():
 def test_takes_a_batch_of_predictions_alone(shape):
     with pytest.raises(UserError, match=r"student logits have shape .* expected \(B, C\)"):
         dist_loss(torch.zeros(shape), torch.zeros(shape), 1.0)
+
+
+def term(method, temperature):
+    student, teacher = golden.STUDENT_LOGITS, golden.TEACHER_LOGITS
+    softening = temperature.double().soften(student, teacher)
+    return method(NetworkOutput(student), NetworkOutput(teacher), Step(), softening)
+
+
+def test_the_factor_of_the_authors_code_where_the_temperature_is_fixed():
+    student, teacher = golden.STUDENT_LOGITS, golden.TEACHER_LOGITS
+    torch.testing.assert_close(term(DIST(), FixedTemperature(4.0)), 16 * dist_loss(student, teacher, 4.0))
+    torch.testing.assert_close(term(DIST(tau_squared=False), FixedTemperature(4.0)), dist_loss(student, teacher, 4.0))
+
+
+def test_a_learned_temperature_has_no_factor_in_training_or_out_of_it():
+    temperature = GlobalTemperature(initial_value=0.0)  # 11
+    expected = dist_loss(golden.STUDENT_LOGITS, golden.TEACHER_LOGITS, 11.0)
+    torch.testing.assert_close(term(DIST(), temperature), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(term(DIST(), temperature), expected)
+
+
+def test_the_factor_is_there_or_not():
+    with pytest.raises(UserError, match="DIST's tau_squared must be true or false, found 1"):
+        DIST(tau_squared=1)

@@ -4,7 +4,10 @@ import torch
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import DKD, dkd_loss, kd_loss
 from tests.methods import golden
+from tests.methods.setting import Setting, classes
 from tests.methods.test_kd import TEMPERATURES
+
+SETTINGS = {"dkd": Setting(DKD, lambda s, t, temperature: dkd_loss(s, t, classes(s), temperature))}
 
 
 @pytest.mark.parametrize("tau", TEMPERATURES)

@@ -4,6 +4,9 @@ import torch
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import FitNet, NetworkOutput, fitnet_loss
 from tests.methods import golden
+from tests.methods.setting import SMALL, Setting
+
+SETTINGS = {"fitnet": Setting(FitNet, fitnet_loss, SMALL, SMALL)}
 
 
 def test_golden():

@@ -3,7 +3,10 @@ import pytest
 import torch
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import fsp_loss
+from ctkd_lightning.methods import FSP, fsp_loss
+from tests.methods.setting import SMALL, Setting, on_levels
+
+SETTINGS = {"fsp": Setting(FSP, on_levels(fsp_loss), SMALL, SMALL)}
 
 
 def test_flows_of_numpy():

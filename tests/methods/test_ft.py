@@ -6,6 +6,9 @@ from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import FT, NetworkOutput, ft_loss
 from ctkd_lightning.temperature import Softening
 from tests.methods import golden
+from tests.methods.setting import LARGE, SMALL, Setting
+
+SETTINGS = {"ft": Setting(FT, ft_loss, SMALL, LARGE)}
 
 
 def test_golden():

@@ -2,9 +2,11 @@ import pytest
 import torch
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import _chunked_kd as chunked_kd
-from ctkd_lightning.methods import kd_loss
+from ctkd_lightning.methods import KD, _chunked_kd, kd_loss
 from tests.methods import golden
+from tests.methods.setting import Setting
+
+SETTINGS = {"kd": Setting(KD, kd_loss)}
 
 TEMPERATURES = ["1", "2", "4", "15.621171572600097"]
 
@@ -41,7 +43,7 @@ def test_mask_and_class_dimension_keep_the_kept_positions():
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_logits_that_the_mask_leaves_out_may_be_anything(monkeypatch, in_pieces, value):
     if in_pieces:
-        monkeypatch.setitem(chunked_kd.CHUNK, "cpu", 4)
+        monkeypatch.setitem(_chunked_kd.CHUNK, "cpu", 4)
     mask = torch.tensor([[True, False, True], [False, True, True]])
     clean = [torch.randn(2, 3, 5, dtype=torch.float64) for _ in range(2)]
 

@@ -7,6 +7,9 @@ import torch
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import FSP, KDSVD, NetworkOutput, kdsvd_loss
 from ctkd_lightning.methods.kdsvd import _SymmetricEigen
+from tests.methods.setting import SMALL, Setting, on_levels
+
+SETTINGS = {"kdsvd": Setting(KDSVD, on_levels(kdsvd_loss), SMALL, SMALL)}
 
 
 def plain_loss(student, teacher, rank):

@@ -2,9 +2,12 @@ import pytest
 import torch
 from scipy.stats import zscore
 
-from ctkd_lightning.methods import lskd_loss
+from ctkd_lightning.methods import LSKD, lskd_loss
 from ctkd_lightning.temperature import FixedTemperature, LSKDTemperature
 from tests.methods import golden
+from tests.methods.setting import Setting
+
+SETTINGS = {"lskd": Setting(LSKD, lskd_loss)}
 
 
 def test_golden():

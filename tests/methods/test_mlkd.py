@@ -4,6 +4,9 @@ import torch
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import MLKD, kd_loss, mlkd_loss
 from tests.methods import golden
+from tests.methods.setting import Setting
+
+SETTINGS = {"mlkd": Setting(MLKD, mlkd_loss)}
 
 
 def test_is_the_sum_of_the_papers_three_levels():

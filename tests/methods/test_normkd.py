@@ -1,8 +1,11 @@
 import pytest
 import torch
 
-from ctkd_lightning.methods import normkd_loss
+from ctkd_lightning.methods import NormKD, normkd_loss
 from tests.methods import golden
+from tests.methods.setting import Setting
+
+SETTINGS = {"normkd": Setting(NormKD, normkd_loss)}
 
 
 @pytest.mark.parametrize("tau", [torch.tensor(2.0), torch.linspace(1, 8, 8)])

@@ -2,8 +2,11 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import polynomial_kernel
 
-from ctkd_lightning.methods import nst_loss
+from ctkd_lightning.methods import NST, nst_loss
 from tests.methods import golden
+from tests.methods.setting import LARGE, SMALL, Setting
+
+SETTINGS = {"nst": Setting(NST, nst_loss, SMALL, LARGE)}
 
 
 def test_golden():

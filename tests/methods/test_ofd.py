@@ -5,6 +5,9 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import OFD, NetworkOutput, ofd_loss
 from ctkd_lightning.temperature import Softening
+from tests.methods.setting import SMALL, Setting
+
+SETTINGS = {"ofd": Setting(OFD, ofd_loss, SMALL, SMALL)}
 
 
 def plain_loss(student, teacher, margin):

@@ -2,8 +2,11 @@ import pytest
 import torch
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import pkt_loss
+from ctkd_lightning.methods import PKT, pkt_loss
 from tests.methods import golden
+from tests.methods.setting import Setting
+
+SETTINGS = {"pkt": Setting(PKT, pkt_loss, (7,), (5,))}
 
 
 def test_golden():

@@ -4,6 +4,9 @@ import torch
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import NetworkOutput, ReviewKD, reviewkd_loss
 from ctkd_lightning.methods.reviewkd import AttentionFusion
+from tests.methods.setting import SMALL, Setting, on_levels
+
+SETTINGS = {"reviewkd": Setting(ReviewKD, on_levels(reviewkd_loss), SMALL, SMALL)}
 
 
 @pytest.mark.parametrize(("size", "pyramid"), [(8, (4, 2, 1)), (4, (2, 1)), (2, (1,))])

@@ -5,8 +5,11 @@ import torch
 from scipy.spatial.distance import pdist, squareform
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import rkd_loss
+from ctkd_lightning.methods import RKD, rkd_loss
 from tests.methods import golden
+from tests.methods.setting import Setting
+
+SETTINGS = {"rkd": Setting(RKD, rkd_loss, (7,), (5,))}
 
 
 def test_golden():

@@ -2,8 +2,11 @@ import pytest
 import torch
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import sp_loss
+from ctkd_lightning.methods import SP, sp_loss
 from tests.methods import golden
+from tests.methods.setting import LARGE, SMALL, Setting
+
+SETTINGS = {"sp": Setting(SP, sp_loss, SMALL, LARGE)}
 
 
 def test_golden():

@@ -4,9 +4,12 @@ from torch import nn
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import Step
-from ctkd_lightning.methods import SRRL, NetworkOutput
+from ctkd_lightning.methods import SRRL, NetworkOutput, srrl_loss
 from ctkd_lightning.temperature import Softening
 from tests.methods import golden
+from tests.methods.setting import Setting
+
+SETTINGS = {"srrl": Setting(SRRL, lambda s, t: srrl_loss(s, t, 2 * s, 4 * t))}
 
 SOFTENING = Softening.at(4.0, torch.zeros(8, 3))
 

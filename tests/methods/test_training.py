@@ -1,4 +1,4 @@
-"""Every method in training: fit, stop and resume, two processes; driven by the table in settings.py."""
+"""Every method in training: fit, stop and resume, two processes; driven by the list in settings.py."""
 
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule, InstanceTemperature
 from ctkd_lightning.curriculum import ConstantCurriculum
-from tests.methods.settings import NUM_SAMPLES, SETTINGS, TARGET
+from tests.methods.setting import NUM_SAMPLES
+from tests.methods.settings import SETTINGS, TARGET
 from tests.quiet import quiet_trainer
 
 CLASSES = 5

@@ -1,8 +1,11 @@
 import pytest
 import torch
 
-from ctkd_lightning.methods import ttm_loss, wttm_loss
+from ctkd_lightning.methods import TTM, WTTM, ttm_loss, wttm_loss
 from tests.methods import golden
+from tests.methods.setting import Setting
+
+SETTINGS = {"ttm": Setting(TTM, ttm_loss), "wttm": Setting(WTTM, wttm_loss)}
 
 
 @pytest.mark.parametrize("tau", [torch.tensor(5.0), torch.linspace(1, 8, 8)])

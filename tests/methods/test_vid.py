@@ -6,6 +6,9 @@ from ctkd_lightning.methods import VID, vid_loss
 from ctkd_lightning.methods._checks import pool_to_smaller
 from ctkd_lightning.methods.vid import GaussianRegressor
 from tests.methods import golden
+from tests.methods.setting import SMALL, Setting
+
+SETTINGS = {"vid": Setting(VID, lambda s, t: vid_loss(s, t, s.new_tensor([0.5, 1.0, 2.0])), SMALL, SMALL)}
 
 
 def test_golden():
