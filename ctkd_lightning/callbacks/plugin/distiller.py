@@ -41,6 +41,7 @@ class Distiller:
     def __init__(self, engine: Distillation, pickers: Pickers, built: Callable[[], None] | None) -> None:
         self.engine, self.pickers = engine, pickers
         self._tell_built = built
+        self._reads_index = pickers.index is None and bool(engine.needs)
         self._targets = TargetFinder(engine.scores, engine.ignore_index, pickers.mask is not None)
 
     def __call__(self, calls: list[Call], batch: Any) -> Tensor:
@@ -86,7 +87,7 @@ class Distiller:
         if self.pickers.target is None:
             targets = [self._targets.find(batch, each) for each in scores]
         masks, indices = self._picked("mask", batch, calls), self._picked("index", batch, calls)
-        if self.pickers.index is None and self.engine.needs:
+        if self._reads_index:
             indices = [find_index(batch)] * calls
         return [Step(*each) for each in zip(targets, indices, masks, strict=True)]
 
