@@ -133,7 +133,7 @@ class Distillation(nn.Module):
         self.cached_teacher: CachedTeacher | None = None
         self.record = LossRecord()
         self._ignored = IgnoredTargets(ignore_index)
-        self._looked = self._masks = False
+        self._looked = False
         if num_samples is not None:
             self.prepare(num_samples)
 
@@ -289,7 +289,7 @@ class Distillation(nn.Module):
             self._looked = True  # at real batches alone: what networks make of an example says nothing
         example = self._example_step(student.logits) if step is None else step
         student, teacher, canonical = self._canonical(student, teacher, example, batch)
-        inputs = self._inputs(student, teacher, canonical)
+        inputs = self._inputs(student, teacher, canonical, example)
         for name, method in self.terms.items():
             try:
                 method.build(student, teacher)
@@ -388,7 +388,7 @@ class Distillation(nn.Module):
         """
         given = Step() if step is None else step
         student, teacher, canonical = self._canonical(self._output(student), self._output(teacher), given, batch)
-        terms = self._terms(student, teacher, canonical)
+        terms = self._terms(student, teacher, canonical, given)
         loss = self.weigh(terms)
         if task_loss is None and given.target is not None:
             task_loss = cross_entropy(self.scores, student.logits, given.target, canonical.target, canonical.mask)
@@ -400,7 +400,7 @@ class Distillation(nn.Module):
         self, student: NetworkOutput, teacher: NetworkOutput, step: Step, batch: Any = None
     ) -> dict[str, Tensor]:
         """Each method's unweighted term, as in :meth:`losses`."""
-        return self._terms(*self._canonical(student, teacher, step, batch))
+        return self._terms(*self._canonical(student, teacher, step, batch), step)
 
     def weigh(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the methods' terms."""
@@ -436,16 +436,17 @@ class Distillation(nn.Module):
             return output
         return NetworkOutput(pick_logits(output, self.student_logits, "student"))
 
-    def _terms(self, student: NetworkOutput, teacher: NetworkOutput, step: Step) -> dict[str, Tensor]:
-        inputs = self._inputs(student, teacher, step)
+    def _terms(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, given: Step) -> dict[str, Tensor]:
+        inputs = self._inputs(student, teacher, step, given)
         return {
             name: _term(method, inputs.for_method(name, method))
             for name, method in cast(Mapping[str, Method], self.methods).items()
             if method.full_weight > 0
         }
 
-    def _inputs(self, student: NetworkOutput, teacher: NetworkOutput, step: Step) -> TermInputs:
-        return TermInputs(self.temperature, student, teacher, step, leaves_out=self._masks or self._ignored.seen)
+    def _inputs(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, given: Step) -> TermInputs:
+        leaves_out = given.mask is not None or self._ignored.seen
+        return TermInputs(self.temperature, student, teacher, step, leaves_out=leaves_out)
 
     def _canonical(
         self, student: NetworkOutput, teacher: NetworkOutput, step: Step, batch: Any = None
@@ -479,7 +480,6 @@ class Distillation(nn.Module):
 
     def _mask(self, step: Step, positions: torch.Size) -> Tensor | None:
         masks = []
-        self._masks = step.mask is not None
         if step.mask is not None:
             masks.append(fit_mask(step.mask, positions))
         if step.target is not None and same_places(step.target.shape, positions):

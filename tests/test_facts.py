@@ -155,10 +155,11 @@ def test_dkd_as_ctkds_code_has_it():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_is_said_of_a_method_is_true(name):
-    facts, case = METHODS[name].facts, example(SETTINGS[name])
+    kind, case = METHODS[name], example(SETTINGS[name])
+    facts = kind.facts
     method = case.built(SETTINGS[name])
     assert bool(facts.own) == bool(list(method.parameters())), "its trainable parts"
-    assert facts.url in getattr(methods, f"{name}_loss").__doc__ + METHODS[name].__doc__, "the paper"
+    assert facts.url in getattr(methods, f"{name}_loss").__doc__ + kind.__doc__, "the paper"
     softening = Softening.at(case.temperature, case.student.logits)
 
     def fails(target=case.target, index=case.index, teacher=case.teacher):
@@ -169,9 +170,7 @@ def test_what_is_said_of_a_method_is_true(name):
         return ""
 
     assert not fails()
-    assert ("needs the class indices" in fails(target=None)) == METHODS[name].needs_target, (
-        "whether it reads the target"
-    )
+    assert ("needs the class indices" in fails(target=None)) == kind.needs_target, "whether it reads the target"
     assert ("indices" in fails(index=None)) == facts.index, "whether it reads the sample's index"
     bare = NetworkOutput(case.teacher.logits, case.teacher.features)
     assert ("classifier" in fails(teacher=bare)) == facts.classifier, "whether it reads the teacher's classifier"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,7 +42,7 @@ class IgnoredTargets:
         """The positions to keep, the target's shape; ``None`` where these are all."""
         if target.device.type == "cpu" and not torch.compiler.is_compiling():
             numbers = target.float() if target.dtype == torch.bfloat16 else target  # which numpy has not
-            if not (numbers.detach().numpy() == self.index).any():
+            if not np.count_nonzero(numbers.detach().numpy() == self.index):
                 return None
             self.seen = True
             return kept_targets(target, self.index)

@@ -38,6 +38,10 @@ def map_tensors(value: Any, leaf: Callable[[Tensor, Path], Tensor], path: Path =
     """
     if isinstance(value, Tensor):
         return leaf(value, path)
+    if type(value) is list:  # the usual ones, made cheap
+        return [map_tensors(part, leaf, (*path, i), depth) for i, part in enumerate(value)]
+    if type(value) is dict:
+        return {key: map_tensors(part, leaf, (*path, key), depth) for key, part in value.items()}
     parts = _parts(value, depth)
     if not parts:
         return _twin(value) if isinstance(value, dict | list | deque) else value

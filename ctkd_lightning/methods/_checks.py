@@ -22,11 +22,14 @@ def check_logits(student: Tensor, teacher: Tensor, ndim: int | None = None) -> N
     Raises:
         UserError: naming both shapes.
     """
-    found = f"student logits have shape {tuple(student.shape)} and teacher logits {tuple(teacher.shape)}"
     if student.shape != teacher.shape:
-        raise UserError(f"{found}: both networks must score the same samples and classes")
-    if not (student.ndim if ndim is None else student.ndim == ndim):
-        raise UserError(f"{found}: expected {'(..., C)' if ndim is None else '(B, C)'}")
+        problem = "both networks must score the same samples and classes"
+    elif not (student.ndim if ndim is None else student.ndim == ndim):
+        problem = f"expected {'(..., C)' if ndim is None else '(B, C)'}"
+    else:
+        return
+    shapes = f"student logits have shape {tuple(student.shape)} and teacher logits {tuple(teacher.shape)}"
+    raise UserError(f"{shapes}: {problem}")
 
 
 def need_target(target: Tensor | None, name: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -25,6 +26,10 @@ class _GradientReversal(torch.autograd.Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         (lambda_,) = ctx.saved_tensors
         return -lambda_.to(grad_output.dtype) * grad_output, None
+
+
+# torch asks for it at each call, which took longer than the call: what is kept here need not be made again
+_GradientReversal.forward.__signature__ = inspect.signature(_GradientReversal.forward)  # type: ignore[attr-defined]
 
 
 def gradient_reversal(x: Tensor, lambda_: float | Tensor) -> Tensor:

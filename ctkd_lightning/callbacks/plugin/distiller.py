@@ -41,6 +41,7 @@ class Distiller:
     def __init__(self, engine: Distillation, pickers: Pickers, built: Callable[[], None] | None) -> None:
         self.engine, self.pickers = engine, pickers
         self._tell_built = built
+        self._reads_index = pickers.index is None and bool(engine.needs)
         self._targets = TargetFinder(engine.scores, engine.ignore_index, pickers.mask is not None)
 
     @property
@@ -98,7 +99,7 @@ class Distiller:
             if calls > 1 and all(target is None for target in targets):
                 self._targets.check_parts(batch, scores, self.engine.needs_target)
         masks, indices = self._picked("mask", batch, calls), self._picked("index", batch, calls)
-        if self.pickers.index is None and self.engine.needs:
+        if self._reads_index:
             found = find_index(batch)
             indices = [found if found is not None and len(found) == len(each) else None for each in scores]
         return [Step(*each) for each in zip(targets, indices, masks, strict=True)]

@@ -30,6 +30,7 @@ class TargetFinder:
         self.scores, self.ignore_index = scores, ignore_index
         self._told = masked
         self._no_classes: set[int] | None = None  # places of entries; not looked yet
+        self._known: tuple[Any, int | None] = (None, None)  # a batch's kind and its target's place, of the last one
 
     def find(self, batch: Any, scores: Tensor) -> Tensor | None:
         """The target; ``None`` where there is none, or it cannot be told.
@@ -42,13 +43,20 @@ class TargetFinder:
             UserError: it cannot be told, and where the classes are was to be told from it.
         """
         entries = find_targets(batch)
+        kind = has_names(batch), scores.shape, [(entry.shape, entry.dtype) for entry in entries]
+        if kind != self._known[0]:  # the place depends on nothing else
+            self._known = kind, self._place(entries, scores, named=kind[0])
+        place = self._known[1]
+        return None if place is None else entries[place]
+
+    def _place(self, entries: list[Tensor], scores: Tensor, *, named: bool) -> int | None:
         places = [i for i, entry in enumerate(entries) if self.scores.may_be_target(entry, scores.shape)]
-        if not self.scores.single and scores.ndim == 2 and not has_names(batch):
+        if not self.scores.single and scores.ndim == 2 and not named:
             places = self._without_other_numbers(entries, places, scores.shape[1])
         if places and places[0] != 0 and self.scores.may_be_soft(entries[0], scores.shape):
             places.insert(0, 0)  # beside one-hot or mixed labels, whole numbers are lengths or positions
         if len(places) <= 1:
-            return entries[places[0]] if places else None
+            return places[0] if places else None
         shapes = " and ".join(dict.fromkeys(str(tuple(entries[i].shape)) for i in places))
         problem = (
             f"the batch has {len(places)} entries of shape {shapes} that may be the target: say which with "
