@@ -57,7 +57,7 @@ def optimizer_like(host: Optimizer, group: _Group, parameters: Sequence[nn.Param
     """
     settings = {k: v for k, v in group.items() if k not in ("params", "param_names")}
     reason = ""
-    for variant, make in product(_variants(settings), (_by_constructor, _by_pickling)):
+    for variant, make in product(_variants(host, settings, parameters), (_by_constructor, _by_pickling)):
         try:
             counted = _try(make, host, variant, _stand_ins(parameters))
             optimizer = make(host, variant, parameters)
@@ -76,12 +76,17 @@ def optimizer_like(host: Optimizer, group: _Group, parameters: Sequence[nn.Param
     return _like(_plain(settings, parameters), settings, frozenset(), f"{name} cannot train them ({reason})")
 
 
-def _variants(settings: _Group) -> list[_Group]:
-    """Where the choice is open, one kernel for a whole step comes first: it takes half the time."""
+def _variants(host: Optimizer, settings: _Group, parameters: Sequence[nn.Parameter]) -> list[_Group]:
+    """Where the choice is open, what is quickest for a few numbers comes first.
+
+    One kernel for a whole step takes half the time of Adam's many operations. SGD's two or three take less than the
+    kernel on a CPU, where torch chooses them too, but takes its time to choose at each step.
+    """
     is_open = all(settings.get(key, False) is None for key in ("fused", "foreach"))
     if not is_open or isinstance(settings.get("lr"), Tensor):
         return [settings]
-    return [{**settings, "fused": True}, settings]
+    few = isinstance(host, torch.optim.SGD) and all(parameter.device.type == "cpu" for parameter in parameters)
+    return [{**settings, **({"foreach": False, "fused": False} if few else {"fused": True})}, settings]
 
 
 def _like(optimizer: Optimizer, settings: _Group, counted: frozenset[str], reason: str | None) -> LikeOptimizer:
