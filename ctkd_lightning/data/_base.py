@@ -135,9 +135,7 @@ class ImageDataModule(LightningDataModule, ABC):
         self.download = flag("download", download)
         self.cache_dir = None if cache_dir is None else user_path(cache_dir)
         self.teacher_cache: ReadsTeacher | None = None
-        if not isinstance(batch_size_is_total, bool):
-            raise UserError(f"batch_size_is_total must be true or false, found {batch_size_is_total!r}")
-        self.batch_size_is_total = batch_size_is_total
+        self.batch_size_is_total = flag("batch_size_is_total", batch_size_is_total)
         self._images: dict[Split, Images] = {}
         self._check_files_for_settings()
 
