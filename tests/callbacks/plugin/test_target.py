@@ -27,6 +27,18 @@ def test_found(batch):
         assert finder().find(batch, SCORES) is CLASSES
 
 
+def test_batches_of_another_kind_are_looked_at_anew():
+    find = finder().find
+    floats = torch.zeros(6)
+    assert find((INPUTS, CLASSES), SCORES) is CLASSES
+    assert find((INPUTS, floats, CLASSES), SCORES) is CLASSES  # another number of entries
+    assert find((INPUTS, CLASSES, floats), SCORES) is CLASSES  # the same shapes, other types
+    assert find((INPUTS, CLASSES[:4]), SCORES) is None  # another shape
+    assert find((INPUTS, CLASSES[:4]), SCORES[:4]) is not None  # of other scores
+    assert find({"y": floats, "z": CLASSES}, SCORES) is None  # with names
+    assert find((INPUTS, CLASSES), SCORES) is CLASSES
+
+
 def test_numbers_that_are_no_classes():
     found = finder()
     with pytest.warns(UserWarning, match="not all of them are from 0 to 2: they are not taken for classes"):
