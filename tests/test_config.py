@@ -119,6 +119,7 @@ def test_cifar100_paper_is_the_recipe():
     for model, rate in rates.items():
         cfg = composed("experiment=cifar100_paper", f"model={model}")
         assert cfg.max_epochs == cfg.teacher.max_epochs == 240
+        assert cfg.trainer.precision == "32-true"
         assert (cfg.data.batch_size, cfg.data.val_size, cfg.data.padding) == (64, 0, 4)
         assert cfg.data.mean == [0.5071, 0.4867, 0.4408]
         assert cfg.data.std == [0.2675, 0.2565, 0.2761]
@@ -136,6 +137,7 @@ def test_imagenet_paper_is_the_recipe():
     cfg = composed("experiment=imagenet_paper")
     assert (cfg.model.teacher.name, cfg.model.student.name) == ("torchvision/resnet34", "torchvision/resnet18")
     assert cfg.model.teacher.pretrained
+    assert cfg.trainer.precision == "32-true"
     assert (cfg.max_epochs, cfg.data.batch_size, cfg.curriculum.epochs) == (120, 256, 5)
     data = instantiate(cfg.data)
     assert [data._batch_of_a_process(processes) for processes in (1, 2, 8)] == [256, 128, 32]
