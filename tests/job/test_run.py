@@ -511,7 +511,7 @@ def test_a_folder_that_cannot_be_written_any_more(command, monkeypatch, capsys):
         raise OSError(28, "No space left on device")
 
     def break_then(self):
-        monkeypatch.setattr("pathlib.Path.replace", full)
+        monkeypatch.setattr("os.replace", full)
         raise UserError("x is 3: use 4")
 
     monkeypatch.setattr(DistillationModule, "on_train_start", break_then)
