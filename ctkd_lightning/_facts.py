@@ -13,13 +13,14 @@ WeightSource = Literal["paper", "authors' code", "CTKD's code", "RepDistiller", 
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """Of a method, what its code does not say. The rest is read from the class: ``needs``, weight, settings, warm-up.
+    """Of a method, what its code does not say.
+
+    The rest is read from the class: ``needs``, ``needs_target``, weight, settings, warm-up.
 
     Attributes:
         paper: first author, venue and year.
         url: of the paper.
         weight_from: where the default weight comes from.
-        target: whether it reads the targets.
         index: whether it reads the samples' indices.
         classifier: whether it reads the teacher's classifier.
         same_widths: whether both networks' maps must have the same numbers of channels.
@@ -32,7 +33,6 @@ class MethodFacts:
     paper: str
     url: str
     weight_from: WeightSource
-    target: bool = False
     index: bool = False
     classifier: bool = False
     same_widths: bool = False

@@ -14,12 +14,13 @@ _LONG = 1000  # epochs: no need to look further
 
 
 def training_fraction(trainer: Trainer) -> float | None:
-    """The share of the training that has passed, 0 to 1; ``None`` where its length is not known."""
-    if trainer.max_steps is not None and trainer.max_steps > 0:
-        return min(trainer.global_step / trainer.max_steps, 1.0)
-    if trainer.max_epochs is not None and trainer.max_epochs > 0:
-        return min(trainer.current_epoch / trainer.max_epochs, 1.0)
-    return None
+    """The share of the training that has passed, 0 to 1: of epochs or of steps, whichever end comes first.
+
+    ``None`` where its length is not known; a limit of time does not say it.
+    """
+    ends = ((trainer.current_epoch, trainer.max_epochs), (trainer.global_step, trainer.max_steps))
+    shares = [passed / end for passed, end in ends if end is not None and end > 0]
+    return min(max(shares), 1.0) if shares else None
 
 
 def planned_batches(trainer: Trainer) -> float:

@@ -20,7 +20,7 @@ from ctkd_lightning._term_inputs import TermInputs
 from ctkd_lightning.curriculum import Curriculum
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features._asking import AskedTeacher, AskTeacher, StudentCall, TeacherInput
-from ctkd_lightning.features.frozen import FrozenNetwork
+from ctkd_lightning.features.frozen import FrozenNetwork, check_complete
 from ctkd_lightning.features.outputs import NetworkOutput, Pick, Step, pick_logits
 from ctkd_lightning.features.tap import FeatureTap, select_layers
 from ctkd_lightning.methods import KD, Method
@@ -80,9 +80,10 @@ class Distillation(nn.Module):
         cached_teacher: asked in the teacher's place, if it is set.
 
     Raises:
-        UserError: no teacher; no method, or one of a name that the losses have; temperatures by name that are not those
-            of the softening methods; a layer that is not there; other settings out of range. In use: scores that cannot
-            be what they were announced as, shapes that differ, a teacher whose logits are not finite.
+        UserError: no teacher, or one whose weights are not there; no method, or one of a name that the losses have;
+            temperatures by name that are not those of the softening methods; a layer that is not there; other settings
+            out of range. In use: scores that cannot be what they were announced as, shapes that differ, a teacher whose
+            logits are not finite.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Distillation(nn.Module):
         self.methods = nn.ModuleDict(named_methods(KD() if method is None else method))
         self.temperature = named_temperatures(self.methods, GlobalTemperature() if temperature is None else temperature)
         self._still_without_use()
+        check_complete(teacher)
         self.teacher = _frozen(teacher, ask_teacher, student if shared is None else shared)
         if shared is None:
             self.teacher.freeze()
@@ -161,6 +163,16 @@ class Distillation(nn.Module):
     def needs(self) -> list[str]:
         """The feature roles that the methods read."""
         return [role for method in self.terms.values() for role in method.needs]
+
+    @property
+    def picks_teacher_input(self) -> bool:
+        """Whether ``teacher_input`` says what the teacher is given."""
+        return self._teacher_input.pick is not None
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether one of the methods reads the target."""
+        return any(method.needs_target and method.full_weight > 0 for method in self.terms.values())
 
     @property
     def uses_temperature(self) -> bool:
@@ -220,7 +232,7 @@ class Distillation(nn.Module):
             UserError: a method reads feature maps; the teacher is not asked for the images themselves; the folder
                 cannot be written, or the disk cannot hold the file.
         """
-        if self._asks or self._teacher_input.pick is not None:
+        if self._asks or self.picks_teacher_input:
             raise UserError(
                 "the teacher cache keeps what the teacher gives for the student's images, and teacher_input= or "
                 "ask_teacher= gives it something else: leave those or the cache out"

@@ -48,7 +48,7 @@ def reads(method: type[Method]) -> str:
     more += ["of the same widths"] if facts.same_widths else []
     if more:
         found[-1] += f" ({', '.join(more)})"
-    extra = {"target": facts.target, "sample index": facts.index, "teacher's classifier": facts.classifier}
+    extra = {"target": method.needs_target, "sample index": facts.index, "teacher's classifier": facts.classifier}
     return ", ".join([*found, *(name for name, read in extra.items() if read)])
 
 

@@ -332,3 +332,9 @@ def test_without_a_student():
         Distillation(teacher=network(2))(data())
     with pytest.raises(UserError, match="teacher must be a network"):
         Distillation(network(1))
+
+
+def test_a_teacher_whose_weights_are_not_there():
+    for teacher, found in ((nn.LazyLinear(3), "has no shape yet"), (nn.Linear(4, 3, device="meta"), "the meta device")):
+        with pytest.raises(UserError, match=f"the teacher's 'weight' .*{found}"):
+            Distillation(nn.Linear(4, 3), teacher)

@@ -169,7 +169,7 @@ def test_what_is_said_of_a_method_is_true(name):
         return ""
 
     assert not fails()
-    assert ("needs the class indices" in fails(target=None)) == facts.target, "whether it reads the target"
+    assert ("needs the class indices" in fails(target=None)) == method.needs_target, "whether it reads the target"
     assert ("indices" in fails(index=None)) == facts.index, "whether it reads the sample's index"
     bare = NetworkOutput(case.teacher.logits, case.teacher.features)
     assert ("classifier" in fails(teacher=bare)) == facts.classifier, "whether it reads the teacher's classifier"

@@ -23,11 +23,11 @@ LAYERS = [
     {"callbacks"},
     {"modules"},
     {"module", "supervised"},  # names of version 0.1
-    {"job"},
+    {"build", "job"},
     {"run"},
 ]
-KNOW_LIGHTNING = {"data", "callbacks", "modules", "module", "supervised", "job", "run"}
-KNOW_HYDRA = {"job", "run"}
+KNOW_LIGHTNING = {"data", "callbacks", "modules", "module", "supervised", "build", "job", "run"}
+KNOW_HYDRA = {"build", "job", "run"}
 
 
 def modules(package: Path = PACKAGE) -> dict[str, Path]:

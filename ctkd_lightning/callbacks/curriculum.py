@@ -86,8 +86,9 @@ class CurriculumTemperatureCallback(Callback):
             themselves they build at the first batch.
         ce_weight: w_CE, factor of the step's own loss, the paper's γ.
         kd_weight: w_KD, factor of the default method, the paper's α: 0.9.
-        learning_rate: of the temperatures and the methods' own parameters, in the place of the rate that the optimizer
-            was made with: a schedule moves both alike. By default they share the student's settings.
+        learning_rate: of the temperatures and the methods' own parameters, in the place of the rate that the student's
+            parameter group was made with (under CyclicLR and OneCycleLR, which replace it, the optimizer's): a schedule
+            moves both alike. By default they share the student's settings.
         weight_decay: of these. With one of the two given, temperatures in the module's optimizers are taken over too.
         task: what the scores say: ``"multiclass"``, ``"binary"`` or ``"multilabel"``.
         scores: ``"logits"`` or ``"probabilities"``, for both networks or by role: ``{"teacher": "probabilities"}``.
@@ -117,9 +118,10 @@ class CurriculumTemperatureCallback(Callback):
             it is the Trainer's argument, which divides both.
 
     Raises:
-        UserError: settings that do not go together; at the start of fit, a module without any temperature and no
-            teacher, a student or layer that is not there, a teacher that shares trained parameters with the module or
-            differs between processes; in training, a student that is never called, and what the engine refuses.
+        UserError: settings out of range or that do not go together; at the start of fit, a module without any
+            temperature and no teacher, a student or layer that is not there, a teacher that shares trained parameters
+            with the module or differs between processes; in training, a student that is never called, and what the
+            engine refuses.
     """
 
     def __init__(
@@ -158,6 +160,10 @@ class CurriculumTemperatureCallback(Callback):
             raise UserError(f"the curriculum's interval is 'epoch' or 'step', found {interval!r}")
         if steps_per_epoch is not None:
             check_number("steps_per_epoch", steps_per_epoch, least=1, whole=True)
+        if learning_rate is not None:
+            check_number("learning_rate", learning_rate, above=0)
+        if weight_decay is not None:
+            check_number("weight_decay", weight_decay, least=0)
         check_number("ce_weight", ce_weight, least=0)
         check_number("accumulate_grad_batches", accumulate_grad_batches, least=1, whole=True)
         self.curriculum = CosineCurriculum() if curriculum is None else curriculum
@@ -233,6 +239,7 @@ class CurriculumTemperatureCallback(Callback):
             shared=pl_module,
             **self._settings,
         )
+        match_precision(engine, getattr(trainer, "precision_plugin", None))  # before a checkpoint's values come
         if not engine.uses_temperature and self._temperature_given:
             self._warn_once("no effect", engine.no_effect)
         self._attachment = Attachment(
@@ -436,7 +443,12 @@ class CurriculumTemperatureCallback(Callback):
         def student() -> Iterable[nn.Parameter]:
             return () if self.teacher is None else find_network(pl_module, self.student).parameters()
 
-        return CompanionOptimizer(pl_module, student, trainer.strategy, self.learning_rate, self.weight_decay)
+        def schedulers() -> list[Any]:
+            return [config.scheduler for config in trainer.lr_scheduler_configs]
+
+        return CompanionOptimizer(
+            pl_module, student, trainer.strategy, self.learning_rate, self.weight_decay, schedulers
+        )
 
     def _release(self) -> None:
         for record in self._records.values():

@@ -33,6 +33,13 @@ class ProgressBar(RichProgressBar):
             self._loss = None if loss is None else float(loss)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        # Lightning counts from 0, "Epoch 0/11"; its padding stays
+        described: str = super()._get_train_description(current_epoch)
+        shown, _, last = described.strip().removeprefix("Epoch ").partition("/")
+        counted = f"Epoch {int(shown) + 1}" + (f"/{int(last) + 1}" if last.isdigit() else "")
+        return f"{counted:{len(described)}}"
+
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features._arguments import ArgumentGuard, KeptArguments, tensors_in
@@ -122,6 +123,25 @@ class FrozenNetwork(nn.Module):
     def extra_repr(self) -> str:
         """Name of the network's class."""
         return type(self.network).__name__
+
+
+def check_complete(teacher: nn.Module) -> None:
+    """Refuse a teacher whose weights are not there.
+
+    Raises:
+        UserError: some layers are lazy and have not run, or some weights are on the meta device.
+    """
+    for name, tensor in (*teacher.named_parameters(), *teacher.named_buffers()):
+        if is_lazy(tensor):
+            raise UserError(
+                f"the teacher's {name!r} has no shape yet, its layer is lazy: run the teacher once on an example, "
+                "and load its weights"
+            )
+        if tensor.is_meta:
+            raise UserError(
+                f"the teacher's {name!r} is on the meta device, which keeps no values: make the teacher on a real one, "
+                "or move it there with to_empty(device='cpu'), and load its weights"
+            )
 
 
 def check_separate(teacher: nn.Module, module: nn.Module) -> None:

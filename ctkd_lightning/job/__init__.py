@@ -1,1 +1,24 @@
 """One run: its command line, stages, files, tables and figures."""
+
+from typing import TYPE_CHECKING
+
+from ctkd_lightning._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ctkd_lightning.job.run_directory import RunDirectory
+    from ctkd_lightning.job.stages import distil
+    from ctkd_lightning.job.summary import Summary, read_summary
+    from ctkd_lightning.job.teacher import ready_teacher
+
+__all__ = ["RunDirectory", "Summary", "distil", "read_summary", "ready_teacher"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "RunDirectory": "ctkd_lightning.job.run_directory",
+        "Summary": "ctkd_lightning.job.summary",
+        "distil": "ctkd_lightning.job.stages",
+        "read_summary": "ctkd_lightning.job.summary",
+        "ready_teacher": "ctkd_lightning.job.teacher",
+    },
+)

@@ -1,45 +1,49 @@
-"""How the commands start and how they fail: in one line, where the user can put it right."""
+"""How the commands start and how they fail: in one line, where the user can put it right.
+
+Help and errors of composition come before torch and Lightning are imported, which takes seconds: nothing here needs
+them.
+"""
 
 from __future__ import annotations
 
-import errno
 import functools
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.types import RunMode
-from lightning.pytorch.utilities import rank_zero_only
-from omegaconf.errors import ConfigAttributeError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf import OmegaConf, open_dict
 
-from ctkd_lightning.errors import UserError, suggest
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.job.configuration import compose, config_dir
+from ctkd_lightning.job.explain import USER_ERRORS, one_line
 
-_MENDABLE = (UserError, HydraException, OmegaConfBaseException, OSError)
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
-def config_dir() -> str:
-    """The folder of the configuration: inside an installed package, beside the package in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "conf"
-    return str(installed if installed.is_dir() else package.parent / "conf")
-
-
-def hydra_main(config_name: str, task: Callable[[Any], None]) -> None:
+def hydra_main(config_name: str, task: Callable[[Any], Any]) -> None:
     """Run ``task`` as a Hydra application over the package's configuration.
 
-    An error that the user can mend is printed as one line, and the process exits with status 1; a sweep goes on with
-    its other jobs first. With ``HYDRA_FULL_ERROR=1`` in the environment the traceback is shown instead.
+    An error that the user can put right is printed as one line, and the process exits with status 1; a sweep goes on
+    with its other jobs first. With ``HYDRA_FULL_ERROR=1`` in the environment the traceback is shown instead.
+
+    Args:
+        config_name: the root of the configuration.
+        task: from the composed configuration to what a sweeper optimises; it imports what is heavy itself.
     """
     _configure_logging()
+    sys.argv[1:] = map(with_home, sys.argv[1:])
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        with explained():
+            print(help_text(config_name, [word for word in sys.argv[1:] if not word.startswith("-")]))
+        return
     if os.environ.get(_FULL_ERROR) == "1":
         hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(task)()
         return
@@ -47,14 +51,42 @@ def hydra_main(config_name: str, task: Callable[[Any], None]) -> None:
     sweep = _Sweep()
 
     @functools.wraps(task)
-    def explained_task(cfg: Any) -> None:
+    def explained_task(cfg: Any) -> Any:
         # here, too: Hydra prints a line of its own above what leaves the task
         with explained(), sweep.job(), _full_error(False):  # the processes that the task starts explain theirs
-            task(cfg)
+            return task(cfg)
 
     with explained(), _full_error(True):  # errors arrive here as they were raised, not as Hydra would print them
         hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(explained_task)()
         sweep.close()
+
+
+def with_home(override: str) -> str:
+    """``key=~/path`` with the home directory in its place: not every shell does so, and to Hydra ``~`` is an error.
+
+    Example:
+        >>> with_home("seed=1")
+        'seed=1'
+    """
+    key, _, value = override.partition("=")
+    return f"{key}='{os.path.expanduser(value)}'" if value.startswith("~/") or value == "~" else override
+
+
+def help_text(config_name: str, overrides: list[str]) -> str:
+    """The template in the configuration's ``hydra.help``, with all choices and the keys under these overrides.
+
+    Hydra's own help takes twice as long: it reads every group of every plug-in, twice.
+    """
+    cfg = compose(overrides, config_name, return_hydra_config=True)
+    template = cfg.hydra.help.template
+    groups = "".join(
+        f"{folder.name}: {', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}\n"
+        for folder in sorted(Path(config_dir()).iterdir())
+        if folder.is_dir()
+    )
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return Template(template).substitute(APP_CONFIG_GROUPS=groups, CONFIG=OmegaConf.to_yaml(cfg))
 
 
 class _Sweep:
@@ -66,7 +98,7 @@ class _Sweep:
 
     @contextmanager
     def job(self) -> Iterator[None]:
-        """Print an error that the user can mend, and let the sweep go on."""
+        """Print an error that the user can put right, and let the sweep go on."""
         settings = HydraConfig.get()
         if settings.mode != RunMode.MULTIRUN:
             yield
@@ -74,7 +106,7 @@ class _Sweep:
         self.jobs += 1
         try:
             yield
-        except _MENDABLE as error:
+        except USER_ERRORS as error:
             self.failed.append(settings.job.num)
             print(f"error in job {settings.job.num}: {one_line(error)}", file=sys.stderr)
 
@@ -106,7 +138,7 @@ def _full_error(shown: bool) -> Iterator[None]:
 def _configure_logging() -> None:
     """Show what the package has to say on one process, and of Lightning the warnings."""
     handler = logging.StreamHandler()
-    handler.addFilter(lambda record: getattr(rank_zero_only, "rank", 0) == 0)
+    handler.addFilter(lambda record: _rank() == 0)
     package = logging.getLogger("ctkd_lightning")
     package.handlers = [handler]
     package.setLevel(logging.INFO)
@@ -115,85 +147,21 @@ def _configure_logging() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def _rank() -> int:
+    """The process's number: as Lightning says where it is loaded, else as the launcher does."""
+    loaded = sys.modules.get("lightning.fabric.utilities.rank_zero")
+    rank = getattr(getattr(loaded, "rank_zero_only", None), "rank", None)
+    launchers = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return int(next((os.environ[name] for name in launchers if name in os.environ), 0) if rank is None else rank)
+
+
 @contextmanager
 def explained() -> Iterator[None]:
-    """Exit with one line: status 1 on an error that the user can mend, 130 where the user stops the program."""
+    """Exit with one line: status 1 on an error that the user can put right, 130 where the user stops the program."""
     try:
         yield
-    except _MENDABLE as error:
+    except USER_ERRORS as error:
         sys.exit(f"error: {one_line(error)}")
     except KeyboardInterrupt:
         print("stopped by the user", file=sys.stderr)
         sys.exit(130)  # as a shell says of a program that Ctrl-C ended
-
-
-def one_line(error: BaseException) -> str:
-    """What is wrong in a line: the user's error at the root of the chain if there is one."""
-    chain = [error]
-    while chain[-1].__cause__ is not None:
-        chain.append(chain[-1].__cause__)
-    for cause in chain:
-        if isinstance(cause, UserError):
-            return str(cause)
-    for cause in reversed(chain):
-        line = _explain(cause)
-        if line:
-            return " ".join(line.split())
-    omegaconf = [str(cause) for cause in chain[1:2] if isinstance(cause, OmegaConfBaseException)]
-    return _without_noise("\n".join([str(error), *omegaconf]))
-
-
-def _explain(error: BaseException) -> str | None:
-    """What an error means whose own message does not say it well; None of others."""
-    if isinstance(error, OSError) and error.filename:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "free some space" if full else "check its permissions"
-        return f"cannot use {error.filename}: {error.strerror}; {advice} or choose another path"
-    if isinstance(error, MissingMandatoryValue) and error.full_key:
-        return f"{error.full_key} must be given: {error.full_key}=VALUE"
-    if isinstance(error, ConfigAttributeError) and error.full_key == "method.terms":
-        return "method must name at least one: method=kd, or several as in method=[kd,at]"
-    if isinstance(error, MissingConfigException):
-        return _explain_choice(error)
-    if isinstance(error, InstantiationException):
-        return _explain_call(error)
-    return None
-
-
-def _explain_choice(error: MissingConfigException) -> str | None:
-    group, slash, name = (error.missing_cfg_file or "").rpartition("/")
-    if not slash:
-        return None
-    # of a choice in a list, as in method=[kd,at], Hydra does not name the options
-    options = error.options or [path.stem for path in Path(config_dir(), group).glob("*.yaml")]
-    return f"Could not find '{group}/{name}': {suggest(name, options)}"
-
-
-def _explain_call(error: InstantiationException) -> str | None:
-    cause, key = error.__cause__, _key(str(error))
-    if cause is None:
-        return None
-    if str(error).startswith("Error locating target"):
-        return _after_key(key, str(cause))
-    called = re.match(r"Error in (?:call to target '|creating partial\()([\w.]+)", str(error))
-    if called is None:
-        return None
-    kind = "" if isinstance(cause, TypeError | ValueError) else f"{type(cause).__name__}: "
-    return _after_key(key, f"cannot make {called[1].rpartition('.')[2]}: {kind}{cause}")
-
-
-def _without_noise(message: str) -> str:
-    """A message of Hydra or OmegaConf in one line, without what only their authors need."""
-    key = _key(message)
-    message = message.partition("Config search path:")[0]
-    message = re.sub(r"^\s*(full_key: |object_type=|reference_type=).*$", "", message, flags=re.MULTILINE)
-    return _after_key(key, " ".join(message.split()))
-
-
-def _key(message: str) -> str:
-    found = re.search(r"^\s*full_key: (.+)$", message, re.MULTILINE)
-    return found[1] if found else ""
-
-
-def _after_key(key: str, line: str) -> str:
-    return line if key in line else f"{key}: {line}"

@@ -5,19 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctkd_lightning.job.metrics import read_series
+from ctkd_lightning.job.run_directory import RunDirectory
 
 
-def plot_training(run_dir: Path, validated_on: str) -> Path | None:
+def plot_training(run: RunDirectory, validated_on: str) -> Path | None:
     """Draw accuracy, losses, and λ with τ over the epochs into ``figures/training.png``.
 
     Args:
-        run_dir: with a ``metrics.csv``.
+        run: with a ``metrics.csv``.
         validated_on: what the accuracy each epoch is measured on, for the axis.
 
     Returns:
         The picture's path; None where there is nothing to draw.
     """
-    series = read_series(run_dir / "metrics.csv")
+    series = read_series(run.metrics)
     if not series:
         return None
     import matplotlib as mpl  # half a second that only this function needs
@@ -57,7 +58,7 @@ def plot_training(run_dir: Path, validated_on: str) -> Path | None:
             axes.legend(loc="center left" if axes is temperature else "best")
             axes.grid(alpha=0.3)
     temperature.ticklabel_format(axis="y", useOffset=False)
-    path = run_dir / "figures" / "training.png"
+    path = run.figures / "training.png"
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

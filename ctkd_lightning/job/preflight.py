@@ -15,8 +15,6 @@ from torch import nn
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.job.hardware import accelerator_in_use
 from ctkd_lightning.models._checkpoint import read_pickle
-from ctkd_lightning.teacher_cache.cached import check_cacheable
-from ctkd_lightning.temperature import Temperature
 
 _PARTS = ("epoch", "state_dict", "loops", "optimizer_states")  # of a Lightning checkpoint to resume from
 
@@ -41,16 +39,11 @@ def check_settings(cfg: DictConfig) -> None:
     if not isinstance(cfg.teacher_cache, str):
         raise UserError(f"teacher_cache must be off, auto or a folder, found {cfg.teacher_cache}: write it as 'off'")
     check_number("method.ce_weight", cfg.method.ce_weight, least=0)
-    make_temperature(cfg.temperature, num_classes=2)
-    instantiate(cfg.curriculum)
-    methods = instantiate(cfg.method.terms)
-    if cfg.teacher_cache not in ("off", "auto"):
-        check_cacheable(role for method in methods.values() for role in method.needs)
     check_optimizer(cfg.optimizer, "optimizer")
     check_optimizer(cfg.teacher, "teacher.optimizer")
     for key in ("teacher.checkpoint", "resume"):
         path = OmegaConf.select(cfg, key)
-        if path is not None and path != "auto" and not Path(path).is_file():
+        if path is not None and path != "auto" and not Path(path).expanduser().is_file():
             raise UserError(f"{key}: no file at {path}; give the path of one, or leave {key} out")
     _check_devices(cfg.trainer)
 
@@ -82,13 +75,6 @@ def count_processes(trainer: DictConfig) -> int:
     return devices if isinstance(devices, int) else len(devices)
 
 
-def make_temperature(node: DictConfig, num_classes: int) -> Temperature:
-    """The temperature of a configuration node; those that want it are told the number of classes."""
-    per_data = {"num_classes": num_classes} if "num_classes" in node else {}
-    temperature: Temperature = instantiate(node, **per_data)
-    return temperature
-
-
 def check_optimizer(node: DictConfig, name: str) -> None:
     """Make an optimizer and its scheduler for nothing: their mistakes would show only after the teacher's training.
 
@@ -103,14 +89,6 @@ def check_optimizer(node: DictConfig, name: str) -> None:
         if isinstance(error, UserError):
             raise
         raise UserError(f"{name}: {node.optimizer._target_} or its scheduler cannot be made: {error}") from error
-
-
-def resume_path(resume: str | None, run_dir: Path) -> Path | None:
-    """The checkpoint to go on from: what is named, or with ``"auto"`` the run directory's last one, if there is one."""
-    if resume != "auto":
-        return Path(resume) if resume else None
-    last = run_dir / "checkpoints" / "last.ckpt"
-    return last if last.is_file() else None
 
 
 def read_resumable(path: Path) -> Mapping[str, Any]:

@@ -1,25 +1,141 @@
-"""What a run came to: ``summary.json`` and the closing table."""
+"""What a run came to: ``summary.json``, in types."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from ctkd_lightning.job.hardware import describe_hardware
+from ctkd_lightning.job.run_directory import RunDirectory
 
-Summary = dict[str, Any]
+Stage = Literal["teacher", "student", "test"]
+Status = Literal["teacher", "student", "complete", "stopped", "failed"]
+
+_NO_EFFECT = " (no effect)"  # version 0.1 wrote it behind a choice
 
 
-def describe_environment() -> Summary:
+@dataclass
+class NetworkSummary:
+    """One of the two networks.
+
+    Attributes:
+        name: as in ``model=``.
+        parameters: their number.
+        top1: accuracy on the test data, percent.
+        top5: likewise.
+    """
+
+    name: str
+    parameters: int | None = None
+    top1: float | None = None
+    top5: float | None = None
+
+
+@dataclass
+class Best:
+    """The student's best epoch.
+
+    Attributes:
+        top1: percent.
+        epoch: from 1.
+        chosen_on: the data that it is the best on.
+    """
+
+    top1: float | None = None
+    epoch: int | None = None
+    chosen_on: Literal["validation", "test"] | None = None
+
+
+@dataclass
+class Summary:
+    """What a run was, and what it came to.
+
+    Attributes:
+        model: the pair's name, or the two networks'.
+        data: the choice of this group; likewise ``temperature`` and ``curriculum``.
+        method: the terms' names.
+        without_effect: those of the choices that change nothing in this run.
+        seed: the student's.
+        precision: of the training.
+        status: while the run goes on the stage, ``teacher`` or ``student``; then how it ended.
+        stage: the last one that was begun.
+        error: of a failed run, in one line.
+        epochs: of the student, finished.
+        train_seconds: the student's training, parts before a resume with it.
+        images_per_second: its rate.
+        final: the last values of λ and τ by metric name.
+        teacher_cache: the share of the views that the cache knew.
+    """
+
+    model: str
+    data: str
+    method: str
+    temperature: str
+    curriculum: str
+    seed: int
+    teacher: NetworkSummary
+    student: NetworkSummary
+    precision: str = "32-true"
+    status: Status = "teacher"
+    stage: Stage = "teacher"
+    error: str | None = None
+    without_effect: list[str] = field(default_factory=list)
+    epochs: int = 0
+    best: Best = field(default_factory=Best)
+    final: dict[str, float] = field(default_factory=dict)
+    teacher_cache: float | None = None
+    train_seconds: float = 0.0
+    images_per_second: float | None = None
+    versions: dict[str, str | None] = field(default_factory=dict)
+    git: str | None = None
+    hardware: dict[str, str | int] = field(default_factory=dict)
+
+    def take_over(self, earlier: Summary) -> None:
+        """Go on from the part of the training before a resume: what it came to stands until this part has more."""
+        for name in ("epochs", "best", "final", "train_seconds", "images_per_second", "teacher_cache"):
+            setattr(self, name, getattr(earlier, name))
+
+    def write(self, run: RunDirectory) -> None:
+        """Write ``summary.json``."""
+        run.write(run.summary, json.dumps(asdict(self), indent=2) + "\n")
+
+
+def read_summary(run: RunDirectory) -> Summary | None:
+    """The summary of a run, of version 0.1 too; ``None`` where there is none that can be read."""
+    try:
+        content: dict[str, Any] = json.loads(run.summary.read_text())
+        return _from_json(content)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _from_json(content: dict[str, Any]) -> Summary:
+    known = {name: value for name, value in content.items() if name in Summary.__dataclass_fields__}
+    known["teacher"], known["student"] = (NetworkSummary(**content[role]) for role in ("teacher", "student"))
+    best = dict(content.get("best") or {})
+    if best.get("chosen_on"):
+        best["chosen_on"] = best["chosen_on"].removeprefix("best on ")
+    known["best"] = Best(**best)
+    without = list(content.get("without_effect", ()))
+    for group in ("temperature", "curriculum"):
+        if known[group].endswith(_NO_EFFECT):
+            known[group] = known[group].removesuffix(_NO_EFFECT)
+            without.append(group)
+    status, _, stage = known.get("status", "teacher").partition(" in stage ")
+    if stage:
+        known["stage"] = stage
+    elif "stage" not in known:
+        known["stage"] = "test" if status == "complete" else status
+    return Summary(**{**known, "status": status, "without_effect": without})
+
+
+def describe_environment() -> dict[str, Any]:
     """Versions, the working directory's git commit, and hardware."""
     packages = ("ctkd-lightning", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
     versions = {"python": sys.version.split()[0], **{name: _version(name) for name in packages}}
@@ -29,71 +145,6 @@ def describe_environment() -> Summary:
 def parameters_of(network: nn.Module) -> int:
     """Number of a network's parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def read_summary(run_dir: Path) -> Summary:
-    """What an earlier part of a run has written; nothing where it had no time to."""
-    try:
-        summary: Summary = json.loads((run_dir / "summary.json").read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return summary
-
-
-def write_summary(summary: Mapping[str, Any], run_dir: Path) -> None:
-    """Write ``summary.json`` into the run directory."""
-    (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-
-
-def print_table(summary: Mapping[str, Any], run_dir: Path) -> None:
-    """Print the closing table on the terminal."""
-    table = Table(title=f"{summary['model']} on {summary['data']}, method {summary['method']}", title_justify="left")
-    for heading in ("", "network", "parameters", "test top-1 %", "test top-5 %"):
-        table.add_column(heading, justify="left" if heading in ("", "network") else "right")
-    for role in ("teacher", "student"):
-        network = summary[role]
-        table.add_row(
-            role, network["name"], _count(network["parameters"]), _number(network["top1"]), _number(network["top5"])
-        )
-    console = Console()
-    console.print(table)
-    for name, text in _lines(summary):
-        console.print(f"{name:19} {text}", highlight=False, soft_wrap=True)
-    console.print(f"{'run':19} {run_dir}", highlight=False, soft_wrap=True)
-
-
-def _lines(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    final = summary["final"]
-    lines = []
-    tau = _number(final.get("ctkd/temperature"))
-    if "ctkd/temperature_std" in final:
-        low, high, std = (_number(final[f"ctkd/temperature_{key}"]) for key in ("min", "max", "std"))
-        tau = f"{tau} ± {std}, from {low} to {high} over the samples"
-    if "ctkd/lambda" in final:
-        lines.append(("λ", f"{_number(final['ctkd/lambda'])} ({summary['curriculum']})"))
-    several = {k: v for k, v in final.items() if k.startswith("ctkd/temperature/")}
-    if several:
-        tau = ", ".join(f"{_number(value)} {name.rpartition('.')[2]}" for name, value in several.items())
-    lines.append(("τ", f"{tau} ({summary['temperature']})"))
-    best = summary["best"]
-    if best["top1"] is not None:
-        lines.append((best["chosen_on"], f"top-1 {_number(best['top1'])} % after epoch {best['epoch']}"))
-    if summary["teacher_cache"] is not None:
-        lines.append(("teacher cache", f"knew {100 * summary['teacher_cache']:.1f} % of the views"))
-    rate = summary["images_per_second"]
-    speed = f", {rate:,.0f} images/s" if rate else ""
-    lines.append(("training", f"{summary['epochs']} epochs in {summary['train_seconds']:,.0f} s{speed}"))
-    if summary["status"] != "complete":
-        lines.append(("status", f"{summary['status']}; go on with resume=auto and the same run_dir"))
-    return lines
-
-
-def _count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
 
 
 def _version(package: str) -> str | None:

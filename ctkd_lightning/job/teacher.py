@@ -8,25 +8,68 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig
+from torch import nn
 
+from ctkd_lightning import build
+from ctkd_lightning.data import ImageDataModule
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.models import load_weights, save_weights
+from ctkd_lightning.job.configuration import plain
+from ctkd_lightning.models import load_weights, pretrained_classes, save_weights
 from ctkd_lightning.models._checkpoint import DamagedCheckpoint, read_state_dict
 from ctkd_lightning.modules.classifier import ClassifierModule
 
 log = logging.getLogger(__name__)
 
 
-class MakeTrainer(Protocol):
-    """Makes a Trainer with the run's accelerator, strategy and precision."""
+# Settings of the Trainer that say where and how to compute, not what.
+_MACHINE_SETTINGS = ("accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs", "_target_")
 
-    def __call__(self, **settings: Any) -> Trainer:
-        """The Trainer; ``settings`` override the run's."""
-        ...
+MakeTrainer = Callable[..., Trainer]
+"""Makes a Trainer with the run's accelerator, strategy and precision, under other settings by keyword."""
+
+
+def ready_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> None:
+    """Give the teacher its weights where :func:`ctkd_lightning.build.networks` has not: found in the cache, or trained.
+
+    Args:
+        cfg: the configuration.
+        network: the teacher; left frozen.
+        data: what to train it on.
+    """
+    if cfg.teacher.checkpoint:
+        return
+    if cfg.model.teacher.get("pretrained"):
+        if pretrained_classes(cfg.model.teacher.name) == data.num_classes:
+            return
+        log.info("The pretrained teacher's classes are not the data's: it gets a new last layer and is trained on")
+    settings = {
+        "data": data.fingerprint(),
+        "batch_size": cfg.data.batch_size,
+        "drop_last": cfg.data.drop_last,
+        "network": plain(cfg.model.teacher),
+        "training": {k: v for k, v in plain(cfg.teacher).items() if k not in ("checkpoint", "cache_dir")},
+        "trainer": {k: v for k, v in plain(cfg.trainer).items() if k not in _MACHINE_SETTINGS},
+    }
+    name = cfg.model.teacher.name.replace("/", "_")
+    folder = Path(cfg.teacher.cache_dir).expanduser() / f"{name}-{data.name}-{teacher_key(settings)}"
+    seed_everything(cfg.teacher.seed, workers=True, verbose=False)
+    students_seed, data.seed = data.seed, cfg.teacher.seed  # the teacher is the same for every seed of the student
+    network.requires_grad_(True).train()  # the student's module holds it frozen
+    try:
+        module, bar = build.teacher_module(cfg, network), build.progress_bar(cfg)
+
+        def make_trainer(callbacks: list[Callback], **settings: Any) -> Trainer:
+            return build.trainer(cfg, callbacks=[*callbacks, *bar], logger=False, **settings)
+
+        train_teacher(module, data, folder, settings, make_trainer, max_epochs=cfg.teacher.max_epochs)
+    finally:
+        network.requires_grad_(False).eval()
+        data.seed = students_seed
 
 
 def teacher_key(settings: Mapping[str, Any]) -> str:

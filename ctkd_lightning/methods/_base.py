@@ -37,10 +37,11 @@ class Method(nn.Module):
     r"""One term of the distillation loss.
 
     A subclass says in ``needs`` which feature roles it reads: ``"pooled"``, ``"last"``, ``"stages"`` (all of them) or
-    a single ``"stage2"``; in ``uses_temperature`` whether the temperature acts on it; and in ``takes_mask`` whether it
-    reads the step's mask itself. Others are given the samples alone that the mask keeps, or one position of them. Most
-    methods are one of the two simpler kinds, :class:`LogitMethod` and :class:`FeatureMethod`. One that the package
-    exports says in ``facts`` what ``docs/methods.md`` tells of it. Whoever trains with a method calls, in this order,
+    a single ``"stage2"``; in ``uses_temperature`` whether the temperature acts on it; in ``needs_target`` whether it
+    reads the target; and in ``takes_mask`` whether it reads the step's mask itself. Others are given the samples alone
+    that the mask keeps, or one position of them. Most methods are one of the two simpler kinds, :class:`LogitMethod`
+    and :class:`FeatureMethod`. One that the package exports says in ``facts`` what ``docs/methods.md`` tells of it.
+    Whoever trains with a method calls, in this order,
 
     1. :meth:`build` with the outputs on an example batch, and :meth:`prepare` with the size of the training set:
        before the optimizer is made and before DDP wraps the module, so that both see the trainable parts;
@@ -63,6 +64,7 @@ class Method(nn.Module):
     needs: ClassVar[tuple[str, ...]] = ()
     uses_temperature: ClassVar[bool] = False
     takes_mask: ClassVar[bool] = False
+    needs_target: ClassVar[bool] = False
     facts: ClassVar[MethodFacts]
     weight: float | Tensor
 

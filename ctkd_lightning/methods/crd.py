@@ -133,13 +133,13 @@ class CRD(Method):
         paper="Tian, ICLR 2020",
         url="https://arxiv.org/abs/1910.10699",
         weight_from="authors' code",
-        target=True,
         index=True,
         own="embeddings, memory",
         cost="B · N · 128, once each way; two memories of N × 128 (51 MB for 50,000 samples, also in the checkpoint)",
     )
 
     needs = ("pooled",)
+    needs_target = True
     student_bank: Tensor
     teacher_bank: Tensor
     labels: Tensor

@@ -116,8 +116,9 @@ class DKD(LogitMethod):
         paper="Zhao, CVPR 2022",
         url="https://arxiv.org/abs/2203.08679",
         weight_from="authors' code",
-        target=True,
     )
+
+    needs_target = True
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, weight: float = 1.0, warmup_epochs: int = 20) -> None:
         super().__init__(weight, warmup_epochs)

@@ -5,12 +5,14 @@ import copy
 import pytest
 import torch
 from lightning.pytorch import Callback
+from torch import nn
 from torch.optim import lr_scheduler as schedulers
 from torch.optim.swa_utils import SWALR
 from torch.utils.data import DataLoader, TensorDataset
 
 from ctkd_lightning import CurriculumTemperatureCallback, FixedTemperature, LinearCurriculum
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods import CC, CRD, KD, VID, FitNet
 from tests.callbacks import foreign
 from tests.callbacks.foreign import assert_same_state, loader, trainer
 
@@ -282,3 +284,57 @@ def test_groups_that_the_module_adds_are_in_the_checkpoint(tmp_path, own):
         found.append(layout(torch.load(tmp_path / "groups.ckpt", weights_only=True)))
     assert found[0] == found[1]
     assert len(found[0]["optimizer_states"][0]["param_groups"]) == 2
+
+
+class Convolutions(nn.Module):
+    def __init__(self, seed, width):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.first = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.ReLU())
+            self.second = nn.Sequential(nn.Conv2d(width, 2 * width, 3, 2, 1), nn.ReLU())
+            self.classifier = nn.Linear(2 * width, 3)
+
+    def forward(self, x):
+        return self.classifier(self.second(self.first(x)).mean(dim=(2, 3)))
+
+
+class Images(foreign.Plain):
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.net(batch[0]).float(), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+
+
+LAYERS = {"stage1": "first", "stage2": "second"}
+ADAPTED = {"fitnet": FitNet, "vid": VID, "cc": lambda: CC(dim=4), "crd": lambda: CRD(dim=4)}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "16-true", "64-true"])
+@pytest.mark.parametrize("name", ADAPTED)
+def test_resume_with_what_methods_learn(tmp_path, name, precision):
+    def run(ckpt_path=None):
+        torch.manual_seed(3)
+        layers = {"student_layers": LAYERS, "teacher_layers": LAYERS} if name in ("fitnet", "vid") else {}
+        method = {"kd": KD(), name: ADAPTED[name]()}
+        added = CurriculumTemperatureCallback(CURRICULUM, Convolutions(2, 6), "net", method=method, **layers)
+        module = Images(Convolutions(1, 4))
+        if precision == "64-true":
+            module.double()  # Lightning loads a checkpoint before it converts
+        x = torch.randn(8, 1, 6, 6, generator=torch.Generator().manual_seed(1))
+        y, index = torch.arange(8) % 3, torch.arange(8)
+        data = DataLoader(TensorDataset(x.repeat(4, 1, 1, 1), y.repeat(4), index.repeat(4)), batch_size=8)
+        fit = trainer(tmp_path, added, SaveAt(6, tmp_path / "ours.ckpt"), precision=precision)
+        fit.fit(module, data, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
+        return module, added
+
+    (straight, first), (resumed, again) = run(), run(tmp_path / "ours.ckpt")
+    assert_same_state(resumed, straight.state_dict())
+    assert_same_state(again.methods, first.methods.state_dict())
+    assert_same_state(again.temperature, first.temperature.state_dict())
+    assert all(p.isfinite().all() for p in first.methods.parameters())
+    start = torch.load(tmp_path / "ours.ckpt", weights_only=True)["callbacks"][KEY]
+    moved = [key for key, value in first.methods.state_dict().items() if not torch.equal(value, start["method"][key])]
+    assert moved
+    assert first.temperature.value != start["temperature"]["value"]

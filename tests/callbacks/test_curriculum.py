@@ -162,6 +162,22 @@ def test_bad_interval():
         CurriculumTemperatureCallback(interval="batch")
 
 
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "1e-3", True, [0.1]])
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay"])
+def test_settings_of_the_optimizer_that_are_no_numbers(name, value):
+    with pytest.raises(UserError, match=rf"^{name} must be a finite number (above|from) 0, found .*") as error:
+        CurriculumTemperatureCallback(**{name: value})
+    assert repr(value) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_least_settings_of_the_optimizer():
+    with pytest.raises(UserError, match="learning_rate must be a finite number above 0, found 0"):
+        CurriculumTemperatureCallback(learning_rate=0)
+    assert CurriculumTemperatureCallback(weight_decay=0).weight_decay == 0
+    assert CurriculumTemperatureCallback(learning_rate=1).learning_rate == 1
+
+
 @pytest.mark.parametrize(
     ("module", "curriculum", "message"),
     [

@@ -333,6 +333,8 @@ MISTAKES = {
         r"two learned temperatures are named 'temperature': rename .* pass it as temperature=module\.temperature",
     ),
     "detached": (Detached, {}, "the student's logits have no gradient"),
+    "lazy teacher": (Plain, {"teacher": nn.LazyLinear(3)}, r"'weight' has no shape yet.*run the teacher once"),
+    "teacher without values": (Plain, {"teacher": foreign.teacher().to("meta")}, "is on the meta device"),
     "LBFGS": (Lbfgs, {"temperature": GlobalTemperature()}, "LBFGS cannot train a learned temperature"),
     "two optimizers": (TwoOptimizers, {}, r"temperature\.value is in 2 optimizers"),
     "mask of too many": (

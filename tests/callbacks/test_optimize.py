@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import CyclicLR, LambdaLR
 
 from ctkd_lightning.callbacks.plugin.optimizer import CompanionOptimizer
 from ctkd_lightning.errors import UserError
@@ -99,6 +99,48 @@ def test_follows_the_group_of_the_student():
     companion([host], {"tau": tau}, student=[student])
     train(host, student, tau, steps=1)
     assert tau.item() == pytest.approx(1.0 - 0.3 * gradients(1)[0].item())
+
+
+@pytest.mark.parametrize("schedule", [None, 0.5], ids=["constant", "scheduled"])
+def test_a_rate_of_its_own_stands_in_the_place_of_the_students_group(schedule):
+    encoder, student, tau = parameter(2), parameter(2), parameter()
+    host = torch.optim.SGD([{"params": [encoder], "lr": 0.7}, {"params": [student], "lr": 0.3}])  # torch's default
+    if schedule is not None:
+        LambdaLR(host, lambda step: schedule)
+    made = companion([host], {"tau": tau}, student=[student], learning_rate=0.02)
+    rate = 0.02 * (schedule or 1.0)
+    train(host, student, tau, steps=1)
+    assert tau.item() == pytest.approx(1.0 - rate * gradients(1)[0].item())
+    for group in host.param_groups:  # by hand
+        group["lr"] *= 0.1
+    host.add_param_group({"params": [parameter(2)], "lr": 5.0})
+    made.follow([host])
+    before = tau.item()
+    train(host, student, tau, steps=1)
+    assert tau.item() == pytest.approx(before - 0.1 * rate * gradients(1)[0].item())
+
+
+def test_a_rate_of_its_own_where_the_module_has_a_group_for_the_temperature():
+    """Whose own rate counts no more; nothing says which network is the student."""
+    weight, tau = parameter(2), parameter()
+    host = torch.optim.SGD([{"params": [tau], "lr": 5.0}, {"params": [weight], "lr": 0.3}], lr=0.1)
+    for student in ([], [tau, weight]):
+        tau.data.fill_(1.0)
+        made = companion([host], {"tau": tau}, student=student, learning_rate=0.02)
+        host.param_groups[1]["lr"] = 0.15
+        train(host, weight, tau, steps=1)
+        assert tau.item() == pytest.approx(1.0 - 0.5 * 0.02 * gradients(1)[0].item())
+        host.param_groups[1]["lr"] = 0.3
+        made.release()
+
+
+def test_a_rate_of_its_own_beside_a_cycle_that_the_module_steps():
+    weight, tau, module = parameter(2), parameter(), nn.Module()
+    host = torch.optim.Adagrad([weight], lr=0.1)
+    module.schedule = CyclicLR(host, 0.05, 0.2, cycle_momentum=False)
+    companion([host], {"tau": tau}, module=module, learning_rate=0.02)
+    train(host, weight, tau, steps=1)
+    assert abs(tau.item() - 1.0) == pytest.approx(0.02 * 0.05 / 0.1)  # Adagrad's first step is its rate
 
 
 def test_of_several_optimizers_the_students():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.features.frozen import FrozenNetwork
+from ctkd_lightning.features.frozen import FrozenNetwork, check_complete
 
 
 class Owner(nn.Module):
@@ -226,3 +226,20 @@ def test_stays_where_one_of_the_inputs_is():
     frozen = FrozenNetwork(Lengths(4, 3))
     frozen(torch.zeros(2, device="meta"), torch.zeros(2, 4))  # which would move it and lose its weights
     assert not frozen.network.weight.is_meta
+
+
+def test_a_teacher_whose_weights_are_not_there():
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(UserError, match=r"'1\.weight' has no shape yet.*run the teacher once on an example") as error:
+        check_complete(lazy)
+    assert "\n" not in str(error.value)
+    lazy(torch.zeros(2, 4))
+    check_complete(lazy)
+    norm = nn.LazyBatchNorm1d(affine=False)  # has buffers alone
+    with pytest.raises(UserError, match="'running_mean' has no shape yet"):
+        check_complete(norm)
+    for meta in (nn.Linear(4, 3, device="meta"), nn.BatchNorm1d(3, affine=False, device="meta")):
+        with pytest.raises(UserError, match=r"is on the meta device.*to_empty\(device='cpu'\), and load") as error:
+            check_complete(meta)
+        assert "\n" not in str(error.value)
+        check_complete(meta.to_empty(device="cpu"))

@@ -5,78 +5,11 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, InstantiationException
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.command import config_dir, explained, hydra_main, one_line
+from ctkd_lightning.job.command import explained, hydra_main
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def test_configuration_is_found():
-    assert (Path(config_dir()) / "config.yaml").is_file()
-
-
-def chained(outer, cause):
-    try:
-        raise outer from cause
-    except Exception as error:
-        return error
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (UserError("x is 3: use 4"), "x is 3: use 4"),
-        (chained(InstantiationException("in call to Y:\n full_key: y"), UserError("x is 3: use 4")), "x is 3: use 4"),
-        (InstantiationException("in call to Y:\n  TypeError"), "in call to Y: TypeError"),
-        (chained(InstantiationException("a"), OmegaConfBaseException("b\nc")), "a b c"),
-        (
-            PermissionError(13, "Permission denied", "out"),
-            "cannot use out: Permission denied; check its permissions or choose another path",
-        ),
-        (
-            OSError(28, "No space left on device", "out"),
-            "cannot use out: No space left on device; free some space or choose another path",
-        ),
-    ],
-)
-def test_one_line(error, line):
-    assert one_line(error) == line
-
-
-def refuse(error):
-    raise error
-
-
-@pytest.mark.parametrize(
-    ("node", "line"),
-    [
-        ({"root": "???"}, "data.root must be given: data.root=VALUE"),
-        ({"root": "${nope}"}, "data.root: Interpolation key 'nope' not found"),
-        (
-            {"_target_": "ctkd_lightning.CosineCurriculum", "rate": 1},
-            "data: cannot make CosineCurriculum: CosineCurriculum.__init__() got an unexpected keyword argument 'rate'",
-        ),
-        (
-            {"_target_": "tests.test_cli.refuse", "error": {"_target_": "builtins.KeyError", "_args_": ["x"]}},
-            "data: cannot make refuse: KeyError: 'x'",
-        ),
-        (
-            {"_target_": "tests.test_cli.nope"},
-            "data: Error loading 'tests.test_cli.nope': ModuleNotFoundError(\"No module named 'tests.test_cli.nope'; "
-            "'tests.test_cli' is not a package\") Are you sure that 'nope' is importable from module 'tests.test_cli'?",
-        ),
-    ],
-)
-def test_what_a_configuration_lacks(node, line):
-    cfg = OmegaConf.create({"data": node})
-    with pytest.raises((HydraException, OmegaConfBaseException)) as error:
-        instantiate(cfg.data) if "_target_" in node else cfg.data.root
-    assert one_line(error.value) == line
 
 
 @pytest.fixture
@@ -150,9 +83,73 @@ def test_bugs_are_not_explained_away():
         raise KeyError("a bug")
 
 
-def test_help_lists_groups_and_examples():
-    command = [sys.executable, "-m", "ctkd_lightning.run", "--help"]
-    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+# Runs a command line in a process of its own and says whether it loaded what takes seconds to load.
+WITHOUT_TORCH = """
+import sys
+from ctkd_lightning.run import main
+try:
+    main()
+except SystemExit as stopped:
+    print(stopped.code)
+print("loaded:", sorted({"torch", "lightning", "torchvision", "sklearn"} & set(sys.modules)))
+"""
+
+
+def early(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=True, env=environment
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_lists_groups_and_examples(flag):
+    shown = early(flag, "max_epochs=7")
     temperatures = ", ".join(sorted(path.stem for path in Path(ROOT, "conf", "temperature").glob("*.yaml")))
-    for text in (f"temperature: {temperatures}", "wrn40_2_to_wrn16_2", "max_epochs: 12", "Examples:"):
+    for text in (f"temperature: {temperatures}", "wrn40_2_to_wrn16_2", "max_epochs: 7", "Examples:", "[]"):
         assert text in shown
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("modle=vgg", "error: Could not override 'modle'."),
+        ("data=cifar", "error: Could not find 'data/cifar': did you mean cifar10 or cifar100"),
+        ("optimizer.lr=1", "error: Could not override 'optimizer.lr'."),
+    ],
+)
+def test_errors_of_composition_come_before_torch(override, line):
+    shown = early(override)
+    assert shown.startswith(line)
+    assert "loaded: []" in shown
+
+
+def test_what_the_task_returns_is_what_a_sweeper_sees(monkeypatch):
+    """Through a launcher, as a sweeper does."""
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+    returned = []
+    launch = BasicLauncher.launch
+
+    def spy(self, *args, **kwargs):
+        jobs = launch(self, *args, **kwargs)
+        returned.extend(job.return_value for job in jobs)
+        return jobs
+
+    monkeypatch.setattr(BasicLauncher, "launch", spy)
+    monkeypatch.setattr(sys, "argv", ["task", "-m", "seed=3,5", "run_dir=sweep"])
+    hydra_main("config", lambda cfg: cfg.seed * 2.5)
+    assert returned == [7.5, 12.5]
+
+
+def test_a_home_directory_in_run_dir(main, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    def task(cfg):
+        raise UserError("done")
+
+    main(task, "run_dir=~/runs/a")
+    assert (tmp_path / "home/runs/a/.hydra/config.yaml").is_file()
+    main(task, "-m", "seed=1,2", "run_dir=~/runs/b")
+    assert (tmp_path / "home/runs/b/1/.hydra/config.yaml").is_file()

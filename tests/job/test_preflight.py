@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.preflight import check_resumable, count_processes, resume_path
+from ctkd_lightning.job.preflight import check_resumable, count_processes
 
 
 @pytest.mark.parametrize(
@@ -14,16 +14,6 @@ from ctkd_lightning.job.preflight import check_resumable, count_processes, resum
 )
 def test_count_processes(devices, processes):
     assert count_processes(OmegaConf.create({"devices": devices, "accelerator": "cpu"})) == processes
-
-
-def test_resume_path(tmp_path):
-    assert resume_path(None, tmp_path) is None
-    assert resume_path("auto", tmp_path) is None
-    last = tmp_path / "checkpoints" / "last.ckpt"
-    last.parent.mkdir()
-    last.touch()
-    assert resume_path("auto", tmp_path) == last
-    assert str(resume_path("x.ckpt", tmp_path)) == "x.ckpt"
 
 
 def checkpoint(path, **state):

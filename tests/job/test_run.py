@@ -5,21 +5,30 @@ import pickle
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import SMALL
+from hydra.utils import instantiate
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
+from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule, build
 from ctkd_lightning.data import Fake
-from ctkd_lightning.models import create_model, save_weights
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.job.command import hydra_main
+from ctkd_lightning.job.stages import _pair_name
+from ctkd_lightning.methods import DKD
+from ctkd_lightning.models import create_model, load_weights, save_weights
 from ctkd_lightning.modules.classifier import ClassifierModule
-from ctkd_lightning.run import _pair_name
-from ctkd_lightning.temperature import GlobalTemperature
+from ctkd_lightning.temperature import GlobalTemperature, InstanceTemperature
+from tests.quiet import quiet_trainer
 from tests.temperature.settings import LEARNED, TEMPERATURES, made
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +63,7 @@ def test_the_run_directory(command, capsys):
     for role in ("teacher", "student"):
         assert found[role]["name"] == "resnet8"
         assert 0 <= found[role]["top1"] <= found[role]["top5"] == 100
-    assert found["best"]["chosen_on"] == "best on validation"
+    assert found["best"]["chosen_on"] == "validation"
     assert torch.__version__.startswith(found["versions"]["torch"])
     assert {"git", "hardware", "train_seconds", "images_per_second"} <= set(found)
 
@@ -95,6 +104,23 @@ def test_given_teacher_is_used(command):
     assert not list(Path("cache").rglob("teacher.safetensors"))
 
 
+def test_the_teacher_is_trained_as_any_classifier(command):
+    command("run_dir=run", "teacher.max_epochs=2")
+    (weights,) = Path("cache").rglob("teacher.safetensors")
+    cfg = build.config(run="run")
+    data = build.data(cfg)
+    data.seed = cfg.teacher.seed
+    network = build.networks(cfg, data)[0]
+    module = ClassifierModule(
+        network,
+        optimizer=instantiate(cfg.teacher.optimizer),
+        scheduler=instantiate(cfg.teacher.scheduler),
+        channels_last=True,
+    )
+    quiet_trainer("plain", max_epochs=2, use_distributed_sampler=False).fit(module, datamodule=data)
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in load_file(weights).items())
+
+
 class StopAfter(Callback):
     """What Ctrl-C does, in the middle of an epoch."""
 
@@ -106,7 +132,7 @@ class StopAfter(Callback):
             raise self.error
 
 
-STOP = "+callbacks.stop={_target_: test_run.StopAfter, steps: 6}"
+STOP = "+callbacks.stop={_target_: tests.job.test_run.StopAfter, steps: 6}"
 
 
 def test_stopped_by_hand_and_resumed(command):
@@ -115,7 +141,7 @@ def test_stopped_by_hand_and_resumed(command):
         command("run_dir=run", "max_epochs=3", "curriculum.epochs=2", STOP)
     assert stopped.value.code != 0
     found = summary()
-    assert (found["status"], found["epochs"]) == ("stopped in stage student", 1)
+    assert (found["status"], found["stage"], found["epochs"]) == ("stopped", "student", 1)
     assert Path("run/student.safetensors").exists()
 
     command("run_dir=run", "max_epochs=3", "curriculum.epochs=2", "resume=auto")
@@ -184,7 +210,7 @@ def test_a_stop_is_no_success(command, error, status):
         with pytest.raises(SystemExit) as stopped:
             command("run_dir=run")
     assert stopped.value.code == status
-    assert summary()["status"] == "stopped in stage teacher"
+    assert (summary()["status"], summary()["stage"]) == ("stopped", "teacher")
 
 
 def test_networks_in_the_place_of_the_pairs_are_named():
@@ -197,14 +223,14 @@ def test_networks_in_the_place_of_the_pairs_are_named():
 def test_curriculum_without_effect_is_said(command):
     with pytest.warns(UserWarning, match="curriculum=linear has no effect: temperature=fixed does not learn"):
         command("run_dir=run", "curriculum=linear", "temperature=fixed")
-    assert summary()["curriculum"] == "linear (no effect)"
+    assert (summary()["curriculum"], summary()["without_effect"]) == ("linear", ["curriculum"])
 
 
 def test_pretrained_teacher_of_other_classes_is_trained_on(command, monkeypatch, caplog):
     def resnet8(*args, pretrained=False, **settings):
         return create_model("resnet8", **{**settings, "num_classes": 4})
 
-    monkeypatch.setattr("ctkd_lightning.run.create_model", lambda name, **settings: resnet8(**settings))
+    monkeypatch.setattr("ctkd_lightning.build.create_model", lambda name, **settings: resnet8(**settings))
     name = "model.teacher.name=torchvision/resnet18"
     command("run_dir=run", name, "model.teacher.pretrained=true")
     (weights,) = Path("cache").rglob("teacher.safetensors")
@@ -230,7 +256,7 @@ def test_interrupted_teacher_goes_on(command):
         patch.setattr(ClassifierModule, "on_train_epoch_end", interrupt)
         with pytest.raises(SystemExit):
             command("run_dir=run", "teacher.max_epochs=2", "teacher.cache_dir=parts")
-    assert summary()["status"] == "stopped in stage teacher"
+    assert (summary()["status"], summary()["stage"]) == ("stopped", "teacher")
     assert not list(Path("parts").rglob("teacher.safetensors"))
     command("run_dir=run", "teacher.max_epochs=2", "teacher.cache_dir=parts")
     (found,) = Path("parts").rglob("teacher.safetensors")
@@ -253,7 +279,7 @@ def test_temperatures(command, temperature):
 def test_temperature_without_effect_is_said(command):
     with pytest.warns(UserWarning, match="the temperature has no effect: method sp has no softened term"):
         command("run_dir=run", "method=sp")
-    assert summary()["temperature"] == "global (no effect)"
+    assert (summary()["temperature"], summary()["without_effect"]) == ("global", ["temperature"])
 
 
 def test_methods_combine_and_have_temperatures_of_their_own(command, capsys):
@@ -289,7 +315,7 @@ def test_teacher_cache_that_cannot_be(command, capsys):
 
 def test_validation_on_test_is_said(command):
     command("run_dir=run", "data.val_size=0")
-    assert summary()["best"]["chosen_on"] == "best on test"
+    assert summary()["best"]["chosen_on"] == "test"
 
 
 def test_sweep(command):
@@ -409,3 +435,128 @@ def test_learned_temperature_moves(command):
     command("run_dir=run", "curriculum=constant", "max_epochs=2")
     value = state("run/checkpoints/last.ckpt")["state_dict"]["temperature.value"]
     assert value != GlobalTemperature().value
+
+
+def test_each_object_is_made_once(command, monkeypatch):
+    made = Counter()
+    kinds = [
+        DKD,
+        InstanceTemperature,
+        Fake,
+        DistillationModule,
+        CurriculumTemperatureCallback,
+        CSVLogger,
+        ModelCheckpoint,
+    ]
+    for kind in kinds:
+
+        def counting(self, *args, __init=kind.__init__, __name=kind.__name__, **settings):
+            made[__name] += 1
+            __init(self, *args, **settings)
+
+        monkeypatch.setattr(kind, "__init__", counting)
+
+    def network(name, **settings):
+        made[name] += 1
+        return create_model(name, **settings)
+
+    monkeypatch.setattr("ctkd_lightning.build.create_model", network)
+    save_weights(create_model("resnet8", num_classes=4), "given.safetensors")
+    settings = ["method=dkd", "temperature=instance", "model.student.name=resnet14"]
+    command("run_dir=run", *settings, "teacher.checkpoint=given.safetensors")
+    assert made == {**{kind.__name__: 1 for kind in kinds}, "ModelCheckpoint": 2, "resnet8": 1, "resnet14": 1}
+
+
+def test_a_user_error_is_kept(command):
+    with pytest.raises(SystemExit) as stopped:
+        command("run_dir=run", "method.ce_weight=-1")
+    found = summary()
+    assert (found["status"], found["stage"], found["epochs"]) == ("failed", "teacher", 0)
+    assert stopped.value.code == f"error: {found['error']}"
+    assert "ce_weight" in found["error"]
+
+
+class Broken(Callback):
+    """A fault in the student's second epoch."""
+
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == 1 and hasattr(module, "temperature"):
+            raise RuntimeError("the wires\nare crossed")
+
+
+def test_a_fault_is_kept_and_shown(command):
+    with pytest.raises(RuntimeError, match="the wires"):
+        command("run_dir=run", "max_epochs=3", "+callbacks.broken={_target_: tests.job.test_run.Broken}")
+    found = summary()
+    assert (found["status"], found["stage"], found["epochs"]) == ("failed", "student", 1)
+    assert found["error"] == "RuntimeError: the wires are crossed"
+    assert Path("run/student.safetensors").exists()
+
+
+def test_what_a_run_says_while_it_goes_on(command, monkeypatch):
+    """And what a run says for ever that was killed."""
+    seen = []
+    for kind in (ClassifierModule, DistillationModule):
+        monkeypatch.setattr(kind, "on_train_end", lambda self: seen.append(summary()["status"]), raising=False)
+    command("run_dir=run")
+    assert seen == ["teacher", "student"]
+
+
+def test_a_folder_that_cannot_be_written_any_more(command, monkeypatch, capsys):
+    """The error is the one that the run ended with."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    def break_then(self):
+        monkeypatch.setattr("pathlib.Path.replace", full)
+        raise UserError("x is 3: use 4")
+
+    monkeypatch.setattr(DistillationModule, "on_train_start", break_then)
+    monkeypatch.setattr("ctkd_lightning.job.stages.save_weights", full)
+    with pytest.raises(SystemExit) as stopped:
+        command("run_dir=run")
+    assert stopped.value.code == "error: x is 3: use 4"
+    said = capsys.readouterr().err
+    assert "cannot write the student's weights" in said
+    assert re.search(r"cannot write .*run/summary.json: No space left on device", said)
+    assert summary()["status"] == "student"
+
+
+def test_home_directories(command, monkeypatch, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    torch.manual_seed(0)
+    save_weights(create_model("resnet8", num_classes=4), home / "given.safetensors")
+    command("run_dir=~/run", "teacher.checkpoint=~/given.safetensors", "teacher_cache=~/kept")
+    assert summary(home / "run")["status"] == "complete"
+    assert list((home / "kept").iterdir())
+    command("run_dir=~/run", "teacher.checkpoint=~/given.safetensors", "resume=~/run/checkpoints/last.ckpt")
+    command("run_dir=~/other", "teacher.cache_dir=~/teachers")
+    assert list((home / "teachers").rglob("teacher.safetensors"))
+    assert not Path("~").exists()
+
+
+def test_the_return_value(command):
+    values = []
+
+    def keeping(name, task):
+        hydra_main(name, lambda cfg: values.append(task(cfg)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ctkd_lightning.run.hydra_main", keeping)
+        command("run_dir=run", "max_epochs=2")
+    assert values == [summary()["best"]["top1"]]
+
+
+def test_the_configuration_of_a_run_makes_its_objects_again(command):
+    command("run_dir=run", "method=[kd,at]", "temperature=instance")
+    cfg = build.config(run="run")
+    data = build.data(cfg)
+    teacher, student = build.networks(cfg, data)
+    module = build.module(cfg, teacher, student, data)
+    build.trainer(cfg, logger=False, callbacks=[])
+    load_weights(module.student, "run/student.safetensors")
+    checkpoint = state("run/checkpoints/last.ckpt")["state_dict"]
+    assert checkpoint.keys() == module.state_dict().keys()

@@ -63,7 +63,7 @@ class Attachment:
         self._backwards = 0  # of this step, by hand
         self._distilled = False  # this step
         self._why_not = self._never_called
-        self._told_replaced = False
+        self._told_replaced = self._told_frozen = False
         self._overrides = Overrides()
         self._wrap("training_step", self._training_step)
         self._wrap("manual_backward", self._manual_backward)
@@ -111,10 +111,11 @@ class Attachment:
         self._overrides.set(self.module, name, WrappedMethod(method, wrapped))
 
     def _training_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        args = tuple(map(remember_batches, args))
-        kwargs = {name: remember_batches(value) for name, value in kwargs.items()}
+        keep = self.distiller.asks_of_batch
+        args = tuple(remember_batches(value, keep) for value in args)
+        kwargs = {name: remember_batches(value, keep) for name, value in kwargs.items()}
         first = args[0] if args else next(iter(kwargs.values()), None)
-        self._batch = first if isinstance(first, FetchedBatches) else GivenBatch(first)
+        self._batch = first if isinstance(first, FetchedBatches) else GivenBatch(first, keep)
         self._backwards, self._distilled = 0, False
         recorder = self.recorder
         with recorder.recording():
@@ -171,7 +172,7 @@ class Attachment:
 
     def _add(self, loss: Tensor, calls: list[Call]) -> Tensor:
         self._distilled = True
-        distillation = self.distiller(calls, self._batch.batch)
+        distillation = self.distiller(calls, self._batch.batch, self._batch.untouched)
         if self.accumulate_grad_batches != 1:
             distillation = distillation / self.accumulate_grad_batches
         return self.ce_weight * loss + distillation
@@ -189,11 +190,23 @@ class Attachment:
         if not self._distilled:
             if recorder.calls:
                 dependent = any(call.has_gradient for call in recorder.calls)
+                if not dependent and _is_frozen(recorder.network):
+                    self._tell_frozen()
+                    return
                 self._why_not = self._not_behind_a_loss if dependent else self._without_gradient
             else:
                 self._why_not = self._never_called
                 self._see_replaced(recorder)
         self._steps.count(self._distilled, self._why_not)
+
+    def _tell_frozen(self) -> None:
+        """A step that does not train the student need not be distilled, and there may be as many as the user likes."""
+        if not self._told_frozen:
+            self._told_frozen = True
+            rank_zero_warn(
+                f"all parameters of the student, {self.student or type(self.module).__name__!r}, are frozen: nothing "
+                "is distilled until some of them are trained"
+            )
 
     def _see_replaced(self, recorder: CallRecorder) -> None:
         if not self._told_replaced and find_network(self.module, self.student) is not recorder.network:
@@ -223,6 +236,11 @@ class Attachment:
             f"no loss that {type(self.module).__name__} gave to self.manual_backward depends on its student's output: "
             "give it the loss of the student, or name with student= the network that is trained"
         )
+
+
+def _is_frozen(network: nn.Module) -> bool:
+    trained = [parameter.requires_grad for parameter in network.parameters()]
+    return bool(trained) and not any(trained)
 
 
 def find_network(module: nn.Module, name: str | None) -> nn.Module:

@@ -22,7 +22,7 @@ class OwnSettings:
     """What differs from the host's settings.
 
     Args:
-        learning_rate: in the place of the rate that the host was made with.
+        learning_rate: in the place of the rate that the host's group was made with.
         weight_decay: in the place of the host's.
     """
 
@@ -32,8 +32,13 @@ class OwnSettings:
     def __bool__(self) -> bool:
         return self.learning_rate is not None or self.weight_decay is not None
 
-    def check(self, host: Optimizer, group: Mapping[str, Any]) -> None:
+    def check(self, host: Optimizer, group: Mapping[str, Any], base_rate: float | None) -> None:
         """Look whether a host can be followed with them.
+
+        Args:
+            host: the optimizer.
+            group: whose settings are taken.
+            base_rate: the rate that this was made with.
 
         Raises:
             UserError: it cannot.
@@ -44,7 +49,7 @@ class OwnSettings:
                 "LBFGS cannot train a learned temperature: its line search needs one function that all parameters "
                 "lower, and the temperature raises the loss; take another optimizer, or FixedTemperature"
             )
-        if self.learning_rate is not None and not _rate_made_with(host, group):
+        if self.learning_rate is not None and not base_rate:
             raise UserError(
                 f"learning_rate stands in the place of the rate that {name} was made with, and that is "
                 f"{group.get('lr')}: leave learning_rate out, or give {name} a rate"
@@ -52,9 +57,9 @@ class OwnSettings:
         if self.weight_decay is not None and "weight_decay" not in group:
             raise UserError(f"weight_decay has no effect with {name}, which has none: leave it out")
 
-    def ratio(self, host: Optimizer, group: Mapping[str, Any]) -> float:
+    def ratio(self, base_rate: float | None) -> float:
         """Of the parameters' rate to the host's."""
-        return 1.0 if self.learning_rate is None else self.learning_rate / float(_rate_made_with(host, group))
+        return 1.0 if self.learning_rate is None or not base_rate else self.learning_rate / base_rate
 
 
 class Companion:
@@ -64,6 +69,7 @@ class Companion:
         host: is followed.
         outer: the training's optimizer: the host, or a wrapper around it.
         group: number of the host's group whose settings are taken.
+        base_rate: the rate that this group was made with.
         left_out: parameters by name that the host does not hold.
         held: parameters by name that it holds: their gradients are kept from it.
         own: settings that differ.
@@ -78,18 +84,19 @@ class Companion:
         host: Optimizer,
         outer: Any,
         group: int,
+        base_rate: float | None,
         left_out: Mapping[str, nn.Parameter],
         held: Mapping[str, nn.Parameter],
         own: OwnSettings,
         find_scaler: Callable[[], Any],
     ) -> None:
-        own.check(host, host.param_groups[group])
+        own.check(host, host.param_groups[group], base_rate)
         self.host, self.outer, self._group = host, outer, group
         self._named = {**left_out, **held}
         self._parameters = list(self._named.values())
         self._left_out, self._held = list(left_out.values()), list(held.values())
         self._ids = {id(parameter) for parameter in self._parameters}
-        self._own, self._ratio = own, own.ratio(host, host.param_groups[group])
+        self._own, self._ratio = own, own.ratio(base_rate)
         self._find_scaler = find_scaler
         self._scaler: Any = None
         self._kept: dict[nn.Parameter, Tensor] = {}  # gradients of the held ones, while the host steps
@@ -235,10 +242,3 @@ class Companion:
         like.optimizer.found_inf = found  # type: ignore[attr-defined]  # as the scaler does
         like.step()
         del like.optimizer.found_inf  # type: ignore[attr-defined]
-
-
-def _rate_made_with(host: Optimizer, group: Mapping[str, Any]) -> Any:
-    rate = host.defaults.get("lr")
-    if isinstance(rate, Tensor):  # which schedulers change in place, and keep a copy of
-        rate = group.get("initial_lr", rate)
-    return rate or group.get("lr")

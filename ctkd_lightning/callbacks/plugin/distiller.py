@@ -43,8 +43,18 @@ class Distiller:
         self._tell_built = built
         self._targets = TargetFinder(engine.scores, engine.ignore_index, pickers.mask is not None)
 
-    def __call__(self, calls: list[Call], batch: Any) -> Tensor:
+    @property
+    def asks_of_batch(self) -> bool:
+        """Whether the teacher is asked what ``teacher_input`` finds in the batch."""
+        return self.engine.picks_teacher_input
+
+    def __call__(self, calls: list[Call], batch: Any, untouched: Any = None) -> Tensor:
         """The weighted loss, a scalar: of each term the mean over the calls that have gradients.
+
+        Args:
+            calls: of the step.
+            batch: as the step left it.
+            untouched: the same as it came, for the teacher; the batch by default.
 
         Raises:
             UserError: none has; and what the engine refuses.
@@ -58,10 +68,10 @@ class Distiller:
                 "name with student= the network that is trained"
             )
         steps = self._steps(batch, [student.logits for _, student in trained])
-        terms = []
+        terms, came = [], batch if untouched is None else untouched
         for (call, student), step in zip(trained, steps, strict=True):
             kept = call.arguments
-            teacher = engine.ask(StudentCall(kept.args, kept.kwargs, call.output), batch)
+            teacher = engine.ask(StudentCall(kept.args, kept.kwargs, call.output), came)
             if self._tell_built is not None:
                 engine.build_methods(student, teacher, step, batch)
                 self._tell_built()
@@ -85,9 +95,12 @@ class Distiller:
         targets = self._picked("target", batch, calls)
         if self.pickers.target is None:
             targets = [self._targets.find(batch, each) for each in scores]
+            if calls > 1 and all(target is None for target in targets):
+                self._targets.check_parts(batch, scores, self.engine.needs_target)
         masks, indices = self._picked("mask", batch, calls), self._picked("index", batch, calls)
         if self.pickers.index is None and self.engine.needs:
-            indices = [find_index(batch)] * calls
+            found = find_index(batch)
+            indices = [found if found is not None and len(found) == len(each) else None for each in scores]
         return [Step(*each) for each in zip(targets, indices, masks, strict=True)]
 
     def _picked(self, what: str, batch: Any, calls: int) -> list[Tensor | None]:

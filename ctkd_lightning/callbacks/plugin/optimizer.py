@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from ctkd_lightning.callbacks.plugin.base_rates import base_rate
 from ctkd_lightning.callbacks.plugin.companion import Companion, OwnSettings, State
 from ctkd_lightning.callbacks.plugin.processes import broadcast_values
 from ctkd_lightning.errors import UserError
@@ -29,8 +31,9 @@ class CompanionOptimizer:
         module: that is trained; its own parameters are synchronised between processes by the strategy.
         student: gives the student's parameters.
         strategy: Lightning's; None for one process without loss scaling.
-        learning_rate: of the parameters, in the place of the rate that the host was made with.
+        learning_rate: of the parameters, in the place of the rate that the student's group was made with.
         weight_decay: of the parameters, in the place of the host's.
+        schedulers: gives those that the strategy's training has.
 
     Attributes:
         without_optimizer: names of parameters that nothing steps.
@@ -43,12 +46,15 @@ class CompanionOptimizer:
         strategy: Any = None,
         learning_rate: float | None = None,
         weight_decay: float | None = None,
+        schedulers: Callable[[], Iterable[Any]] = tuple,
     ) -> None:
+        self._schedulers = schedulers
         self._module, self._student, self._strategy = module, student, strategy
         self._own = OwnSettings(learning_rate, weight_decay)
         self._parameters: dict[str, nn.Parameter] = {}
         self._optimizers: list[Optimizer] = []
         self._layout: list[int] | None = None
+        self._base_rates: WeakKeyDictionary[Optimizer, list[float | None]] = WeakKeyDictionary()
         self._companions: list[Companion] = []
         self._loaded: State = {}
         self.without_optimizer: list[str] = []
@@ -131,7 +137,9 @@ class CompanionOptimizer:
         self._loaded = self.state_dict()
         self.release()
         hosts = {id(host): (host, outer) for host, outer in map(_host_of, self._optimizers) if host is not None}
-        student = {id(parameter) for parameter in self._student()}
+        for host, _ in hosts.values():
+            self._see_rates(host)
+        student = {id(p) for p in self._student()} - {id(p) for p in self._parameters.values()}
         with_student = (key for key, (host, _) in hosts.items() if _group_with(host, student) is not None)
         default = next(with_student, next(iter(hosts), None))
         left_out: dict[Any, dict[str, nn.Parameter]] = {key: {} for key in (*hosts, None)}
@@ -147,8 +155,9 @@ class CompanionOptimizer:
         self._companions = []
         for key, (host, outer) in hosts.items():
             if left_out[key] or held[key]:
-                group = _group_with(host, student) or 0
-                companion = Companion(host, outer, group, left_out[key], held[key], self._own, self._scaler)
+                group = self._group_of(host, student)
+                rate = self._base_rates[host][group]
+                companion = Companion(host, outer, group, rate, left_out[key], held[key], self._own, self._scaler)
                 companion.load_state_dict(self._loaded)
                 if key in former:
                     companion.replace(former[key])
@@ -156,6 +165,19 @@ class CompanionOptimizer:
                     own = self._not_synchronised([*left_out[key].values(), *held[key].values()])
                     companion.average(own, self._strategy)
                 self._companions.append(companion)
+
+    def _see_rates(self, host: Optimizer) -> None:
+        """Remember the rates that the groups were made with, at first sight: later somebody may have changed them."""
+        seen = self._base_rates.setdefault(host, [])
+        if len(seen) < len(host.param_groups):
+            schedulers = [*self._schedulers(), *vars(self._module).values()]  # some modules step theirs by hand
+            seen += [base_rate(host, group, schedulers) for group in host.param_groups[len(seen) :]]
+
+    def _group_of(self, host: Optimizer, student: set[int]) -> int:
+        """The host's group that has the student's parameters, else the first that has others than ours."""
+        ours = {id(parameter) for parameter in self._parameters.values()}
+        found = _group_with(host, student)
+        return (_group_with(host, _ids(host) - ours) or 0) if found is None else found
 
     def _holder(self, name: str, parameter: nn.Parameter) -> Optimizer | None:
         holders = [o for o in self._optimizers if _group_with(o, {id(parameter)}) is not None]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
@@ -56,6 +58,30 @@ class TargetFinder:
             raise UserError(f"{problem}; where the classes are and what is to be ignored is told from it")
         self._tell(f"{problem}; until then no ignored target is left out")
         return None
+
+    def check_parts(self, batch: Any, scores: Sequence[Tensor], needed: bool) -> None:
+        """Look whether several calls each had a part of the batch, whose targets cannot be told apart by their shape.
+
+        Args:
+            batch: what ``training_step`` got.
+            scores: of each call, for none of which :meth:`find` found a target.
+            needed: whether there must be targets.
+
+        Raises:
+            UserError: it is so, and there must be.
+        """
+        rows = [len(each) for each in scores]
+        whole = torch.Size([sum(rows), *scores[0].shape[1:]])
+        if not any(self.scores.may_be_target(entry, whole) for entry in find_targets(batch)):
+            return
+        problem = (
+            f"training_step called the student {len(rows)} times, with {', '.join(map(str, rows))} of the batch's "
+            f"{sum(rows)} samples, and which targets are whose is not known: return one tensor for each call, in the "
+            f"calls' order, as with target=lambda batch: batch[1].chunk({len(rows)})"
+        )
+        if needed:
+            raise UserError(problem)
+        self._tell(f"{problem}; until then no ignored target is left out")
 
     def _without_other_numbers(self, entries: list[Tensor], places: list[int], classes: int) -> list[int]:
         if self._no_classes is None:

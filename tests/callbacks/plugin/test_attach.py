@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ctkd_lightning import ConstantCurriculum, CurriculumTemperatureCallback, FixedTemperature, GlobalTemperature
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import DKD
+from ctkd_lightning.methods import CRD, DKD, dkd_loss
 from tests.callbacks import foreign
 from tests.callbacks.foreign import Plain, difference, loader, trainer
 
@@ -275,6 +275,151 @@ def test_both_networks_see_the_inputs_of_the_call(tmp_path, who, kind, compiled)
     fit(tmp_path, run, epochs=2, student="net", teacher=kinds[1](foreign.teacher()))
     fit(tmp_path, reference, epochs=2, student="net", teacher=Same(foreign.teacher()))
     assert difference(module, reference) <= 1e-6
+
+
+@pytest.mark.parametrize("fetched", [False, True])
+@pytest.mark.parametrize("takes_call", [False, True])
+def test_teacher_input_reads_the_batch_as_it_came(tmp_path, takes_call, fetched):
+    class Writing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = foreign.student()
+
+        def forward(self, x):
+            return self.net(x.mul_(0.5))
+
+    class Written(Plain):
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    class Fetched(Plain):
+        def training_step(self, dataloader_iter):
+            batch, _, _ = next(dataloader_iter)
+            return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    module, net = (Fetched if fetched else Written)(Writing()), foreign.student()
+    picks = [lambda batch: 2 * batch[0], lambda batch, call: batch[0] + call.args[0]]
+    data = [(x.clone(), y) for x, y in batches()]
+    fit(tmp_path, module, DataLoader(data, batch_size=None), student="net", teacher_input=picks[takes_call])
+    optimizer = torch.optim.SGD(net.parameters(), foreign.LEARNING_RATE, foreign.MOMENTUM)
+    for x, y in batches():
+        logits = net(0.5 * x)
+        optimizer.zero_grad()
+        (0.1 * F.cross_entropy(logits, y) + kd(logits, foreign.teacher()(2 * x).detach())).backward()
+        optimizer.step()
+    assert difference(module.net.net, net) <= 1e-6
+
+
+class Halves(Plain):
+    def training_step(self, batch, batch_idx):
+        parts = zip(batch[0].chunk(2), batch[1].chunk(2), strict=True)
+        return sum(F.cross_entropy(self(x), y) for x, y in parts) / 2
+
+
+@pytest.mark.parametrize("method", [DKD(warmup_epochs=0), CRD()])
+def test_parts_of_a_batch_whose_targets_are_needed(tmp_path, method):
+    wanted = (
+        r"called the student 2 times, with 4, 4 of the batch's 8 samples.*target=lambda batch: batch\[1\].chunk\(2\)"
+    )
+    with pytest.raises(UserError, match=wanted) as error:
+        fit(tmp_path, Halves(), method=method)
+    assert "\n" not in str(error.value)
+
+
+def test_parts_of_a_batch(tmp_path):
+    module, net = Halves(), foreign.student()
+    method = {"dkd": DKD(weight=0.5, alpha=1.0, beta=2.0, warmup_epochs=0)}
+    fit(tmp_path, module, method=method, target=lambda batch: batch[1].chunk(2))
+    optimizer = torch.optim.SGD(net.parameters(), foreign.LEARNING_RATE, foreign.MOMENTUM)
+    for x, y in batches():  # all parts have the same size: the mean of the means is the mean
+        loss = dkd_loss(net(x), foreign.teacher()(x).detach(), y, TAU, 1.0, 2.0)
+        optimizer.zero_grad()
+        (0.1 * F.cross_entropy(net(x), y) + 0.5 * loss).backward()
+        optimizer.step()
+    assert difference(module.net, net) <= 1e-6
+
+
+def test_parts_of_a_batch_whose_targets_could_be_ignored(tmp_path):
+    module, whole = Halves(), Plain()
+    with pytest.warns(UserWarning, match=r"which targets are whose.*until then no ignored target") as caught:
+        fit(tmp_path, module)
+    assert sum("which targets are whose" in str(warning.message) for warning in caught) == 1
+    fit(tmp_path, whole)
+    assert difference(module, whole) <= 1e-6
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*targets")
+        fit(tmp_path, Halves(), mask=lambda batch: list((batch[1] >= 0).chunk(2)))
+
+
+class Probed(Plain):
+    """A student whose output goes through a head that is no part of it, and which trains from the second epoch on."""
+
+    def __init__(self, by_hand):
+        super().__init__()
+        self.automatic_optimization = not by_hand
+        self.net.requires_grad_(False)
+        self.probe = foreign.network(5)[2]
+
+    def training_step(self, batch, batch_idx):
+        loss = F.cross_entropy(self.probe(F.pad(self.net(batch[0]), (0, 13))), batch[1])
+        if self.automatic_optimization:
+            return loss
+        self.optimizers().zero_grad()
+        self.manual_backward(loss)
+        self.optimizers().step()
+        return None
+
+    def on_train_epoch_start(self):
+        if self.current_epoch == 1:
+            self.net.requires_grad_(True)
+            self.optimizers(use_pl_optimizer=False).add_param_group({"params": list(self.net.parameters())})
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.probe.parameters(), lr=RATE)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_student_that_is_frozen_at_first(tmp_path, by_hand):
+    module, expected = Probed(by_hand), Probed(by_hand)
+    with pytest.warns(UserWarning, match="all parameters of the student, 'net', are frozen") as caught:
+        added = fit(tmp_path, module, epochs=2, student="net", temperature=GlobalTemperature())
+    assert sum("frozen" in str(warning.message) for warning in caught) == 1
+    assert added.temperature.value != 1.0
+    optimizer = torch.optim.SGD(expected.probe.parameters(), lr=RATE)
+    tau = torch.nn.Parameter(torch.tensor(1.0))
+    own = torch.optim.SGD([tau], lr=RATE)
+    for epoch in range(2):
+        if epoch == 1:
+            expected.net.requires_grad_(True)
+            optimizer.add_param_group({"params": list(expected.net.parameters())})
+        for x, y in batches():
+            logits, guide = expected.net(x), foreign.teacher()(x).detach()
+            loss = F.cross_entropy(expected.probe(F.pad(logits, (0, 13))), y)
+            if epoch == 1:
+                softness = 1 + 20 * torch.sigmoid(tau)
+                log_q, log_p = (F.log_softmax(z / softness, dim=-1) for z in (logits, guide))
+                kl = F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+                loss = 0.1 * loss + 0.9 * softness**2 * kl
+            optimizer.zero_grad()
+            own.zero_grad()
+            loss.backward()
+            if tau.grad is not None:
+                tau.grad.neg_()  # the reversal
+            optimizer.step()
+            own.step()
+    assert difference(module, expected) <= 1e-6
+    assert added.temperature.value.item() == pytest.approx(tau.item(), abs=1e-6)
+
+
+def test_a_student_that_is_always_frozen(tmp_path):
+    class Still(Probed):
+        def on_train_epoch_start(self):
+            pass
+
+    module = Still(by_hand=False)
+    with pytest.warns(UserWarning, match="nothing is distilled until some of them are trained"):
+        fit(tmp_path, module, epochs=2, student="net")
+    assert difference(module.net, Plain().net) == 0
 
 
 def test_steps_without_the_student(tmp_path):

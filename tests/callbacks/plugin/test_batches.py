@@ -2,6 +2,7 @@ import copy
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from ctkd_lightning.callbacks.plugin.batches import GivenBatch, remember_batches
 
@@ -54,3 +55,24 @@ def test_list_that_the_step_empties():
     given = GivenBatch(live)
     live.clear()
     assert given.batch == [1, 2]
+
+
+def test_values_that_the_step_overwrites():
+    live = {"x": torch.ones(2), "y": 3}
+    given, plain = GivenBatch(live, keep_values=True), GivenBatch(live)
+    live["x"].zero_()
+    live["new"] = 4
+    assert given.batch["x"] is plain.batch["x"] is plain.untouched["x"] is live["x"]
+    assert {**given.untouched, "x": given.untouched["x"].tolist()} == {"x": [1.0, 1.0], "y": 3, "new": 4}
+
+
+def test_values_of_fetched_batches():
+    class Tensors(Fetching):
+        def __next__(self):
+            return [torch.ones(2)], 1, 0
+
+    batches = remember_batches(Tensors(), keep_values=True)
+    assert batches.untouched is None
+    next(batches)[0][0].zero_()
+    assert batches.untouched[0].tolist() == [1.0, 1.0]
+    assert batches.batch[0].tolist() == [0.0, 0.0]

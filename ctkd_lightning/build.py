@@ -1,0 +1,168 @@
+"""From a configuration to objects, one function a kind: what the commands use, for scripts too.
+
+cfg = build.config("data=cifar100", "model=vgg13_to_vgg8", "teacher.checkpoint=vgg13.pth")
+data = build.data(cfg)
+teacher, student = build.networks(cfg, data)
+module = build.module(cfg, teacher, student, data)
+build.trainer(cfg).fit(module, datamodule=data)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig
+from torch import nn
+
+from ctkd_lightning.data import ImageDataModule
+from ctkd_lightning.job.configuration import compose, plain, read_configuration
+from ctkd_lightning.job.hardware import accelerator_in_use, choose_channels_last, choose_precision
+from ctkd_lightning.methods import Method
+from ctkd_lightning.models import create_model, load_weights
+from ctkd_lightning.modules import ClassifierModule, DistillationModule
+from ctkd_lightning.temperature import Temperature
+
+
+def config(*overrides: str, run: str | Path | None = None) -> DictConfig:
+    """The configuration under overrides, as on the command line; or that of an earlier run.
+
+    Args:
+        *overrides: ``"data=cifar100"``, ``"seed=2"``.
+        run: the folder of a run; overrides are then of single keys.
+    """
+    if run is None:
+        return compose(overrides)
+    cfg = read_configuration(run)
+    cfg.merge_with_dotlist(list(overrides))
+    return cfg
+
+
+def accelerator(cfg: DictConfig) -> str:
+    """``"cuda"``, ``"cpu"`` or another: what ``trainer.accelerator`` comes to on this machine."""
+    return accelerator_in_use(cfg.trainer.accelerator)
+
+
+def precision(cfg: DictConfig) -> str | int:
+    """The training's precision: what ``auto`` comes to on this machine."""
+    return choose_precision(cfg.trainer.precision, accelerator(cfg))
+
+
+def channels_last(cfg: DictConfig) -> bool:
+    """Whether images and networks are laid out channels-last: what ``auto`` comes to on this machine."""
+    return choose_channels_last(cfg.channels_last, accelerator(cfg), precision(cfg))
+
+
+def data(cfg: DictConfig) -> ImageDataModule:
+    """The data, downloaded and read: what is wrong with it shows here."""
+    made: ImageDataModule = instantiate(cfg.data, channels_last=channels_last(cfg), _convert_="all")
+    made.prepare_data()
+    made.setup("fit")
+    made.setup("test")
+    return made
+
+
+def networks(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, nn.Module]:
+    """Teacher and student. The teacher has the weights of ``teacher.checkpoint`` or the library's pretrained ones.
+
+    Where it has neither, :func:`ctkd_lightning.job.ready_teacher` finds or trains them. Seeds everything, with
+    ``teacher.seed`` and then with ``seed``: equal configurations give equal networks.
+
+    Raises:
+        UserError: a network that there is not, or weights that do not fit.
+    """
+    seed_everything(cfg.teacher.seed, workers=True, verbose=False)
+    teacher = create_model(**plain(cfg.model.teacher), num_classes=data.num_classes)
+    if cfg.teacher.checkpoint:
+        load_weights(teacher, Path(cfg.teacher.checkpoint).expanduser())
+    seed_everything(cfg.seed, workers=True, verbose=False)  # the student's start does not depend on the teacher
+    return teacher, create_model(**plain(cfg.model.student), num_classes=data.num_classes)
+
+
+def methods(cfg: DictConfig) -> dict[str, Method]:
+    """The terms of the loss by name."""
+    made: dict[str, Method] = instantiate(cfg.method.terms, _convert_="all")
+    return made
+
+
+def temperature(
+    cfg: DictConfig, methods: Mapping[str, Method], num_classes: int
+) -> Temperature | dict[str, Temperature]:
+    """One temperature; with ``temperature_per_method`` one for each method that softens logits."""
+    per_data = {"num_classes": num_classes} if "num_classes" in cfg.temperature else {}
+    softened = [name for name, method in methods.items() if method.uses_temperature]
+    if cfg.temperature_per_method and softened:
+        return {name: instantiate(cfg.temperature, **per_data) for name in softened}
+    made: Temperature = instantiate(cfg.temperature, **per_data)
+    return made
+
+
+def module(cfg: DictConfig, teacher: nn.Module, student: nn.Module, data: ImageDataModule) -> DistillationModule:
+    """The module that distils the one into the other.
+
+    Raises:
+        UserError: a method that does not fit the two networks.
+    """
+    terms = methods(cfg)
+    return DistillationModule(
+        teacher,
+        student,
+        method=terms,
+        temperature=temperature(cfg, terms, data.num_classes),
+        ce_weight=cfg.method.ce_weight,
+        example_image=data.example_image,
+        student_layers=cfg.student_layers,
+        teacher_layers=cfg.teacher_layers,
+        num_samples=len(data.train_targets),
+        optimizer=instantiate(cfg.optimizer.optimizer),
+        scheduler=instantiate(cfg.optimizer.scheduler),
+        channels_last=channels_last(cfg),
+    )
+
+
+def teacher_module(cfg: DictConfig, teacher: nn.Module) -> ClassifierModule:
+    """The module that trains the teacher."""
+    return ClassifierModule(
+        teacher,
+        optimizer=instantiate(cfg.teacher.optimizer),
+        scheduler=instantiate(cfg.teacher.scheduler),
+        channels_last=channels_last(cfg),
+    )
+
+
+def callbacks(cfg: DictConfig) -> list[Callback]:
+    """The configured callbacks, the progress bar among them."""
+    left_out = () if cfg.logger else ("learning_rate",)  # which needs a logger
+    return [instantiate(node, _convert_="all") for name, node in cfg.callbacks.items() if name not in left_out]
+
+
+def progress_bar(cfg: DictConfig) -> list[Callback]:
+    """The configured bar alone, for a Trainer of another purpose; none where there is none."""
+    return [instantiate(cfg.callbacks.progress)] if "progress" in cfg.callbacks else []
+
+
+def loggers(cfg: DictConfig) -> list[Logger]:
+    """The configured loggers."""
+    return list(instantiate(cfg.logger, _convert_="all").values()) if cfg.logger else []
+
+
+def trainer(cfg: DictConfig, **settings: Any) -> Trainer:
+    """The Trainer of the student's training.
+
+    Args:
+        cfg: the configuration.
+        **settings: of the Trainer, in the place of those of the configuration; ``callbacks`` and ``logger`` too.
+    """
+    if "callbacks" not in settings:
+        settings["callbacks"] = callbacks(cfg)
+    if "logger" not in settings:
+        settings["logger"] = loggers(cfg)
+    checkpoints = any(isinstance(callback, ModelCheckpoint) for callback in settings["callbacks"])
+    defaults = {"precision": precision(cfg), "enable_checkpointing": checkpoints, "default_root_dir": cfg.run_dir}
+    made: Trainer = instantiate(cfg.trainer, **defaults | settings, _convert_="all")
+    return made

@@ -1,0 +1,93 @@
+"""What went wrong, in one line where the user can put it right."""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from omegaconf.errors import ConfigAttributeError, MissingMandatoryValue, OmegaConfBaseException
+
+from ctkd_lightning.errors import UserError, suggest
+from ctkd_lightning.job.configuration import config_dir
+
+USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
+"""Errors that the user can put right."""
+
+
+def described(error: BaseException) -> str:
+    """Any error in a line: what the user can put right as :func:`one_line` says it, others by their kind."""
+    return one_line(error) if isinstance(error, USER_ERRORS) else " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def one_line(error: BaseException) -> str:
+    """What is wrong in a line: the user's error at the root of the chain if there is one."""
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    for cause in chain:
+        if isinstance(cause, UserError):
+            return str(cause)
+    for cause in reversed(chain):
+        line = _explain(cause)
+        if line:
+            return " ".join(line.split())
+    omegaconf = [str(cause) for cause in chain[1:2] if isinstance(cause, OmegaConfBaseException)]
+    return _without_noise("\n".join([str(error), *omegaconf]))
+
+
+def _explain(error: BaseException) -> str | None:
+    """What an error means whose own message does not say it well; None of others."""
+    if isinstance(error, OSError) and error.filename:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "free some space" if full else "check its permissions"
+        return f"cannot use {error.filename}: {error.strerror}; {advice} or choose another path"
+    if isinstance(error, MissingMandatoryValue) and error.full_key:
+        return f"{error.full_key} must be given: {error.full_key}=VALUE"
+    if isinstance(error, ConfigAttributeError) and error.full_key == "method.terms":
+        return "method must name at least one: method=kd, or several as in method=[kd,at]"
+    if isinstance(error, MissingConfigException):
+        return _explain_choice(error)
+    if isinstance(error, InstantiationException):
+        return _explain_call(error)
+    return None
+
+
+def _explain_choice(error: MissingConfigException) -> str | None:
+    group, slash, name = (error.missing_cfg_file or "").rpartition("/")
+    if not slash:
+        return None
+    # of a choice in a list, as in method=[kd,at], Hydra does not name the options
+    options = error.options or [path.stem for path in Path(config_dir(), group).glob("*.yaml")]
+    return f"Could not find '{group}/{name}': {suggest(name, options)}"
+
+
+def _explain_call(error: InstantiationException) -> str | None:
+    cause, key = error.__cause__, _key(str(error))
+    if cause is None:
+        return None
+    if str(error).startswith("Error locating target"):
+        return _after_key(key, str(cause))
+    called = re.match(r"Error in (?:call to target '|creating partial\()([\w.]+)", str(error))
+    if called is None:
+        return None
+    kind = "" if isinstance(cause, TypeError | ValueError) else f"{type(cause).__name__}: "
+    return _after_key(key, f"cannot make {called[1].rpartition('.')[2]}: {kind}{cause}")
+
+
+def _without_noise(message: str) -> str:
+    """A message of Hydra or OmegaConf in one line, without what only their authors need."""
+    key = _key(message)
+    message = message.partition("Config search path:")[0]
+    message = re.sub(r"^\s*(full_key: |object_type=|reference_type=).*$", "", message, flags=re.MULTILINE)
+    return _after_key(key, " ".join(message.split()))
+
+
+def _key(message: str) -> str:
+    found = re.search(r"^\s*full_key: (.+)$", message, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _after_key(key: str, line: str) -> str:
+    return line if key in line else f"{key}: {line}"
