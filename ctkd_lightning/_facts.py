@@ -13,7 +13,9 @@ WeightSource = Literal["paper", "authors' code", "CTKD's code", "RepDistiller", 
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """Of a method, what its code does not say. The rest is read from the class: ``needs``, weight, settings, warm-up.
+    """Of a method, what its code does not say.
+
+    The rest is read from the class: ``needs``, ``needs_target``, weight, settings, warm-up.
 
     Attributes:
         paper: first author, venue and year.

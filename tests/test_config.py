@@ -13,7 +13,7 @@ from omegaconf import OmegaConf, open_dict
 from ctkd_lightning import methods, temperature
 from ctkd_lightning._facts import choices
 from ctkd_lightning.data import ImageDataModule
-from ctkd_lightning.job.command import config_dir
+from ctkd_lightning.job.configuration import config_dir
 from ctkd_lightning.models import create_model
 
 CONF = Path(config_dir())

@@ -26,6 +26,7 @@ from ctkd_lightning.features.frozen import check_separate
 from ctkd_lightning.features.outputs import Pick
 from ctkd_lightning.methods import KD, Method
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Temperature
+from ctkd_lightning.temperature._rule import RuleTemperature
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -304,11 +305,12 @@ class CurriculumTemperatureCallback(Callback):
         learned = self._learned  # batch_size: where training_step fetches the batches, Lightning cannot know it
         if learned:
             pl_module.log("ctkd/lambda", next(iter(learned.values())).lambda_, prog_bar=True, batch_size=1)
-        for name, record in self._records.items():
-            statistics = record.collect(trainer.strategy)
-            if statistics is None:  # the temperature was not asked in this epoch
-                continue
-            suffix = f"/{name}" if len(self._records) > 1 else ""
+        collected = {name: record.collect(trainer.strategy) for name, record in self._records.items()}
+        asked = {name: statistics for name, statistics in collected.items() if statistics is not None}
+        bases = [record for record in self._records.values() if not isinstance(record.module, RuleTemperature)]
+        several = len(asked) > 1 or len(bases) > 1  # a rule and its base are one, unless both are asked for τ
+        for name, statistics in asked.items():
+            suffix = f"/{name}" if several else ""
             for key, value in statistics.items():
                 main = key == "" and not suffix
                 pl_module.log(f"ctkd/temperature{key}{suffix}", value, prog_bar=main, batch_size=1)

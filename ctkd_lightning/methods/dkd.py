@@ -117,6 +117,7 @@ class DKD(LogitMethod):
         url="https://arxiv.org/abs/2203.08679",
         weight_from="authors' code",
     )
+
     needs_target = True
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, weight: float = 1.0, warmup_epochs: int = 20) -> None:

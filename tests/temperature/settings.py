@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 
 from ctkd_lightning import temperature
 from ctkd_lightning._facts import choices
-from ctkd_lightning.job.command import config_dir
+from ctkd_lightning.job.configuration import config_dir
 from ctkd_lightning.temperature import LearnedTemperature, Temperature
 from ctkd_lightning.temperature._rule import RuleTemperature
 
