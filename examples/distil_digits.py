@@ -5,14 +5,22 @@ python examples/distil_digits.py
 
 from __future__ import annotations
 
+from functools import partial
+
+import torch
 from lightning.pytorch import Trainer, seed_everything
 
 from ctkd_lightning import CosineCurriculum, CurriculumTemperatureCallback, DistillationModule
 from ctkd_lightning.data import Digits
 from ctkd_lightning.models import create_model
 from ctkd_lightning.modules import ClassifierModule
+from ctkd_lightning.schedule import step_decay
 
-EPOCHS = 5
+EPOCHS = 8
+RECIPE = {  # the paper's, of any length
+    "optimizer": partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=5e-4),
+    "scheduler": partial(step_decay, max_epochs=EPOCHS),
+}
 
 
 def main() -> dict[str, float]:
@@ -27,10 +35,10 @@ def main() -> dict[str, float]:
     }
 
     teacher = create_model("resnet20", num_classes=data.num_classes)
-    Trainer(**settings).fit(ClassifierModule(teacher), datamodule=data)
+    Trainer(**settings).fit(ClassifierModule(teacher, **RECIPE), datamodule=data)
 
     student = create_model("resnet8", num_classes=data.num_classes)
-    module = DistillationModule(teacher, student)  # knowledge distillation with a global learned temperature
+    module = DistillationModule(teacher, student, **RECIPE)  # knowledge distillation with a global learned temperature
     curriculum = CurriculumTemperatureCallback(CosineCurriculum(epochs=EPOCHS))
     trainer = Trainer(**settings, callbacks=[curriculum])
     trainer.fit(module, datamodule=data)
