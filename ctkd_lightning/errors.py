@@ -40,6 +40,7 @@ def check_number(
     value: Any,
     *,
     least: float | None = None,
+    most: float | None = None,
     above: float | None = None,
     below: float | None = None,
     whole: bool = False,
@@ -50,6 +51,7 @@ def check_number(
         what: the setting's name, with its owner's: ``"DKD's alpha"``.
         value: what was given.
         least: the least value allowed.
+        most: the greatest.
         above: what the value must exceed.
         below: what it must stay under.
         whole: whether it must be a whole number; 20.0 is one.
@@ -62,12 +64,14 @@ def check_number(
         number
         and abs(value) < math.inf  # false for NaN
         and (least is None or value >= least)
+        and (most is None or value <= most)
         and (above is None or value > above)
         and (below is None or value < below)
         and (not whole or value % 1 == 0)
     ):
         return
-    bounds = {"from": least, "above": above, "below": below}
-    limits = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+    bounds = {"from": least, "to": most, "above": above, "below": below}
+    limits = " and ".join(f"{word} {bound:.10g}" for word, bound in bounds.items() if bound is not None)
+    limits = limits.replace(" and to ", " to ")
     kind = "whole" if whole else "finite"
     raise UserError(f"{what} must be a {kind} number{limits and ' '}{limits}, found {value!r}")

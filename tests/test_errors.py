@@ -31,6 +31,12 @@ def test_what_is_no_finite_number(value):
         (0.0, {"above": 0}, "a finite number above 0, found 0.0"),
         (1, {"least": 0, "below": 1}, "a finite number from 0 and below 1, found 1"),
         (1.5, {"least": 0, "whole": True}, "a whole number from 0, found 1.5"),
+        (
+            2**32,
+            {"least": 0, "most": 2**32 - 1, "whole": True},
+            "a whole number from 0 to 4294967295, found 4294967296",
+        ),
+        (0.5, {"most": 0.25}, "a finite number to 0.25, found 0.5"),
         (math.inf, {"whole": True}, "a whole number, found inf"),
     ],
 )

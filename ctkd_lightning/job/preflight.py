@@ -51,10 +51,8 @@ def check_settings(cfg: DictConfig) -> None:
 
 def _check_whole(cfg: DictConfig, key: str, *, least: int, most: int | None = None) -> None:
     value = OmegaConf.select(cfg, key)
-    fits = isinstance(value, int) and not isinstance(value, bool) and value >= least and (most is None or value <= most)
-    if not fits:
-        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise UserError(f"{key} must be a whole number {bounds}, found {value}")
+    check_number(key, value, least=least, most=most, whole=True)
+    OmegaConf.update(cfg, key, int(value))  # 12.0 is one
 
 
 def _check_devices(trainer: DictConfig) -> None:

@@ -6,7 +6,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.preflight import check_resumable, count_processes
+from ctkd_lightning.job.preflight import _check_whole, check_resumable, count_processes
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,10 @@ def test_a_checkpoint_of_another_network(tmp_path):
         check_resumable(checkpoint(tmp_path / "names.ckpt", weight=torch.zeros(3, 2), scale=torch.ones(3)), module)
     with pytest.raises(UserError, match="is of another run: weight differ"):
         check_resumable(checkpoint(tmp_path / "shape.ckpt", weight=torch.zeros(3, 4), bias=torch.zeros(3)), module)
+
+
+def test_a_whole_number_in_another_form():
+    cfg = OmegaConf.create({"max_epochs": 12.0})
+    _check_whole(cfg, "max_epochs", least=1)
+    assert isinstance(cfg.max_epochs, int)
+    assert cfg.max_epochs == 12
