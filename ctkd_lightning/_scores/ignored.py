@@ -9,6 +9,8 @@ from torch import Tensor
 from ctkd_lightning._scores.scores import same_places
 from ctkd_lightning.errors import UserError
 
+_FEW = 1024  # up to which Python finds a number sooner than numpy begins
+
 
 def kept_targets(target: Tensor, index: int) -> Tensor:
     """Where a target is another than ``index``, which need not be within the target's type: 156 is no -100 in uint8.
@@ -41,8 +43,7 @@ class IgnoredTargets:
     def mask(self, target: Tensor) -> Tensor | None:
         """The positions to keep, the target's shape; ``None`` where these are all."""
         if target.device.type == "cpu" and not torch.compiler.is_compiling():
-            numbers = target.float() if target.dtype == torch.bfloat16 else target  # which numpy has not
-            if not np.count_nonzero(numbers.detach().numpy() == self.index):
+            if not _holds(target.detach(), self.index):
                 return None
             self.seen = True
             return kept_targets(target, self.index)
@@ -57,6 +58,13 @@ class IgnoredTargets:
     def look(self) -> None:
         """See whether the batches so far had any; waits for the device."""
         self.seen = self.seen or (self._any is not None and bool(self._any))
+
+
+def _holds(target: Tensor, index: int) -> bool:
+    if target.numel() <= _FEW:
+        return index in target.flatten().tolist()
+    numbers = target.float() if target.dtype == torch.bfloat16 else target  # which numpy has not
+    return bool(np.count_nonzero(numbers.numpy() == index))
 
 
 def fit_mask(mask: Tensor, positions: torch.Size) -> Tensor:

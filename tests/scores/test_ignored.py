@@ -1,5 +1,7 @@
 """Which positions count."""
 
+import math
+
 import pytest
 import torch
 
@@ -32,3 +34,15 @@ def test_masks_that_fit(shape):
 def test_masks_that_do_not_fit(mask):
     with pytest.raises(UserError, match="mask"):
         fit_mask(mask, torch.Size((2, 3, 4)))
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 5), (2000,), (40, 50)])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.float32, torch.bfloat16])
+def test_few_targets_and_many(shape, dtype):
+    target = torch.arange(math.prod(shape)).remainder(9).reshape(shape).to(dtype)
+    ignored = IgnoredTargets(-3)
+    assert ignored.mask(target) is None
+    assert not ignored.seen
+    target.view(-1)[-2] = -3
+    assert ignored.mask(target).flatten().nonzero().numel() == target.numel() - 1
+    assert ignored.seen

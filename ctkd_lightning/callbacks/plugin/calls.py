@@ -128,12 +128,6 @@ class CallRecorder:
             self._active.clear()
             override.undo()
 
-    def take(self) -> list[Call]:
-        """Hand out the calls and forget them."""
-        calls = self.calls.copy()
-        self.calls.clear()
-        return calls
-
     def release(self) -> None:
         """Leave the network as it was."""
         self.calls.clear()

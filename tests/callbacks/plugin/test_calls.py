@@ -21,7 +21,7 @@ def record(net, *inputs, layers=None):
     recorder = CallRecorder(net, layers)
     with recorder.recording():
         outputs = [net(x) for x in inputs]
-    return recorder.take(), outputs
+    return list(recorder.calls), outputs
 
 
 def test_calls_in_their_order():
@@ -99,7 +99,7 @@ def test_copies_made_meanwhile_are_networks_of_their_own():
             assert torch.equal(other(x), other[2].bias.expand(2, 3))
             assert other.forward.__self__ is other
     assert b"ctkd_lightning" not in file.getvalue()
-    recorder.take()
+    recorder.calls.clear()
     assert "forward" not in vars(net)
     shallow(x)
     assert recorder.calls == []
@@ -139,7 +139,7 @@ def test_compiled_network_that_writes_into_its_input():
     for _ in range(3):
         with recorder.recording():
             output = compiled(x := torch.ones(2, 4))
-        (call,) = recorder.take()
+        (call,) = recorder.calls
         assert call.arguments.args[0].tolist() == [[1.0] * 4] * 2
         assert x.tolist() == [[0.5] * 4] * 2
         assert call.output is output or torch.equal(call.output, output)
