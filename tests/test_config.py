@@ -1,12 +1,13 @@
 """Every configuration file is composed, and what it names is made."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf, open_dict
 
@@ -173,3 +174,32 @@ def test_settings_by_pair_follow_the_networks_that_are_trained():
 def test_layers_can_be_named():
     cfg = composed("student_layers={stage1: block1, pooled: 'fc:input'}")
     assert cfg.student_layers == {"stage1": "block1", "pooled": "fc:input"}
+
+
+# Names that saved configurations have: later versions must find them too. Add to them; none may go.
+TARGETS = {
+    "ctkd_lightning.callbacks": {"CurriculumTemperatureCallback", "ProgressBar"},
+    "ctkd_lightning.callbacks.progress": {"ProgressBar"},  # of version 0.1
+    "ctkd_lightning.curriculum": {"ConstantCurriculum", "CosineCurriculum", "LinearCurriculum"},
+    "ctkd_lightning.data": {"CIFAR10", "CIFAR100", "Digits", "Fake", "ImageFolder", "ImageNet", "TinyImageNet"},
+    "ctkd_lightning.methods": {
+        "AB", "AT", "CC", "CRD", "DIST", "DKD", "FSP", "FT", "FitNet", "KD", "KDSVD", "LSKD", "MLKD", "NST", "NormKD",
+        "OFD", "PKT", "RKD", "ReviewKD", "SP", "SRRL", "TTM", "VID", "WTTM",
+    },
+    "ctkd_lightning.schedule": {"step_decay"},
+    "ctkd_lightning.temperature": {
+        "FixedTemperature", "GlobalTemperature", "InstanceTemperature", "LSKDTemperature", "NormKDTemperature",
+        "TTMTemperature", "WTTMTemperature",
+    },
+}  # fmt: skip
+
+
+def test_names_in_saved_configurations_stay():
+    for module, names in TARGETS.items():
+        for name in names:
+            assert callable(get_object(f"{module}.{name}"))
+    used = re.findall(r"_target_: ([\w.]+)", "\n".join(path.read_text() for path in CONF.rglob("*.yaml")))
+    ours = {name for name in used if name.startswith("ctkd_lightning")}
+    known = {f"{module}.{name}" for module, names in TARGETS.items() for name in names}
+    assert ours <= known, "a configuration names what TARGETS does not hold for ever"
+    assert not {name for name in ours if name.count(".") > 2}, "a name that is no package's"
