@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ctkd_lightning.data import ImageDataModule
-from ctkd_lightning.job.configuration import compose, plain, read_configuration
+from ctkd_lightning.job.configuration import compose, plain, read_configuration, set_keys
 from ctkd_lightning.job.hardware import accelerator_in_use, choose_channels_last, choose_precision
 from ctkd_lightning.methods import Method
 from ctkd_lightning.models import create_model, load_weights
@@ -34,12 +34,16 @@ def config(*overrides: str, run: str | Path | None = None) -> DictConfig:
 
     Args:
         *overrides: ``"data=cifar100"``, ``"seed=2"``.
-        run: the folder of a run; overrides are then of single keys.
+        run: the folder of a run; overrides are then of single keys. A Trainer that is made from its configuration
+            writes into that folder, unless ``run_dir`` is set to another.
+
+    Raises:
+        UserError: no run there, or a key that its configuration does not have.
     """
     if run is None:
         return compose(overrides)
     cfg = read_configuration(run)
-    cfg.merge_with_dotlist(list(overrides))
+    set_keys(cfg, overrides)
     return cfg
 
 
@@ -137,18 +141,24 @@ def teacher_module(cfg: DictConfig, teacher: nn.Module) -> ClassifierModule:
 
 def callbacks(cfg: DictConfig) -> list[Callback]:
     """The configured callbacks, the progress bar among them."""
-    left_out = () if cfg.logger else ("learning_rate",)  # which needs a logger
-    return [instantiate(node, _convert_="all") for name, node in cfg.callbacks.items() if name not in left_out]
+    left_out = () if _chosen(cfg.logger) else ("learning_rate",)  # which needs a logger
+    chosen = _chosen(cfg.callbacks)
+    return [instantiate(node, _convert_="all") for name, node in chosen.items() if name not in left_out]
 
 
 def progress_bar(cfg: DictConfig) -> list[Callback]:
     """The configured bar alone, for a Trainer of another purpose; none where there is none."""
-    return [instantiate(cfg.callbacks.progress)] if "progress" in cfg.callbacks else []
+    return [instantiate(cfg.callbacks.progress)] if "progress" in _chosen(cfg.callbacks) else []
 
 
 def loggers(cfg: DictConfig) -> list[Logger]:
     """The configured loggers."""
-    return list(instantiate(cfg.logger, _convert_="all").values()) if cfg.logger else []
+    return [instantiate(node, _convert_="all") for node in _chosen(cfg.logger).values()]
+
+
+def _chosen(group: DictConfig | None) -> dict[str, DictConfig]:
+    """The parts of a group that are not switched off, as with ``logger.csv=null``."""
+    return {str(name): node for name, node in (group or {}).items() if node is not None}
 
 
 def trainer(cfg: DictConfig, **settings: Any) -> Trainer:

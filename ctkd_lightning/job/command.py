@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.configuration import compose, config_dir
+from ctkd_lightning.job.configuration import compose, config_dir, with_home
 from ctkd_lightning.job.explain import USER_ERRORS, one_line
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -59,17 +59,6 @@ def hydra_main(config_name: str, task: Callable[[Any], Any]) -> None:
     with explained(), _full_error(True):  # errors arrive here as they were raised, not as Hydra would print them
         hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(explained_task)()
         sweep.close()
-
-
-def with_home(override: str) -> str:
-    """``key=~/path`` with the home directory in its place: not every shell does so, and to Hydra ``~`` is an error.
-
-    Example:
-        >>> with_home("seed=1")
-        'seed=1'
-    """
-    key, _, value = override.partition("=")
-    return f"{key}='{os.path.expanduser(value)}'" if value.startswith("~/") or value == "~" else override
 
 
 def help_text(config_name: str, overrides: list[str]) -> str:
@@ -162,6 +151,10 @@ def explained() -> Iterator[None]:
         yield
     except USER_ERRORS as error:
         sys.exit(f"error: {one_line(error)}")
+    except ValueError as error:
+        if not str(error).startswith("Config group override must be"):  # Hydra's, of model=null
+            raise
+        sys.exit("error: a group takes one of its choices or a list of them, found null: --help names the choices")
     except KeyboardInterrupt:
         print("stopped by the user", file=sys.stderr)
         sys.exit(130)  # as a shell says of a program that Ctrl-C ended

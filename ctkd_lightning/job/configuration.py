@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ctkd_lightning._files import user_path
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import UserError, suggest
 
 OmegaConf.register_new_resolver("expanduser", lambda path: os.path.expanduser(str(path)), replace=True)
 
@@ -28,7 +28,19 @@ def config_dir() -> str:
 def compose(overrides: Sequence[str] = (), name: str = "config", *, return_hydra_config: bool = False) -> DictConfig:
     """The configuration under overrides, as the command line would compose it."""
     with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
-        return hydra.compose(name, overrides=list(overrides), return_hydra_config=return_hydra_config)
+        overrides = [with_home(override) for override in overrides]
+        return hydra.compose(name, overrides=overrides, return_hydra_config=return_hydra_config)
+
+
+def with_home(override: str) -> str:
+    """``key=~/path`` with the home directory in its place: not every shell does so, and to Hydra ``~`` is an error.
+
+    Example:
+        >>> with_home("seed=1")
+        'seed=1'
+    """
+    key, _, value = override.partition("=")
+    return f"{key}='{os.path.expanduser(value)}'" if value.startswith("~/") or value == "~" else override
 
 
 def read_configuration(run_dir: str | Path) -> DictConfig:
@@ -44,6 +56,28 @@ def read_configuration(run_dir: str | Path) -> DictConfig:
     cfg = cast(DictConfig, OmegaConf.create(path.read_text().replace(_FOLDER_IN_0_1, "${run_dir}")))
     cfg.run_dir = str(folder)
     return cfg
+
+
+def set_keys(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Set single keys of a configuration that is composed already.
+
+    Raises:
+        UserError: a word that is no ``key=value``, a key that there is not, or a group.
+    """
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        found = OmegaConf.select(cfg, key, default=MISSING, throw_on_resolution_failure=False)
+        if not equals:
+            raise UserError(f"{override}: write key=value")
+        if found == MISSING:
+            parent = OmegaConf.select(cfg, key.rpartition(".")[0]) if "." in key else cfg
+            options = parent if isinstance(parent, DictConfig) else cfg
+            raise UserError(
+                f"no key {key} in the run's configuration: {suggest(key.rpartition('.')[2], map(str, options))}"
+            )
+        if isinstance(found, DictConfig) and not value.startswith("{"):
+            raise UserError(f"{override}: of a run's configuration single keys can be set, and {key} has several")
+    cfg.merge_with_dotlist(list(overrides))
 
 
 def plain(cfg: Any) -> dict[str, Any]:

@@ -33,18 +33,27 @@ def check_settings(cfg: DictConfig) -> None:
     for key in ("model.teacher.name", "model.student.name"):
         if not isinstance(name := OmegaConf.select(cfg, key), str):
             raise UserError(f"{key} must be a network's name such as wrn_16_2, found {name}")
-    for key, words in (("compile", ()), ("channels_last", ("auto",)), ("temperature_per_method", ())):
+    for key, words in (
+        ("compile", ()),
+        ("channels_last", ("auto",)),
+        ("temperature_per_method", ()),
+        ("teacher.check", ()),
+    ):
         value = OmegaConf.select(cfg, key)
         if not isinstance(value, bool) and value not in words:
             raise UserError(f"{key} must be {', '.join(('true', 'false', *words))}, found {value}")
     if not isinstance(cfg.teacher_cache, str):
         raise UserError(f"teacher_cache must be off, auto or a folder, found {cfg.teacher_cache}: write it as 'off'")
+    if not isinstance(cfg.teacher.cache_dir, str):
+        raise UserError(f"teacher.cache_dir must be a folder, found {cfg.teacher.cache_dir}")
     check_number("method.ce_weight", cfg.method.ce_weight, least=0)
     check_optimizer(cfg.optimizer, "optimizer")
     check_optimizer(cfg.teacher, "teacher.optimizer")
     for key in ("teacher.checkpoint", "resume"):
         path = OmegaConf.select(cfg, key)
-        if path is not None and path != "auto" and not user_path(path).is_file():
+        if path is None or (key, path) == ("resume", "auto"):
+            continue
+        if not isinstance(path, str) or not user_path(path).is_file():
             raise UserError(f"{key}: no file at {path}; give the path of one, or leave {key} out")
     _check_devices(cfg.trainer)
 
@@ -106,13 +115,17 @@ def read_resumable(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def check_resumable(path: Path, module: nn.Module) -> None:
+def check_resumable(path: Path, module: nn.Module) -> int:
     """Refuse a checkpoint of another network, method or temperature.
+
+    Returns:
+        The number of epochs that the checkpoint's training has finished.
 
     Raises:
         UserError: naming the first entries that differ.
     """
-    saved, expected = read_resumable(path)["state_dict"], module.state_dict()
+    content, expected = read_resumable(path), module.state_dict()
+    saved = content["state_dict"]
     other = sorted(saved.keys() ^ expected.keys())
     other += [name for name in saved.keys() & expected.keys() if saved[name].shape != expected[name].shape]
     if other:
@@ -120,3 +133,4 @@ def check_resumable(path: Path, module: nn.Module) -> None:
             f"resume: {path} is of another run: {', '.join(other[:3])}{' …' if len(other) > 3 else ''} differ; resume "
             "with the model, method and temperature of that run, or leave resume out"
         )
+    return int(content["epoch"]) + 1

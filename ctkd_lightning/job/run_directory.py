@@ -48,7 +48,12 @@ class RunDirectory:
 
         Args:
             resume: a file; or ``"auto"``, the run's last checkpoint where there is one.
+
+        Raises:
+            UserError: neither.
         """
+        if resume is not None and not isinstance(resume, str):
+            raise UserError(f"resume must be auto or a checkpoint's file, found {resume}")
         if resume != "auto":
             return user_path(resume) if resume else None
         return self.last if self.last.is_file() else None

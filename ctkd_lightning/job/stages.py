@@ -27,7 +27,7 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.explain import described
 from ctkd_lightning.job.figures import plot_training
 from ctkd_lightning.job.metrics import carry_over, read_rows
-from ctkd_lightning.job.preflight import check_resumable, check_settings, read_resumable
+from ctkd_lightning.job.preflight import check_resumable, check_settings
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.summary import (
     Best,
@@ -156,8 +156,7 @@ class _Training:
         resume: Path | None,
     ) -> None:
         self.run_files, self.module, self.data, self.resume = run, module, data, resume
-        if resume:
-            check_resumable(resume, module)
+        self.epochs_before = check_resumable(resume, module) if resume else 0
         if cfg.teacher_cache not in ("off", "auto"):
             check_cacheable(module.distillation.teacher_needs)
         self.throughput = Throughput()
@@ -168,10 +167,9 @@ class _Training:
     def run(self, summary: Summary) -> None:
         """Train, from the start or from where an earlier part ended; also where it is stopped, tell how far it came."""
         if self.resume and self.trainer.is_global_zero:
-            epoch = read_resumable(self.resume)["epoch"]
             for logger in self.loggers:
                 if isinstance(logger, CSVLogger):
-                    carry_over(read_rows(self.run_files.metrics), logger, before_epoch=epoch + 1)
+                    carry_over(read_rows(self.run_files.metrics), logger, before_epoch=self.epochs_before)
         started = time.perf_counter()
         try:
             self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self.resume, weights_only=True)
@@ -187,7 +185,7 @@ class _Training:
         """Numbers for the summary, and the student's weights."""
         summary.train_seconds += seconds
         trainer, cached = self.trainer, self.module.cached_teacher
-        summary.epochs = trainer.current_epoch
+        summary.epochs = max(trainer.current_epoch, self.epochs_before)  # Lightning restores the last begun epoch
         if cached is not None and cached.asked:
             summary.teacher_cache = cached.known / cached.asked
         if self.throughput.images_per_second:
@@ -200,7 +198,7 @@ class _Training:
             epoch = torch.load(best.best_model_path, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1
             on_test = self.data.validates_on_test
             summary.best = Best(float(best.best_model_score), epoch, "test" if on_test else "validation")
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and trainer.global_step:  # else these are not trained, or not yet restored
             save_weights(self.module.student, self.run_files.student)
 
 

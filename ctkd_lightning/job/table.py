@@ -49,7 +49,7 @@ def _lines(summary: Summary) -> list[tuple[str, str]]:
     lines.append(("training", f"{summary.epochs} epochs in {summary.train_seconds:,.0f} s{speed}"))
     if summary.status != "complete":
         stopped = f"{summary.status} in stage {summary.stage}"
-        lines.append(("status", f"{stopped}; go on with resume=auto and the same run_dir"))
+        lines.append(("status", f"{stopped}; go on with the same settings, this run_dir and resume=auto"))
     return lines
 
 

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 # Settings of the Trainer that say where and how to compute, not what.
 _MACHINE_SETTINGS = ("accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs", "_target_")
 
+# Settings of the teacher that its training does not read.
+_NOT_TRAINED_WITH = ("checkpoint", "cache_dir", "check")
+
 MakeTrainer = Callable[..., Trainer]
 """Makes a Trainer with the run's accelerator, strategy and precision, under other settings by keyword."""
 
@@ -53,7 +56,7 @@ def ready_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) ->
         "batch_size": cfg.data.batch_size,
         "drop_last": cfg.data.drop_last,
         "network": plain(cfg.model.teacher),
-        "training": {k: v for k, v in plain(cfg.teacher).items() if k not in ("checkpoint", "cache_dir")},
+        "training": {k: v for k, v in plain(cfg.teacher).items() if k not in _NOT_TRAINED_WITH},
         "trainer": {k: v for k, v in plain(cfg.trainer).items() if k not in _MACHINE_SETTINGS},
     }
     name = cfg.model.teacher.name.replace("/", "_")

@@ -192,6 +192,25 @@ def test_resume_from_what_does_not_fit(command, overrides, message):
     assert not Path("other").exists(), "the teacher's stage came first"
 
 
+def test_a_resume_that_fails_at_once_leaves_what_there_was(command, monkeypatch):
+    command("run_dir=run", "max_epochs=2")
+    weights = Path("run/student.safetensors").read_bytes()
+    for hook in ("setup", "on_train_start"):  # before and after the checkpoint is read
+        with monkeypatch.context() as patch:
+            patch.setattr(DistillationModule, hook, lambda *_, **__: (_ for _ in ()).throw(RuntimeError("disk")))
+            with pytest.raises(RuntimeError, match="disk"):
+                command("run_dir=run", "max_epochs=3", "resume=auto")
+        assert (summary()["status"], summary()["stage"], summary()["epochs"]) == ("failed", "student", 2)
+        assert Path("run/student.safetensors").read_bytes() == weights
+
+
+def test_the_check_of_a_teacher_does_not_train_it_anew(command):
+    command("run_dir=run")
+    with pytest.raises(SystemExit, match="no better than chance"):
+        command("run_dir=run", "teacher.check=true")
+    assert len(list(Path("cache").rglob("teacher.safetensors"))) == 1
+
+
 def test_a_training_that_diverges_stops(command):
     with pytest.raises(SystemExit) as stopped:
         command("run_dir=run", "optimizer.optimizer.lr=1e30", "max_epochs=3")
@@ -237,8 +256,9 @@ def test_pretrained_teacher_of_other_classes_is_trained_on(command, monkeypatch,
     assert weights.parent.name.startswith("torchvision_resnet18-fake")
 
 
-def test_without_a_logger(command):
-    command("run_dir=run", "~logger.csv")
+@pytest.mark.parametrize("override", ["~logger.csv", "logger.csv=null", "callbacks.progress=null"])
+def test_without_a_logger_or_a_callback(command, override):
+    command("run_dir=run", override)
     assert summary()["status"] == "complete"
 
 
@@ -392,6 +412,11 @@ class Payload:
         (["teacher.checkpoint=other.safetensors"], r"other.safetensors.*7.*4"),
         (["teacher.checkpoint=truncated.pth"], r"truncated.pth"),
         (["teacher.checkpoint=malicious.pth"], r"malicious.pth"),
+        (["resume=true"], r"resume must be auto or a checkpoint's file, found True"),
+        (["teacher.checkpoint=true"], r"teacher.checkpoint: no file at True"),
+        (["teacher.cache_dir=null"], r"teacher.cache_dir must be a folder, found None"),
+        (["teacher.check=maybe"], r"teacher.check must be true, false, found maybe"),
+        (["logger=null"], r"a group takes one of its choices or a list of them, found null"),
         (["resume=missing.ckpt"], r"resume: no file at missing.ckpt"),
         (["run_dir=file/below"], r"file"),
         (["method=at", "teacher_cache=kept"], r"teacher cache keeps logits and pooled .* reads stages, which are maps"),

@@ -29,5 +29,5 @@ def test_table_shows_what_a_reader_wants(capsys):
 def test_what_a_stopped_run_shows(capsys):
     print_table(summary(status="stopped", stage="student", without_effect=["curriculum"]), RunDirectory("run"))
     printed = capsys.readouterr().out
-    assert "stopped in stage student; go on with resume=auto and the same run_dir" in printed
+    assert "stopped in stage student; go on with the same settings, this run_dir and resume=auto" in printed
     assert "(cosine, no effect)" in printed
