@@ -78,7 +78,7 @@ def distil(
     )
     if earlier is not None:
         summary.take_over(earlier)
-    with _recorded(summary, run):
+    with _recorded(summary, run, going_on=earlier is not None):
         check_settings(cfg)
         summary.precision = str(build.precision(cfg))
         _say_how(cfg, summary.precision)
@@ -110,9 +110,16 @@ def distil(
 
 
 @contextmanager
-def _recorded(summary: Summary, run: RunDirectory) -> Iterator[None]:
-    """Keep ``summary.json`` whatever comes; print the table and draw unless the run failed."""
-    _write(summary, run)
+def _recorded(summary: Summary, run: RunDirectory, *, going_on: bool) -> Iterator[None]:
+    """Keep ``summary.json`` whatever comes; print the table and draw unless the run failed.
+
+    Args:
+        summary: of this run.
+        run: its files.
+        going_on: whether they are those of an earlier part: they stay as they are until the student trains on.
+    """
+    if not going_on:
+        _write(summary, run)
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as stop:  # Lightning makes the first of Ctrl-C and SIGTERM
@@ -122,6 +129,8 @@ def _recorded(summary: Summary, run: RunDirectory) -> Iterator[None]:
             raise SystemExit(130) from stop
         raise SystemExit(stop.code or 143) from stop  # what ends a job early must not look like success
     except Exception as error:
+        if going_on and summary.stage == "teacher":
+            raise
         summary.status, summary.error = "failed", described(error)
         try:
             _write(summary, run)

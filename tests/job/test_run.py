@@ -121,6 +121,14 @@ def test_the_teacher_is_trained_as_any_classifier(command):
     assert all(torch.equal(value, network.state_dict()[name]) for name, value in load_file(weights).items())
 
 
+def test_a_refused_resume_leaves_the_run_as_it_was(command):
+    command("run_dir=run")
+    before = Path("run/summary.json").read_text()
+    with pytest.raises(SystemExit):
+        command("run_dir=run", "resume=auto", "model.student.name=resnet14")
+    assert Path("run/summary.json").read_text() == before
+
+
 class StopAfter(Callback):
     """What Ctrl-C does, in the middle of an epoch."""
 
