@@ -1,18 +1,19 @@
 """The teacher-student pairs of conf/model."""
 
-from importlib import resources
+from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from hydra.core.global_hydra import GlobalHydra
 
+from ctkd_lightning.job.configuration import compose, config_dir
 from ctkd_lightning.models import available_models
 
-FILES = sorted((resources.files("ctkd_lightning.conf") / "model").iterdir(), key=lambda file: file.name)
+PAIRS = sorted(path.stem for path in Path(config_dir(), "model").glob("*.yaml"))
 SMALL = ("MobileNetV2", "ShuffleV1", "ShuffleV2")
 
 
 def test_the_pairs_are_those_of_the_papers():
-    assert {file.name.removesuffix(".yaml") for file in FILES} == {
+    assert set(PAIRS) == {
         "resnet56_to_resnet20",
         "resnet110_to_resnet32",
         "resnet110_to_resnet20",
@@ -30,15 +31,15 @@ def test_the_pairs_are_those_of_the_papers():
     }
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_a_pair_names_models_and_rates(file):
-    pair = OmegaConf.create(file.read_text())
-    assert f"{pair.name}.yaml" == file.name
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pair_names_models_and_rates(name):
+    GlobalHydra.instance().clear()
+    pair = compose([f"model={name}"]).model
     assert {pair.teacher.name, pair.student.name} <= set(available_models())
     teacher, student = (
         side.name.lower().removeprefix("torchvision/").replace("_", "").replace("shufflev", "shufflenetv")
         for side in (pair.teacher, pair.student)
     )
-    assert file.name.removesuffix(".yaml").replace("_", "") == f"{teacher}to{student}"
+    assert name.replace("_", "") == f"{teacher}to{student}"
     cifar_rate = 0.01 if pair.student.name in SMALL else 0.05
     assert pair.learning_rate == (0.1 if "torchvision" in pair.student.name else cifar_rate)
