@@ -547,7 +547,7 @@ def test_a_folder_that_cannot_be_written_any_more(command, monkeypatch, capsys):
         monkeypatch.setattr("os.replace", full)
         raise UserError("x is 3: use 4")
 
-    monkeypatch.setattr(DistillationModule, "on_train_start", break_then)
+    monkeypatch.setattr(DistillationModule, "on_train_epoch_end", break_then)
     monkeypatch.setattr("ctkd_lightning.job.stages.save_weights", full)
     with pytest.raises(SystemExit) as stopped:
         command("run_dir=run")
