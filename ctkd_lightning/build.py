@@ -1,10 +1,12 @@
 """From a configuration to objects, one function a kind: what the commands use, for scripts too.
 
-cfg = build.config("data=cifar100", "model=vgg13_to_vgg8", "teacher.checkpoint=vgg13.pth")
-data = build.data(cfg)
-teacher, student = build.networks(cfg, data)
-module = build.module(cfg, teacher, student, data)
-build.trainer(cfg).fit(module, datamodule=data)
+In a script::
+
+    cfg = build.config("data=cifar100", "model=vgg13_to_vgg8", "teacher.checkpoint=vgg13.pth")
+    data = build.data(cfg)
+    teacher, student = build.networks(cfg, data)
+    module = build.module(cfg, teacher, student, data)
+    build.trainer(cfg).fit(module, datamodule=data)
 """
 
 from __future__ import annotations

@@ -48,11 +48,9 @@ def run(cfg: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)
-    if hydra_config.mode != RunMode.MULTIRUN:
+    if hydra_config.mode != RunMode.MULTIRUN or count_processes(cfg.trainer) == 1:
         return distil(cfg, run_dir, dict(hydra_config.runtime.choices), overrides)
     check_settings(cfg)
-    if count_processes(cfg.trainer) == 1:
-        return distil(cfg, run_dir, dict(hydra_config.runtime.choices), overrides)
     settings = [override for override in overrides if not override.startswith("run_dir=")]
     job = subprocess.run([sys.executable, "-m", "ctkd_lightning.run", *settings, f"run_dir='{run_dir}'"])
     if job.returncode:

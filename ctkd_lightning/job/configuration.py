@@ -10,8 +10,8 @@ from typing import Any, cast
 import hydra
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from ctkd_lightning._files import user_path
 from ctkd_lightning.errors import UserError, suggest
+from ctkd_lightning.job.run_directory import RunDirectory
 
 OmegaConf.register_new_resolver("expanduser", lambda path: os.path.expanduser(str(path)), replace=True)
 
@@ -49,12 +49,12 @@ def read_configuration(run_dir: str | Path) -> DictConfig:
     Raises:
         UserError: no such file.
     """
-    folder = user_path(run_dir)
-    path = folder / ".hydra" / "config.yaml"
+    run = RunDirectory(run_dir)
+    path = run.configuration
     if not path.is_file():
-        raise UserError(f"{folder} is no run's folder: no file at {path}; give the run_dir of a run")
+        raise UserError(f"{run} is no run's folder: no file at {path}; give the run_dir of a run")
     cfg = cast(DictConfig, OmegaConf.create(path.read_text().replace(_FOLDER_IN_0_1, "${run_dir}")))
-    cfg.run_dir = str(folder)
+    cfg.run_dir = str(run)
     return cfg
 
 
