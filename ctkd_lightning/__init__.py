@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ctkd_lightning.distillation import Distillation
     from ctkd_lightning.features._asking import StudentCall
     from ctkd_lightning.features.outputs import Step
+    from ctkd_lightning.fusion import ModalityCorruption, TemperatureFusion
     from ctkd_lightning.modules.distillation import DistillationModule
     from ctkd_lightning.temperature import (
         FixedTemperature,
@@ -31,9 +32,11 @@ __all__ = [
     "GlobalTemperature",
     "InstanceTemperature",
     "LinearCurriculum",
+    "ModalityCorruption",
     "Softening",
     "Step",
     "StudentCall",
+    "TemperatureFusion",
     "gradient_reversal",
 ]
 
@@ -49,6 +52,8 @@ __getattr__, __dir__ = lazy_names(
         "DistillationModule": "ctkd_lightning.modules.distillation",
         "Step": "ctkd_lightning.features.outputs",
         "StudentCall": "ctkd_lightning.features._asking",
+        "ModalityCorruption": "ctkd_lightning.fusion",
+        "TemperatureFusion": "ctkd_lightning.fusion",
         **dict.fromkeys(_CURRICULA, "ctkd_lightning.curriculum"),
         **dict.fromkeys(_TEMPERATURES, "ctkd_lightning.temperature"),
     },

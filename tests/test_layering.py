@@ -17,7 +17,7 @@ LAYERS = [
     {"_masks", "curriculum", "schedule", "features"},
     {"temperature"},
     {"_scores"},
-    {"models", "data", "methods"},
+    {"models", "data", "methods", "fusion"},
     {"teacher_cache"},
     {"_loss_record", "_term_inputs", "_training_progress"},
     {"distillation"},

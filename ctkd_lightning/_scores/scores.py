@@ -28,6 +28,7 @@ class Scores:
         scores: what the networks give: for both, or by role: ``{"teacher": "probabilities"}``; the other gives logits.
         class_dim: where the classes are under ``multiclass``. By default dimension 1 of (B, C), and for maps and
             sequences told from the target's shape.
+        roles: whose scores these are.
 
     Raises:
         UserError: other words.
@@ -38,14 +39,15 @@ class Scores:
         task: Task = "multiclass",
         scores: Kind | Mapping[str, Kind] = "logits",
         class_dim: int | None = None,
+        roles: tuple[str, ...] = ("student", "teacher"),
     ) -> None:
         _check_word("task", task, get_args(Task))
-        by_role = dict.fromkeys(("student", "teacher"), scores) if isinstance(scores, str) else dict(scores)
+        by_role = dict.fromkeys(roles, scores) if isinstance(scores, str) else dict(scores)
         for role, kind in by_role.items():
-            _check_word("scores' role", role, ("student", "teacher"))
+            _check_word("scores' role", role, roles)
             _check_word("scores", kind, get_args(Kind))
         self.task = task
-        self.kinds = cast(dict[str, Kind], {"student": "logits", "teacher": "logits"} | by_role)
+        self.kinds = cast(dict[str, Kind], dict.fromkeys(roles, "logits") | by_role)
         self.class_dim = class_dim
         self._plain = task == "multiclass" and class_dim in (None, 1, -1) and set(self.kinds.values()) == {"logits"}
 

@@ -3,49 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 
-from ctkd_lightning._loss_record import LossRecord
 from ctkd_lightning._scores.batches import need_labels, read_batch
 from ctkd_lightning._scores.ignored import IgnoredTargets, fit_mask
 from ctkd_lightning._scores.scores import Kind, Scores, Task
 from ctkd_lightning._scores.task_loss import task_loss
-from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import Pick, pick_logits
 from ctkd_lightning.modules._accuracy import Percent, TopKAccuracy
+from ctkd_lightning.modules._trained import MakeOptimizer, MakeScheduler, TrainedModule
 
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 _STAGES = ("val", "test")
-MakeScheduler = Callable[[Optimizer], LRScheduler]
 
 
-def default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """The CTKD paper's SGD on CIFAR-100: rate 0.05, momentum 0.9, weight decay 5e-4."""
-    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4)
-
-
-def state_in_layout(optimizer: Optimizer) -> None:
-    """Give an optimizer's state the memory layout of its parameters.
-
-    A checkpoint keeps the layout that it was saved in. Fused optimizers on the CPU walk parameter and state in the
-    order of the memory, so that one in channels-last and the other not would mix up their elements, without an error.
-    """
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-
-
-class SupervisedModule(LightningModule):
+class SupervisedModule(TrainedModule):
     """Evaluation, optimizer and loss logging of one trained classifier.
 
     Batches are tuples that start with images (B, ...) and targets, such as :class:`ctkd_lightning.data.Batch`, or
@@ -78,16 +55,13 @@ class SupervisedModule(LightningModule):
         ignore_index: int = -100,
         student_logits: Pick | None = None,
     ) -> None:
-        super().__init__()
-        self.make_optimizer = optimizer or default_optimizer
-        self.make_scheduler = scheduler
+        super().__init__(optimizer, scheduler)
         self.channels_last = channels_last
         self.scores = Scores(task, scores, class_dim)
         self.ignore_index = ignore_index
         self._ignored = IgnoredTargets(ignore_index)
         self.student_logits = student_logits
         self.accuracy = nn.ModuleDict({f"{stage}_{name}": make() for stage in _STAGES for name, make in self._metrics})
-        self.record = LossRecord()
 
     @property
     def _metrics(self) -> list[tuple[str, Callable[[], Metric]]]:
@@ -130,27 +104,6 @@ class SupervisedModule(LightningModule):
         self.record.add(losses)
         return losses["loss"]
 
-    @property
-    def mean_loss(self) -> Tensor | None:
-        """Of the epoch's steps so far, on the device."""
-        return self.record.mean("loss")
-
-    def on_train_epoch_end(self) -> None:
-        """Log the epoch's mean losses.
-
-        Raises:
-            UserError: the loss is not finite: no later epoch would bring the network back.
-        """
-        for name, value in self.record.means().items():
-            mean = self.trainer.strategy.reduce(value, reduce_op="mean")
-            self.log(f"train/{name}", mean)
-            if name == "loss" and not mean.isfinite():
-                raise UserError(
-                    f"the training loss of epoch {self.current_epoch + 1} is {float(mean)}: lower the learning rate or "
-                    "the weights of the loss's terms, or look for broken images and teacher weights"
-                )
-        self.record.reset()
-
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Loss and metrics of a validation batch."""
         self._evaluate("val", batch)
@@ -192,30 +145,6 @@ class SupervisedModule(LightningModule):
             else:
                 metric.update(rows, classes.long())
             self.log(f"{stage}/{name}", metric, prog_bar=stage == "val" and position == 0, batch_size=count)
-
-    def configure_optimizers(self) -> Any:
-        """Optimizer and scheduler over everything that is trained, in one parameter group."""
-        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
-        optimizer.register_load_state_dict_post_hook(state_in_layout)
-        self._check_clipping(optimizer)
-        if self.make_scheduler is None:
-            return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
-
-    def _check_clipping(self, optimizer: Optimizer) -> None:
-        """Lightning refuses this too, in the first step and in other words."""
-        trainer = self._trainer
-        if (
-            trainer
-            and trainer.gradient_clip_val
-            and "mixed" in str(trainer.precision)
-            and optimizer.defaults.get("fused")
-        ):
-            raise UserError(
-                f"a fused optimizer does not go with gradient_clip_val={trainer.gradient_clip_val} in "
-                f"{trainer.precision}: give the optimizer fused=False (on the command line optimizer.optimizer.fused="
-                "false teacher.optimizer.fused=false)"
-            )
 
 
 class ClassifierModule(SupervisedModule):

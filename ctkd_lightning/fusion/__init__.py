@@ -1,0 +1,7 @@
+"""Fusion of several scorers, each with a temperature: modalities, or teachers."""
+
+from ctkd_lightning.fusion.calibration import fit_temperatures
+from ctkd_lightning.fusion.corruption import ModalityCorruption
+from ctkd_lightning.fusion.fusion import TemperatureFusion
+
+__all__ = ["ModalityCorruption", "TemperatureFusion", "fit_temperatures"]

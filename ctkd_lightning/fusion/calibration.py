@@ -1,0 +1,69 @@
+"""One more factor on each τ, fitted on held-out samples: temperature scaling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from ctkd_lightning.fusion.fusion import TemperatureFusion
+
+_WIDEST = math.log(1000.0)
+
+
+@torch.no_grad()
+def fit_temperatures(
+    fusion: TemperatureFusion,
+    logits: Mapping[str, Tensor | None],
+    target: Tensor,
+    mask: Tensor | Mapping[str, Tensor] | None = None,
+    *,
+    features: Mapping[str, Tensor] | None = None,
+    context: Mapping[str, Tensor] | None = None,
+) -> dict[str, float]:
+    r"""Temperature scaling of each modality by itself, on samples that nothing was trained with.
+
+    .. math:: k_m = \arg\min_k \, -\sum_i \log \mathrm{softmax}(z_{im} / (k \, \tau_{im}))_{y_i}
+
+    Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017, https://arxiv.org/abs/1706.04599, where τ = 1.
+    The fusion's τ are multiplied by k from then on: with ``kind="fixed"`` this is the paper's method for each modality,
+    with learned temperatures a correction of their level.
+
+    Args:
+        fusion: whose ``scale`` is set.
+        logits: as for the fusion, of held-out samples; likewise ``mask``, ``features``, ``context``.
+        target: class indices, one a position.
+        mask: which samples have which modality.
+        features: for the joint head.
+        context: what else τ sees.
+
+    Returns:
+        k by name, between 0.001 and 1000; 1 for a modality that no sample has.
+
+    Raises:
+        UserError: as the fusion.
+    """
+    training = fusion.training
+    fusion.eval()
+    fusion.scale.fill_(1.0)
+    try:
+        experts, tau = fusion.experts(logits, mask, features=features, context=context)
+    finally:
+        fusion.train(training)
+    rows = fusion.classes(target, experts)
+    softened_all = experts.logits / tau.unsqueeze(-1)
+    for m in range(len(fusion.names)):
+        kept = experts.present[:, m]
+        if not kept.any():
+            continue
+        softened, labels = softened_all[kept, m].double(), rows[kept]
+
+        def nll(log_k: float, softened: Tensor = softened, labels: Tensor = labels) -> float:
+            return float(F.cross_entropy(softened / math.exp(log_k), labels))
+
+        fusion.scale[m] = math.exp(minimize_scalar(nll, bounds=(-_WIDEST, _WIDEST), method="bounded").x)
+    return dict(zip(fusion.names, fusion.scale.tolist(), strict=True))

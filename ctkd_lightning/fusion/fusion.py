@@ -1,0 +1,369 @@
+"""Fuse the scores of several modalities, each with a temperature."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ctkd_lightning._scores.scores import Kind, Scores, Task
+from ctkd_lightning._scores.task_loss import task_loss
+from ctkd_lightning.errors import UserError, check_number, suggest
+from ctkd_lightning.features.outputs import at_least_float32
+from ctkd_lightning.fusion._broken import BrokenNumbers
+from ctkd_lightning.fusion._experts import Experts, check_names, stack
+from ctkd_lightning.fusion._joint import JointHead, need_features
+from ctkd_lightning.fusion.temperatures import (
+    FixedExpertTemperatures,
+    GlobalExpertTemperatures,
+    InstanceExpertTemperatures,
+)
+from ctkd_lightning.temperature._base import Temperature
+
+FusionKind = Literal["instance", "global", "fixed"]
+Rule = Literal["product", "mixture"]
+
+JOINT = "joint"
+"""The name of the joint head among the experts."""
+
+
+class TemperatureFusion(nn.Module):
+    r"""Fuse the scores of several modalities; a learned temperature each turns the bad ones down.
+
+    As a product of experts (``rule="product"``) or as a mixture:
+
+    .. math:: \log p = \log\mathrm{softmax} \sum_m \log\mathrm{softmax}(z_m / \tau_m), \qquad
+        p = \frac{1}{M} \sum_m \mathrm{softmax}(z_m / \tau_m)
+
+    A modality with a high τ has a flat distribution and does not count; a missing one has τ = ∞. The temperatures are
+    trained to *lower* the loss (nothing is reversed). Where τ is one per sample, it is made of statistics of the
+    modality's own scores and of its agreement with the others', all detached.
+
+    Two ways of use. Over networks that exist, which stay frozen: train the fusion's parameters alone, on their scores,
+    some of them from corrupted inputs (:class:`~ctkd_lightning.ModalityCorruption`). Within a training: call it in the
+    step and add :meth:`losses`, where each modality has a loss of its own, so that its scores stay a classifier's and
+    its τ means something::
+
+        self.fusion = TemperatureFusion(10, ["image", "audio"])                        # in __init__
+        loss = self.fusion.losses({"image": z1, "audio": z2}, target)["loss"]          # in training_step
+        log_probabilities, taus = self.fusion({"image": z1, "audio": z2})              # wherever it predicts
+
+    Products of experts: Hinton, *Training Products of Experts by Minimizing Contrastive Divergence*, Neural Computation
+    2002. One τ a modality fitted on held-out data: Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017
+    (:func:`~ctkd_lightning.fusion.fit_temperatures`). Learned temperatures for fusion are this package's own.
+
+    Args:
+        num_classes: C; the number of labels under ``multilabel``; 1 under ``binary``.
+        modalities: their names.
+        kind: ``"instance"``: τ for each sample; ``"global"``: one for each modality; ``"fixed"``: ``tau_init`` for all.
+        rule: how the distributions are fused.
+        agreement: whether τ sees how far a modality agrees with the others.
+        joint: a head over the features of all modalities together, which takes part as one more expert with a τ of its
+            own, named ``"joint"``: from each modality's name to the width of its feature vector.
+        context: what else τ sees: from a modality's name to the width of a vector.
+        prior: the classes' frequencies, which are the answer where all modalities are missing; equal by default.
+        tau_init: τ of each modality at the start.
+        tau_min: lower end of τ.
+        tau_max: upper end of τ.
+        hidden: width of the networks that make τ.
+        task: what the scores say, as in :class:`~ctkd_lightning.Distillation`.
+        scores: ``"logits"`` or ``"probabilities"``, for all or by name: ``{"audio": "probabilities"}``.
+        class_dim: where the classes are; by default where the shape has ``num_classes``.
+
+    Attributes:
+        names: of the experts, the joint head last.
+        lambda_: strength of the temperatures' gradient, 1 unless a curriculum sets it.
+
+    Raises:
+        UserError: settings out of range or without effect; in use, names, shapes or classes that do not fit.
+
+    Example:
+        >>> fusion = TemperatureFusion(10, ["image", "audio"])
+        >>> log_p, taus = fusion({"image": torch.randn(4, 10), "audio": torch.randn(4, 10)})
+        >>> log_p.shape, taus["audio"].shape
+        (torch.Size([4, 10]), torch.Size([4, 1]))
+    """
+
+    scale: Tensor
+    log_prior: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        modalities: Sequence[str],
+        kind: FusionKind = "instance",
+        rule: Rule = "product",
+        *,
+        agreement: bool = True,
+        joint: Mapping[str, int] | None = None,
+        context: Mapping[str, int] | None = None,
+        prior: Sequence[float] | None = None,
+        tau_init: float = 1.0,
+        tau_min: float = 0.1,
+        tau_max: float = 100.0,
+        hidden: int = 32,
+        task: Task = "multiclass",
+        scores: Kind | Mapping[str, Kind] = "logits",
+        class_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_number("TemperatureFusion's num_classes", num_classes, least=2 if task == "multiclass" else 1, whole=True)
+        for what, word, words in (
+            ("kind", kind, ("instance", "global", "fixed")),
+            ("rule", rule, ("product", "mixture")),
+        ):
+            if word not in words:
+                raise UserError(f"{what} is {word!r}: {suggest(str(word), words)}")
+        self.modalities = check_names(modalities)
+        self.kind, self.rule = kind, rule
+        self.num_classes = int(num_classes)
+        self.scores = Scores(task, scores, class_dim, roles=self.modalities)
+        self.joint: JointHead | None = None
+        if joint is not None:
+            self._check_joint(joint)
+            self.joint = JointHead(joint, self.num_classes)
+        self.names = (*self.modalities, *([JOINT] if joint is not None else []))
+        self._check_without_effect(kind, agreement, context)
+        self.temperature = self._temperature(kind, agreement, context, tau_init, tau_min, tau_max, hidden)
+        self.register_buffer("scale", torch.ones(len(self.names)))
+        self.register_buffer("log_prior", self._log_prior(prior))
+        self._broken = BrokenNumbers("scores")
+
+    def _check_joint(self, joint: Mapping[str, int]) -> None:
+        if self.scores.single:
+            raise UserError(
+                f"joint= scores classes that exclude each other, and the task is {self.scores.task}: leave it out"
+            )
+        if JOINT in self.modalities:
+            raise UserError(f"a modality is named {JOINT!r}, as the joint head is: take another name")
+        for name in joint:
+            if name not in self.modalities:
+                raise UserError(f"joint names no modality with {name!r}: {suggest(name, self.modalities)}")
+        if not joint:
+            raise UserError("joint is empty: give the width of each modality's features, or leave it out")
+
+    def _check_without_effect(self, kind: str, agreement: bool, context: Mapping[str, int] | None) -> None:
+        if context and kind != "instance":
+            raise UserError(f"context says what τ of a sample sees, and with kind={kind!r} τ sees none: leave it out")
+        for name in context or {}:
+            if name not in self.names:
+                raise UserError(f"context names no modality with {name!r}: {suggest(name, self.names)}")
+        if kind == "instance" and agreement and len(self.names) == 1:
+            warnings.warn(
+                f"agreement has no effect: {self.names[0]!r} is the only modality; its τ sees its own scores alone",
+                stacklevel=4,
+            )
+
+    def _temperature(
+        self,
+        kind: str,
+        agreement: bool,
+        context: Mapping[str, int] | None,
+        tau_init: float,
+        tau_min: float,
+        tau_max: float,
+        hidden: int,
+    ) -> Temperature:
+        if kind == "fixed":
+            return FixedExpertTemperatures(self.names, tau_init)
+        bounds = {"tau_init": tau_init, "tau_min": tau_min, "tau_max": tau_max}
+        if kind == "global":
+            return GlobalExpertTemperatures(self.names, **bounds)
+        agrees = agreement and len(self.names) > 1
+        return InstanceExpertTemperatures(self.names, agreement=agrees, context=context, hidden=hidden, **bounds)
+
+    def _log_prior(self, prior: Sequence[float] | None) -> Tensor:
+        """(C,), or for scores of their own (labels, 2)."""
+        size = self.num_classes
+        if prior is None:
+            return torch.full((size, 2), 0.5).log() if self.scores.single else torch.full((size,), 1 / size).log()
+        given = torch.as_tensor(prior, dtype=torch.float32)
+        if given.shape != (size,) or not (given >= 0).all() or not given.sum() > 0 or not given.isfinite().all():
+            raise UserError(f"prior must be {size} frequencies, found {prior!r:.80}")
+        if not self.scores.single:
+            return (given / given.sum()).clamp(min=1e-12).log()
+        if not (given <= 1).all():
+            raise UserError(f"prior under {self.scores.task} is the probability of each label, found {prior!r:.80}")
+        return torch.stack([given, 1 - given], dim=-1).clamp(min=1e-12).log()
+
+    @property
+    def lambda_(self) -> Tensor | None:
+        """λ of the temperatures; ``None`` where they are fixed."""
+        found = getattr(self.temperature, "lambda_", None)
+        return found if isinstance(found, Tensor) else None
+
+    def forward(
+        self,
+        logits: Mapping[str, Tensor | None],
+        mask: Tensor | Mapping[str, Tensor] | None = None,
+        *,
+        features: Mapping[str, Tensor] | None = None,
+        context: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The fused scores, and each expert's τ.
+
+        Args:
+            logits: scores by modality, all of one shape: (B, C), (B, T, C) or maps; ``None`` for a modality that the
+                whole batch misses. Where scores are NaN or infinite the modality counts as missing, with a warning.
+            mask: which samples have which modality (true or 1: it is there): (B, M), or by name (B,); missing names
+                are there.
+            features: for the joint head, by name (B, width).
+            context: what else τ sees, by name (B, width).
+
+        Returns:
+            Log-probabilities in the scores' shape; under ``binary`` and ``multilabel`` logits. And τ by name: scalars,
+            or one a sample or position, (B, 1), (B, T, 1), ∞ where the modality is missing.
+        """
+        experts, tau = self.experts(logits, mask, features=features, context=context)
+        return experts.layout.scores(self.fuse(experts, tau)), self._by_name(tau, experts)
+
+    def losses(
+        self,
+        logits: Mapping[str, Tensor | None],
+        target: Tensor,
+        mask: Tensor | Mapping[str, Tensor] | None = None,
+        *,
+        features: Mapping[str, Tensor] | None = None,
+        context: Mapping[str, Tensor] | None = None,
+        expert_weight: float = 1.0,
+    ) -> dict[str, Tensor]:
+        r"""The loss to minimise, and its parts: :math:`L = L_\mathrm{fused} + w \cdot \frac{1}{M} \sum_m L_m`.
+
+        Each modality's own loss is that of its scores without τ, over the samples that have it. Of scores without a
+        gradient, as of frozen networks, it is 0 times nothing, and only the joint head's counts.
+
+        Args:
+            logits: as in :meth:`forward`; likewise ``mask``, ``features``, ``context``.
+            target: class indices, one a position; 1 or 0 under ``binary`` and ``multilabel``.
+            mask: which samples have which modality.
+            features: for the joint head.
+            context: what else τ sees.
+            expert_weight: w.
+
+        Returns:
+            ``"loss"``, ``"fused"``, and each expert's by its name.
+        """
+        experts, tau = self.experts(logits, mask, features=features, context=context)
+        return self.losses_of(experts, self.fuse(experts, tau), target, expert_weight)
+
+    def losses_of(
+        self, experts: Experts, fused: Tensor, target: Tensor, expert_weight: float = 1.0
+    ) -> dict[str, Tensor]:
+        """As :meth:`losses`, of what :meth:`experts` and :meth:`fuse` gave."""
+        check_number("expert_weight", expert_weight, least=0)
+        rows, given = self.classes(target, experts), target.reshape(-1)
+        found = {"fused": task_loss(self.scores, fused, given, rows, None)}
+        for m, name in enumerate(self.names):
+            found[name] = task_loss(self.scores, experts.logits[:, m], given, rows, experts.present[:, m])
+        own = torch.stack([found[name] for name in self.names])
+        return {"loss": found["fused"] + expert_weight * own.mean(), **found}
+
+    def experts(
+        self,
+        logits: Mapping[str, Tensor | None],
+        mask: Tensor | Mapping[str, Tensor] | None = None,
+        *,
+        features: Mapping[str, Tensor] | None = None,
+        context: Mapping[str, Tensor] | None = None,
+    ) -> tuple[Experts, Tensor]:
+        """The experts' scores (N, M, C), the joint head's among them, and their τ, (M,) or (N, M)."""
+        experts = self._scored(logits, mask, features)
+        z, present, given = experts.logits, experts.present, self._context(context, experts)
+        with torch.autocast(z.device.type, enabled=False):
+            tau = self.temperature(z, present, given)
+            if tau.ndim == 2:
+                tau = tau.masked_fill(~present, torch.inf)
+            return experts, tau * self.scale
+
+    def fuse(self, experts: Experts, tau: Tensor) -> Tensor:
+        """Fused log-probabilities (N, C)."""
+        z, missing = experts.logits, ~experts.present.unsqueeze(-1)
+        with torch.autocast(z.device.type, enabled=False):
+            softened = (z / tau.unsqueeze(-1)).log_softmax(dim=-1)
+            if self.rule == "product":
+                fused = softened.masked_fill(missing, 0.0).sum(dim=1)
+            else:
+                fused = softened.masked_fill(missing, -1e30).logsumexp(dim=1)
+            return torch.where(missing.all(dim=1), self._prior_of(experts), fused.log_softmax(dim=-1))
+
+    def _scored(
+        self,
+        logits: Mapping[str, Tensor | None],
+        mask: Tensor | Mapping[str, Tensor] | None,
+        features: Mapping[str, Tensor] | None,
+    ) -> Experts:
+        experts = stack(logits, self.modalities, self.scores, self.num_classes, mask)
+        self._broken.look(logits)
+        if self.joint is None:
+            if features is not None:
+                raise UserError("features= are for the joint head, and there is none: pass joint={name: width, …}")
+            return experts
+        if len(experts.layout.positions) != 1:
+            raise UserError(
+                f"the joint head scores samples, and the scores have the positions {tuple(experts.layout.positions)}: "
+                "leave joint= out"
+            )
+        there = dict(zip(self.modalities, experts.present.unbind(dim=1), strict=True))
+        given = need_features(features, self.joint.widths, len(experts.logits))
+        scores = self.joint(given, there)
+        own = at_least_float32(scores).unsqueeze(1)
+        present = torch.stack([there[name] for name in self.joint.widths], dim=1).any(dim=1, keepdim=True)
+        return Experts(
+            torch.cat([experts.logits, own.masked_fill(~present.unsqueeze(-1), 0.0)], dim=1),
+            torch.cat([experts.present, present], dim=1),
+            experts.layout,
+        )
+
+    def classes(self, target: Tensor, experts: Experts) -> Tensor:
+        """A target as class indices (N,); under ``binary`` and ``multilabel`` class 0 is *there*.
+
+        Raises:
+            UserError: a target that does not fit the scores' positions.
+        """
+        positions = experts.layout.positions
+        found = self.scores.classes(target, positions)
+        if found is None:
+            raise UserError(
+                f"target has shape {tuple(target.shape)} and type {target.dtype}, and the scores' positions are "
+                f"{tuple(positions)}: pass one class index a position"
+            )
+        return found.flatten()
+
+    def _context(self, context: Mapping[str, Tensor] | None, experts: Experts) -> dict[str, Tensor]:
+        made_for = getattr(self.temperature, "context", {})
+        if context and not made_for:
+            raise UserError(
+                "context= is given, and τ was made to see none: make the fusion with context={name: width, …}"
+            )
+        found = {}
+        for name, value in (context or {}).items():
+            if name not in made_for:
+                raise UserError(f"τ was not made to see a context of {name!r}: {suggest(name, made_for)}")
+            positions = experts.layout.positions
+            if value.shape[-1:] != (made_for[name],) or value.shape[:-1] != positions[: value.ndim - 1]:
+                raise UserError(
+                    f"context of {name!r} has shape {tuple(value.shape)}: pass ({', '.join(map(str, positions))}, "
+                    f"{made_for[name]})"
+                )
+            wide = value.reshape(value.shape[:-1] + (1,) * (len(positions) - value.ndim + 1) + value.shape[-1:])
+            found[name] = wide.expand(*positions, -1).flatten(0, -2)
+        return found
+
+    def _prior_of(self, experts: Experts) -> Tensor:
+        if not self.scores.single:
+            return self.log_prior.to(experts.logits.dtype)
+        labels = self.log_prior.expand(*experts.layout.positions, 2) if self.num_classes > 1 else self.log_prior
+        return labels.reshape(-1, 2).to(experts.logits.dtype)
+
+    def _by_name(self, tau: Tensor, experts: Experts) -> dict[str, Tensor]:
+        columns = tau.unbind(dim=-1)
+        if tau.ndim == 1:
+            return dict(zip(self.names, columns, strict=True))
+        return {n: experts.layout.per_position(column) for n, column in zip(self.names, columns, strict=True)}
+
+    def extra_repr(self) -> str:
+        """Modalities, kind and rule."""
+        return f"{self.num_classes}, {list(self.modalities)}, kind={self.kind!r}, rule={self.rule!r}"

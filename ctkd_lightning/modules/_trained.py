@@ -1,0 +1,98 @@
+"""What every training of this package has in common: optimizer, scheduler and the record of its losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ctkd_lightning._loss_record import LossRecord
+from ctkd_lightning.errors import UserError
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+MakeScheduler = Callable[[Optimizer], LRScheduler]
+
+
+def default_optimizer(parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """The CTKD paper's SGD on CIFAR-100: rate 0.05, momentum 0.9, weight decay 5e-4."""
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=5e-4)
+
+
+def state_in_layout(optimizer: Optimizer) -> None:
+    """Give an optimizer's state the memory layout of its parameters.
+
+    A checkpoint keeps the layout that it was saved in. Fused optimizers on the CPU walk parameter and state in the
+    order of the memory, so that one in channels-last and the other not would mix up their elements, without an error.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+class TrainedModule(LightningModule):
+    """Optimizer, scheduler and loss logging.
+
+    Training losses are summed on the device in :attr:`record` and logged once an epoch: a log call a step costs more
+    than small steps do.
+
+    Args:
+        optimizer: makes the optimizer of the trainable parameters; the CTKD paper's SGD by default.
+        scheduler: makes the learning rate's scheduler, stepped once an epoch; none by default.
+    """
+
+    def __init__(self, optimizer: MakeOptimizer | None = None, scheduler: MakeScheduler | None = None) -> None:
+        super().__init__()
+        self.make_optimizer = optimizer or default_optimizer
+        self.make_scheduler = scheduler
+        self.record = LossRecord()
+
+    @property
+    def mean_loss(self) -> Tensor | None:
+        """Of the epoch's steps so far, on the device."""
+        return self.record.mean("loss")
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's mean losses.
+
+        Raises:
+            UserError: the loss is not finite: no later epoch would bring the network back.
+        """
+        for name, value in self.record.means().items():
+            mean = self.trainer.strategy.reduce(value, reduce_op="mean")
+            self.log(f"train/{name}", mean)
+            if name == "loss" and not mean.isfinite():
+                raise UserError(
+                    f"the training loss of epoch {self.current_epoch + 1} is {float(mean)}: lower the learning rate or "
+                    "the weights of the loss's terms, or look for broken images and teacher weights"
+                )
+        self.record.reset()
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer and scheduler over everything that is trained, in one parameter group."""
+        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        optimizer.register_load_state_dict_post_hook(state_in_layout)
+        self._check_clipping(optimizer)
+        if self.make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+
+    def _check_clipping(self, optimizer: Optimizer) -> None:
+        """Lightning refuses this too, in the first step and in other words."""
+        trainer = self._trainer
+        if (
+            trainer
+            and trainer.gradient_clip_val
+            and "mixed" in str(trainer.precision)
+            and optimizer.defaults.get("fused")
+        ):
+            raise UserError(
+                f"a fused optimizer does not go with gradient_clip_val={trainer.gradient_clip_val} in "
+                f"{trainer.precision}: give the optimizer fused=False (on the command line optimizer.optimizer.fused="
+                "false teacher.optimizer.fused=false)"
+            )
