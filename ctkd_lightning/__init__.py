@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ctkd_lightning.features.outputs import Step
     from ctkd_lightning.fusion import ModalityCorruption, TemperatureFusion
     from ctkd_lightning.modules.distillation import DistillationModule
+    from ctkd_lightning.modules.fusion import FusionModule
     from ctkd_lightning.temperature import (
         FixedTemperature,
         GlobalTemperature,
@@ -29,6 +30,7 @@ __all__ = [
     "Distillation",
     "DistillationModule",
     "FixedTemperature",
+    "FusionModule",
     "GlobalTemperature",
     "InstanceTemperature",
     "LinearCurriculum",
@@ -52,6 +54,7 @@ __getattr__, __dir__ = lazy_names(
         "DistillationModule": "ctkd_lightning.modules.distillation",
         "Step": "ctkd_lightning.features.outputs",
         "StudentCall": "ctkd_lightning.features._asking",
+        "FusionModule": "ctkd_lightning.modules.fusion",
         "ModalityCorruption": "ctkd_lightning.fusion",
         "TemperatureFusion": "ctkd_lightning.fusion",
         **dict.fromkeys(_CURRICULA, "ctkd_lightning.curriculum"),

@@ -21,7 +21,8 @@ class TemperatureRecord:
 
     def __init__(self, module: Temperature) -> None:
         self.module = module
-        self._taus: list[Tensor] = []
+        self._parts = module.names or ("",)
+        self._taus: list[Tensor] = []  # (K,), the latest of those that are the same for all samples, or (N, K)
         self._moments: Tensor | None = None
         self._hook = module.register_forward_hook(self._listen)
 
@@ -32,40 +33,56 @@ class TemperatureRecord:
     def _listen(self, module: Temperature, args: Any, tau: Tensor) -> None:
         if not module.training:
             return
-        if tau.ndim == 0:  # one for all samples: the latest says it all
-            self._taus = [tau.detach()]
+        several = bool(module.names)
+        if tau.ndim == several:  # one for all samples: the latest says it all
+            self._taus = [tau.detach().reshape(-1)]
             return
-        self._taus.append(tau.detach())
+        self._taus.append(tau.detach().reshape(-1, len(self._parts)))
         if len(self._taus) >= _COMPACT_EVERY:
             self._compact()
 
     def _compact(self) -> None:
-        """Fold the outputs into (count, sum, sum of squares, −min, max), in float64."""
-        taus = torch.cat([tau.flatten() for tau in self._taus]).double()
+        """Fold the outputs into (count, sum, sum of squares, −min, max) a part, in float64."""
+        taus = torch.cat(self._taus).double()
         self._taus = []
+        counted = taus.isfinite()  # of what is missing τ is infinite
+        known = taus.masked_fill(~counted, 0.0)
         moments = torch.stack(
-            [torch.full_like(taus[0], taus.numel()), taus.sum(), taus.square().sum(), -taus.min(), taus.max()]
+            [
+                counted.sum(dim=0).double(),
+                known.sum(dim=0),
+                known.square().sum(dim=0),
+                -taus.amin(dim=0),
+                taus.masked_fill(~counted, -torch.inf).amax(dim=0),
+            ]
         )
         self._moments = moments if self._moments is None else _merge(torch.stack([self._moments, moments]))
 
-    def collect(self, strategy: Any) -> dict[str, Tensor] | None:
-        """Statistics since the last call, over all processes, by suffix of their name; None if there was no output.
+    def collect(self, strategy: Any) -> dict[str, dict[str, Tensor]]:
+        """Statistics since the last call, over all processes, by part and suffix of their name.
 
-        ``""`` is τ: the latest of a scalar, the mean of a per-sample one; the latter has ``"_std"``, ``"_min"`` and
-        ``"_max"`` too.
+        ``""`` is τ: the latest of one that is the same for all samples, the mean of a per-sample one; the latter has
+        ``"_std"``, ``"_min"`` and ``"_max"`` too. A temperature that gives one τ has the part ``""``. Without output,
+        as of what is missing in all samples, there is nothing.
         """
-        if len(self._taus) == 1 and self._taus[0].ndim == 0:
-            return {"": self._taus.pop()}
+        if len(self._taus) == 1 and self._taus[0].ndim == 1:
+            latest = self._taus.pop()
+            return {part: {"": tau} for part, tau in zip(self._parts, latest.unbind(), strict=True)}
         if self._taus:
             self._compact()
         if self._moments is None:
-            return None
-        gathered = strategy.all_gather(self._moments).reshape(-1, 5)
+            return {}
+        gathered = strategy.all_gather(self._moments).reshape(-1, 5, len(self._parts))
         self._moments = None
         count, total, squares, negative_minimum, maximum = _merge(gathered).unbind()
         mean = total / count
         std = (squares / count - mean.square()).clamp(min=0).sqrt()
-        return {k: v.float() for k, v in {"": mean, "_std": std, "_min": -negative_minimum, "_max": maximum}.items()}
+        found = {"": mean, "_std": std, "_min": -negative_minimum, "_max": maximum}
+        return {
+            part: {key: value[k].float() for key, value in found.items()}
+            for k, part in enumerate(self._parts)
+            if count[k] > 0
+        }
 
 
 def _merge(moments: Tensor) -> Tensor:

@@ -31,7 +31,6 @@ from ctkd_lightning.temperature._rule import RuleTemperature
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
-_NEAR_END = 0.05  # of the range: where the sigmoid's slope has fallen to a fifth of its peak
 _CE_WEIGHT = 0.1  # the CTKD paper's
 _OWN = "temperature"  # the name of the temperature that the callback brings
 
@@ -306,16 +305,19 @@ class CurriculumTemperatureCallback(Callback):
         if learned:
             pl_module.log("ctkd/lambda", next(iter(learned.values())).lambda_, prog_bar=True, batch_size=1)
         collected = {name: record.collect(trainer.strategy) for name, record in self._records.items()}
-        asked = {name: statistics for name, statistics in collected.items() if statistics is not None}
+        asked = [(name, part, found) for name, parts in collected.items() for part, found in parts.items()]
         bases = [record for record in self._records.values() if not isinstance(record.module, RuleTemperature)]
         several = len(asked) > 1 or len(bases) > 1  # a rule and its base are one, unless both are asked for τ
-        for name, statistics in asked.items():
-            suffix = f"/{name}" if several else ""
+        parts = [part for _, part, _ in asked]
+        for name, part, statistics in asked:
+            # a part alone, as a modality, unless another temperature has one of this name
+            label = part if part and parts.count(part) == 1 else f"{name}.{part}" if part else name
+            suffix = f"/{label}" if several else ""
             for key, value in statistics.items():
                 main = key == "" and not suffix
                 pl_module.log(f"ctkd/temperature{key}{suffix}", value, prog_bar=main, batch_size=1)
             if name in learned:
-                self._check_range(name, learned[name], statistics[""])
+                self._check_range(label, learned[name], statistics[""])
         if self._attachment is not None and self._engine is not None:
             self._attachment.check_distilled()
             for name, loss in self._engine.collect().items():
@@ -465,7 +467,7 @@ class CurriculumTemperatureCallback(Callback):
     def _check_range(self, name: str, temperature: LearnedTemperature, mean: Tensor) -> None:
         low, high = temperature.bounds
         tau = float(mean)
-        if min(tau - low, high - tau) < _NEAR_END * (high - low):
+        if temperature.at_end(tau):
             self._warn_once(
                 f"{name}:range",
                 f"temperature {name!r} sits at an end of its range: {tau:.2f} in [{low:g}, {high:g}], where it hardly "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +35,7 @@ def fit_temperatures(
     with learned temperatures a correction of their level.
 
     Args:
-        fusion: whose ``scale`` is set.
+        fusion: of these modalities.
         logits: as for the fusion, of held-out samples; likewise ``mask``, ``features``, ``context``.
         target: class indices, one a position.
         mask: which samples have which modality.
@@ -49,7 +50,8 @@ def fit_temperatures(
     """
     training = fusion.training
     fusion.eval()
-    fusion.scale.fill_(1.0)
+    scale = cast(Tensor, fusion.temperature.scale)
+    scale.fill_(1.0)
     try:
         experts, tau = fusion.experts(logits, mask, features=features, context=context)
     finally:
@@ -65,5 +67,5 @@ def fit_temperatures(
         def nll(log_k: float, softened: Tensor = softened, labels: Tensor = labels) -> float:
             return float(F.cross_entropy(softened / math.exp(log_k), labels))
 
-        fusion.scale[m] = math.exp(minimize_scalar(nll, bounds=(-_WIDEST, _WIDEST), method="bounded").x)
-    return dict(zip(fusion.names, fusion.scale.tolist(), strict=True))
+        scale[m] = math.exp(minimize_scalar(nll, bounds=(-_WIDEST, _WIDEST), method="bounded").x)
+    return dict(zip(fusion.names, scale.tolist(), strict=True))

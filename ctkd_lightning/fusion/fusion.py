@@ -87,7 +87,6 @@ class TemperatureFusion(nn.Module):
         (torch.Size([4, 10]), torch.Size([4, 1]))
     """
 
-    scale: Tensor
     log_prior: Tensor
 
     def __init__(
@@ -128,7 +127,6 @@ class TemperatureFusion(nn.Module):
         self.names = (*self.modalities, *([JOINT] if joint is not None else []))
         self._check_without_effect(kind, agreement, context)
         self.temperature = self._temperature(kind, agreement, context, tau_init, tau_min, tau_max, hidden)
-        self.register_buffer("scale", torch.ones(len(self.names)))
         self.register_buffer("log_prior", self._log_prior(prior))
         self._broken = BrokenNumbers("scores")
 
@@ -273,10 +271,7 @@ class TemperatureFusion(nn.Module):
         experts = self._scored(logits, mask, features)
         z, present, given = experts.logits, experts.present, self._context(context, experts)
         with torch.autocast(z.device.type, enabled=False):
-            tau = self.temperature(z, present, given)
-            if tau.ndim == 2:
-                tau = tau.masked_fill(~present, torch.inf)
-            return experts, tau * self.scale
+            return experts, self.temperature(z, present, given)
 
     def fuse(self, experts: Experts, tau: Tensor) -> Tensor:
         """Fused log-probabilities (N, C)."""

@@ -16,7 +16,27 @@ AGREEMENT = 4  # numbers that agreement_statistics gives
 OWN = 5  # that own_statistics gives
 
 
-class FixedExpertTemperatures(Temperature):
+class _OfExperts(Temperature):
+    """One τ for each of several experts.
+
+    Attributes:
+        names: of the experts.
+        scale: (M,) factors of their τ, from :func:`~ctkd_lightning.fusion.fit_temperatures`.
+    """
+
+    scale: Tensor
+
+    def _name(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.register_buffer("scale", torch.ones(len(self.names)))
+
+    def _scaled(self, tau: Tensor, present: Tensor) -> Tensor:
+        """τ times its factor; ∞ where there is no expert."""
+        tau = tau * self.scale
+        return tau if tau.ndim == 1 else tau.masked_fill(~present, torch.inf)
+
+
+class FixedExpertTemperatures(_OfExperts):
     """A constant τ for each expert.
 
     Args:
@@ -29,15 +49,15 @@ class FixedExpertTemperatures(Temperature):
     def __init__(self, names: Sequence[str], tau: float = 1.0) -> None:
         super().__init__()
         check_number("fusion's tau_init", tau, above=0)
-        self.names = tuple(names)
+        self._name(names)
         self.register_buffer("tau", torch.full((len(self.names),), float(tau)))
 
     def forward(self, logits: Tensor, present: Tensor, context: Mapping[str, Tensor] | None = None) -> Tensor:
         """τ (M,)."""
-        return self.tau
+        return self._scaled(self.tau, present)
 
 
-class ExpertTemperatures(LearnedTemperature):
+class ExpertTemperatures(_OfExperts, LearnedTemperature):
     r"""τ of each expert, learned with the fused loss, between two ends on a logarithmic scale.
 
     .. math:: \tau_m = \tau_\mathrm{min}^{1 - s_m} \tau_\mathrm{max}^{s_m}, \quad s_m = \mathrm{sigmoid}(p_m)
@@ -62,7 +82,7 @@ class ExpertTemperatures(LearnedTemperature):
         check_number("fusion's tau_max", tau_max, above=tau_min)
         check_number("fusion's tau_init", tau_init, above=tau_min, below=tau_max)
         super().__init__(tau_min, tau_max - tau_min)
-        self.names = tuple(names)
+        self._name(names)
         self.lambda_.fill_(1.0)
         share = math.log(tau_init / tau_min) / math.log(tau_max / tau_min)
         self.initial_value = math.log(share / (1 - share))
@@ -93,7 +113,7 @@ class GlobalExpertTemperatures(ExpertTemperatures):
 
     def forward(self, logits: Tensor, present: Tensor, context: Mapping[str, Tensor] | None = None) -> Tensor:
         """τ (M,)."""
-        return self.bounded(self.value)
+        return self._scaled(self.bounded(self.value), present)
 
 
 class InstanceExpertTemperatures(ExpertTemperatures):
@@ -141,7 +161,7 @@ class InstanceExpertTemperatures(ExpertTemperatures):
         nn.init.normal_(self.weight, std=width**-0.5)
 
     def forward(self, logits: Tensor, present: Tensor, context: Mapping[str, Tensor] | None = None) -> Tensor:
-        """τ (N, M).
+        """τ (N, M), ∞ where there is no expert.
 
         Args:
             logits: (N, M, C), float32, the experts' scores; anything finite where there are none.
@@ -156,7 +176,7 @@ class InstanceExpertTemperatures(ExpertTemperatures):
         hidden = torch.einsum("nmf,mfh->nmh", torch.cat(seen, dim=-1), self.weight) + self.bias
         if self.context:
             hidden = hidden + self._context(context or {}, hidden)
-        return self.bounded((hidden.relu() * self.out).sum(dim=-1) + self.value)
+        return self._scaled(self.bounded((hidden.relu() * self.out).sum(dim=-1) + self.value), present)
 
     def _context(self, context: Mapping[str, Tensor], hidden: Tensor) -> Tensor:
         parts = []

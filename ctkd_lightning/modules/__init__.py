@@ -1,4 +1,4 @@
-"""LightningModules: a classifier, and a student with its teacher."""
+"""LightningModules: a classifier, a student with its teacher, and encoders with their fusion."""
 
 from typing import TYPE_CHECKING
 
@@ -7,14 +7,16 @@ from ctkd_lightning._lazy import lazy_names
 if TYPE_CHECKING:
     from ctkd_lightning.modules.classifier import ClassifierModule, SupervisedModule
     from ctkd_lightning.modules.distillation import DistillationModule
+    from ctkd_lightning.modules.fusion import FusionModule
 
-__all__ = ["ClassifierModule", "DistillationModule", "SupervisedModule"]
+__all__ = ["ClassifierModule", "DistillationModule", "FusionModule", "SupervisedModule"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "ClassifierModule": "ctkd_lightning.modules.classifier",
         "DistillationModule": "ctkd_lightning.modules.distillation",
+        "FusionModule": "ctkd_lightning.modules.fusion",
         "SupervisedModule": "ctkd_lightning.modules.classifier",
     },
 )

@@ -15,6 +15,7 @@ from ctkd_lightning.temperature._gradient_reversal import gradient_reversal
 from ctkd_lightning.temperature._softening import Softening
 
 _HALF = (torch.float16, torch.bfloat16)
+_NEAR_END = 0.05  # of the range: where the sigmoid's slope has fallen to a fifth of its peak
 
 
 class Temperature(nn.Module):
@@ -27,6 +28,8 @@ class Temperature(nn.Module):
     """
 
     facts: ClassVar[TemperatureFacts]
+    names: tuple[str, ...] = ()
+    """Where one module gives the τ of several, whose they are: the entries of the last dimension, in this order."""
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """τ for this batch, of logits (..., C)."""
@@ -98,6 +101,11 @@ class LearnedTemperature(Temperature):
     def bounded(self, raw: Tensor) -> Tensor:
         """τ of the raw value p, with the gradient reversed on its way to p."""
         return self.tau_init + self.tau_range * torch.sigmoid(gradient_reversal(raw, self.lambda_))
+
+    def at_end(self, tau: float) -> bool:
+        """Whether τ is so near an end of its range that it hardly learns."""
+        low, high = self.bounds
+        return min(tau - low, high - tau) < _NEAR_END * (high - low)
 
     def extra_repr(self) -> str:
         """The ends of the range."""

@@ -30,7 +30,7 @@ def test_many_steps_over_several_processes():
         for step in process:
             record.module(step, None)
         assert len(record._taus) < 300
-        statistics = record.collect(pair)
+        statistics = record.collect(pair)[""]
     assert {k: v.item() for k, v in statistics.items()} == pytest.approx(
         {
             "": parts.mean().item(),
@@ -45,17 +45,17 @@ def test_many_steps_over_several_processes():
 def test_each_epoch_starts_anew_and_evaluation_does_not_count():
     record = TemperatureRecord(Given())
     record.module(torch.full((2, 3), 2.0), None)
-    assert record.collect(ALONE)[""] == 2.0
+    assert record.collect(ALONE)[""][""] == 2.0
     record.module.eval()(torch.full((2, 3), 9.0), None)
-    assert record.collect(ALONE) is None
+    assert record.collect(ALONE) == {}
     record.module.train()(torch.full((2, 3), 4.0), None)
-    assert record.collect(ALONE)["_max"] == 4.0
+    assert record.collect(ALONE)[""]["_max"] == 4.0
 
 
 def test_scalar_gives_the_latest_and_close_stops_listening():
     record = TemperatureRecord(FixedTemperature(3.0))
     record.module(None, None)
-    assert record.collect(ALONE) == {"": 3.0}
+    assert record.collect(ALONE) == {"": {"": 3.0}}
     record.close()
     record.module(None, None)
-    assert record.collect(ALONE) is None
+    assert record.collect(ALONE) == {}
