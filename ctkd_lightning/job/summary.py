@@ -7,15 +7,15 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
 from ctkd_lightning.job.hardware import describe_hardware
 from ctkd_lightning.job.run_directory import RunDirectory
 
-Stage = Literal["teacher", "student", "test"]
-Status = Literal["teacher", "student", "complete", "stopped", "failed"]
+Stage = Literal["teacher", "student", "encoders", "fusion", "test"]
+Status = Literal["teacher", "student", "encoders", "fusion", "complete", "stopped", "failed"]
 
 _NO_EFFECT = " (no effect)"  # version 0.1 wrote it behind a choice
 
@@ -52,53 +52,48 @@ class Best:
     chosen_on: Literal["validation", "test"] | None = None
 
 
-@dataclass
-class Summary:
-    """What a run was, and what it came to.
+@dataclass(kw_only=True)
+class RunSummary:
+    """What a run was, and what it came to, whatever its job.
 
     Attributes:
-        model: the pair's name, or the two networks'.
         data: the choice of this group; likewise ``temperature`` and ``curriculum``.
-        method: the terms' names.
         without_effect: those of the choices that change nothing in this run.
-        seed: the student's.
+        seed: of the training.
         precision: of the training.
-        status: while the run goes on the stage, ``teacher`` or ``student``; then how it ended.
+        status: while the run goes on the stage; then how it ended.
         stage: the last one that was begun.
         error: of a failed run, in one line.
-        epochs: of the student, finished.
-        train_seconds: the student's training, parts before a resume with it.
-        images_per_second: its rate.
+        epochs: of the training, finished.
+        best: the best of them.
+        train_seconds: the training, parts before a resume with it.
+        images_per_second: its rate, of images or other samples.
         final: the last values of λ and τ by metric name.
-        teacher_cache: the share of the views that the cache knew.
     """
 
-    model: str
     data: str
-    method: str
     temperature: str
     curriculum: str
     seed: int
-    teacher: NetworkSummary
-    student: NetworkSummary
     precision: str = "32-true"
-    status: Status = "teacher"
-    stage: Stage = "teacher"
+    status: Status
+    stage: Stage
     error: str | None = None
     without_effect: list[str] = field(default_factory=list)
     epochs: int = 0
     best: Best = field(default_factory=Best)
     final: dict[str, float] = field(default_factory=dict)
-    teacher_cache: float | None = None
     train_seconds: float = 0.0
     images_per_second: float | None = None
     versions: dict[str, str | None] = field(default_factory=dict)
     git: str | None = None
     hardware: dict[str, str | int] = field(default_factory=dict)
 
-    def take_over(self, earlier: Summary) -> None:
+    _taken_over: ClassVar[tuple[str, ...]] = ("epochs", "best", "final", "train_seconds", "images_per_second")
+
+    def take_over(self, earlier: RunSummary) -> None:
         """Go on from the part of the training before a resume: what it came to stands until this part has more."""
-        for name in ("epochs", "best", "final", "train_seconds", "images_per_second", "teacher_cache"):
+        for name in self._taken_over:
             setattr(self, name, getattr(earlier, name))
 
     def write(self, run: RunDirectory) -> None:
@@ -106,11 +101,56 @@ class Summary:
         run.write(run.summary, json.dumps(asdict(self), indent=2) + "\n")
 
 
-def read_summary(run: RunDirectory) -> Summary | None:
+@dataclass(kw_only=True)
+class Summary(RunSummary):
+    """Of a distillation.
+
+    Attributes:
+        model: the pair's name, or the two networks'.
+        method: the terms' names.
+        teacher: the one network; likewise ``student``.
+        teacher_cache: the share of the views that the cache knew.
+    """
+
+    model: str
+    method: str
+    teacher: NetworkSummary
+    student: NetworkSummary
+    status: Status = "teacher"
+    stage: Stage = "teacher"
+    teacher_cache: float | None = None
+
+    _taken_over: ClassVar[tuple[str, ...]] = (*RunSummary._taken_over, "teacher_cache")
+
+
+@dataclass(kw_only=True)
+class FusionSummary(RunSummary):
+    """Of a fusion.
+
+    Attributes:
+        encoders: the choice of this group; likewise ``fusion``.
+        modalities: their names.
+        parameters: of encoders and fusion.
+        fitted: the factors that were fitted on the validation data in the end, by modality.
+        conditions: by condition of the test, accuracies in percent by name: ``fused``, each modality's, ``product``
+            and ``average`` of the same scores; and by ``auroc/<modality>`` how well τ tells corrupted samples.
+    """
+
+    encoders: str
+    fusion: str
+    modalities: list[str] = field(default_factory=list)
+    status: Status = "encoders"
+    stage: Stage = "encoders"
+    parameters: int | None = None
+    fitted: dict[str, float] | None = None
+    conditions: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def read_summary(run: RunDirectory) -> Summary | FusionSummary | None:
     """The summary of a run, of version 0.1 too; ``None`` where there is none that can be read."""
     try:
         content: dict[str, Any] = json.loads(run.summary.read_text())
-        return _from_json(content)
+        return _fusion_from_json(content) if "encoders" in content else _from_json(content)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
@@ -133,6 +173,11 @@ def _from_json(content: dict[str, Any]) -> Summary:
     elif "stage" not in known:
         known["stage"] = "test" if status == "complete" else status
     return Summary(**{**known, "status": status, "without_effect": without})
+
+
+def _fusion_from_json(content: dict[str, Any]) -> FusionSummary:
+    known = {name: value for name, value in content.items() if name in FusionSummary.__dataclass_fields__}
+    return FusionSummary(**{**known, "best": Best(**content.get("best") or {})})
 
 
 def describe_environment() -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from ctkd_lightning.models._factory import available_models, create_model, pretrained_classes
 from ctkd_lightning.models._weights import fingerprint, load_weights, read_state_dict, save_weights
+from ctkd_lightning.models.encoders import SeriesEncoder, VectorEncoder
 
 __all__ = [
+    "SeriesEncoder",
+    "VectorEncoder",
     "available_models",
     "create_model",
     "fingerprint",

@@ -1,0 +1,136 @@
+"""What every job does: keep its summary whatever comes, and train."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
+
+from ctkd_lightning import build
+from ctkd_lightning.callbacks._throughput import Throughput
+from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.job.explain import described
+from ctkd_lightning.job.metrics import carry_over, read_rows
+from ctkd_lightning.job.preflight import check_resumable
+from ctkd_lightning.job.run_directory import RunDirectory
+from ctkd_lightning.job.summary import Best, RunSummary
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def recorded(
+    summary: RunSummary, run: RunDirectory, close: Callable[[], None], *, going_on: bool, first_stage: str
+) -> Iterator[None]:
+    """Keep ``summary.json`` whatever comes; close the run, on one process, unless it failed.
+
+    Args:
+        summary: of this run.
+        run: its files.
+        close: prints the table and draws.
+        going_on: whether the files are those of an earlier part: they stay as they are until the training goes on.
+        first_stage: the summary's stage until then.
+    """
+    if not going_on:
+        write(summary, run)
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as stop:  # Lightning makes the first of Ctrl-C and SIGTERM
+        summary.status = "stopped"
+        write(summary, run)
+        rank_zero_only(close)()
+        if isinstance(stop, KeyboardInterrupt):
+            raise SystemExit(130) from stop
+        raise SystemExit(stop.code or 143) from stop  # what ends a job early must not look like success
+    except Exception as error:
+        if going_on and summary.stage == first_stage:
+            raise
+        summary.status, summary.error = "failed", described(error)
+        try:
+            write(summary, run)
+        except UserError as unwritable:
+            log.warning("%s", unwritable)  # and the error itself is told by the caller
+        raise
+    summary.status = "complete"
+    write(summary, run)
+    rank_zero_only(close)()
+
+
+@rank_zero_only
+def write(summary: RunSummary, run: RunDirectory) -> None:
+    """Write the summary, on one process."""
+    summary.write(run)
+
+
+class Training:
+    """A training: its Trainer, made before any stage, so that its mistakes show first.
+
+    Args:
+        cfg: the configuration.
+        run: the run's files.
+        module: what is trained.
+        data: what it is trained on.
+        resume: the checkpoint to go on from.
+        save: writes the trained weights; called on one process, also where the training is stopped.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        run: RunDirectory,
+        module: LightningModule,
+        data: ImageDataModule | MultimodalDataModule,
+        resume: Path | None,
+        save: Callable[[], None],
+    ) -> None:
+        self.run_files, self.module, self.data, self.resume, self.save = run, module, data, resume, save
+        self.epochs_before = check_resumable(resume, module) if resume else 0
+        self.throughput = Throughput()
+        self.loggers = build.loggers(cfg)
+        callbacks = [*build.callbacks(cfg), self.throughput]
+        self.trainer = build.trainer(cfg, callbacks=callbacks, logger=self.loggers)
+
+    def run(self, summary: RunSummary) -> None:
+        """Train, from the start or from where an earlier part ended; also where it is stopped, tell how far it came."""
+        if self.resume and self.trainer.is_global_zero:
+            for logger in self.loggers:
+                if isinstance(logger, CSVLogger):
+                    carry_over(read_rows(self.run_files.metrics), logger, before_epoch=self.epochs_before)
+        started = time.perf_counter()
+        try:
+            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self.resume, weights_only=True)
+        except BaseException:
+            try:
+                self._keep(summary, time.perf_counter() - started)
+            except (OSError, UserError) as error:  # beside the one that matters
+                log.warning("cannot write the trained weights: %s", error)
+            raise
+        self._keep(summary, time.perf_counter() - started)
+
+    def _keep(self, summary: RunSummary, seconds: float) -> None:
+        """Numbers for the summary, and the weights."""
+        summary.train_seconds += seconds
+        trainer = self.trainer
+        summary.epochs = max(trainer.current_epoch, self.epochs_before)  # Lightning restores the last begun epoch
+        if self.throughput.images_per_second:
+            summary.images_per_second = self.throughput.images_per_second * trainer.world_size
+        metrics = trainer.callback_metrics
+        final = {name: float(value) for name, value in metrics.items() if name.startswith("ctkd/")}
+        summary.final = final or summary.final  # where a resumed run has nothing left to do
+        best = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == "val/top1"), None)
+        if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
+            epoch = torch.load(best.best_model_path, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1
+            on_test = self.data.validates_on_test
+            summary.best = Best(float(best.best_model_score), epoch, "test" if on_test else "validation")
+        if trainer.is_global_zero and trainer.global_step:  # else these are not trained, or not yet restored
+            self.save()
