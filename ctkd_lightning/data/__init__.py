@@ -1,4 +1,4 @@
-"""Images for training and evaluation."""
+"""Images, and samples of several modalities, for training and evaluation."""
 
 from typing import TYPE_CHECKING
 
@@ -7,23 +7,33 @@ from ctkd_lightning._lazy import lazy_names
 if TYPE_CHECKING:
     from ctkd_lightning.data._base import ImageDataModule
     from ctkd_lightning.data._loading.batch import Batch
+    from ctkd_lightning.data._multimodal import MultimodalDataModule
+    from ctkd_lightning.data._samples import Samples
     from ctkd_lightning.data.cifar import CIFAR10, CIFAR100
+    from ctkd_lightning.data.digit_views import DigitViews
     from ctkd_lightning.data.digits import Digits
     from ctkd_lightning.data.fake import Fake
     from ctkd_lightning.data.image_folder import ImageFolder
     from ctkd_lightning.data.imagenet import ImageNet
+    from ctkd_lightning.data.six_views import SixViews
     from ctkd_lightning.data.tiny_imagenet import TinyImageNet
+    from ctkd_lightning.data.watch_sensors import WatchSensors
 
 __all__ = [
     "CIFAR10",
     "CIFAR100",
     "Batch",
+    "DigitViews",
     "Digits",
     "Fake",
     "ImageDataModule",
     "ImageFolder",
     "ImageNet",
+    "MultimodalDataModule",
+    "Samples",
+    "SixViews",
     "TinyImageNet",
+    "WatchSensors",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -32,11 +42,16 @@ __getattr__, __dir__ = lazy_names(
         "CIFAR10": "ctkd_lightning.data.cifar",
         "CIFAR100": "ctkd_lightning.data.cifar",
         "Batch": "ctkd_lightning.data._loading.batch",
+        "DigitViews": "ctkd_lightning.data.digit_views",
         "Digits": "ctkd_lightning.data.digits",
         "Fake": "ctkd_lightning.data.fake",
         "ImageDataModule": "ctkd_lightning.data._base",
         "ImageFolder": "ctkd_lightning.data.image_folder",
         "ImageNet": "ctkd_lightning.data.imagenet",
+        "MultimodalDataModule": "ctkd_lightning.data._multimodal",
+        "Samples": "ctkd_lightning.data._samples",
+        "SixViews": "ctkd_lightning.data.six_views",
         "TinyImageNet": "ctkd_lightning.data.tiny_imagenet",
+        "WatchSensors": "ctkd_lightning.data.watch_sensors",
     },
 )

@@ -1,43 +1,39 @@
-"""What the data modules share: arguments, splits, loaders."""
+"""What the data modules of images share: their arguments, files, identity and loaders."""
 
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
 
 from ctkd_lightning._files import locked, user_path
 from ctkd_lightning.data._augmentation import Augmentation, NoAugmentation, ResizeCrop, create_augmentation
-from ctkd_lightning.data._checks import channel_values, flag, part_of_training, whole_number
+from ctkd_lightning.data._checks import channel_values, flag, whole_number
 from ctkd_lightning.data._image_files import Transform
 from ctkd_lightning.data._images import Images
+from ctkd_lightning.data._labelled import LabelledDataModule, Split
 from ctkd_lightning.data._loading.batch import Lookup, ReadsTeacher
-from ctkd_lightning.data._loading.loader import Loader
+from ctkd_lightning.data._loading.loader import ImageLoader
 from ctkd_lightning.data._loading.memory import MemoryLoader
 from ctkd_lightning.data._loading.preprocess import Preprocess
-from ctkd_lightning.data._loading.sampler import EpochSampler, EvaluationSampler
+from ctkd_lightning.data._loading.sampler import EpochSampler
 from ctkd_lightning.data._loading.workers import WorkerLoader
-from ctkd_lightning.data._split import complement, stratified_subset
 from ctkd_lightning.errors import UserError
 
-Split = Literal["train", "val", "test"]
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of uint8 pixels up to which ``in_memory="auto"`` keeps a split in memory."""
 
 
-class ImageDataModule(LightningDataModule, ABC):
+class ImageDataModule(LabelledDataModule):
     """Labelled images for training, validation and test, in batches of :class:`~ctkd_lightning.data.Batch`.
 
-    The test images choose nothing: without validation images of its own, a data set gives up a fixed, stratified part
-    of its training images, the same for every ``seed``. ``val_size=0`` is the protocol of most distillation papers:
-    all images train, validation is the test set, and :attr:`validates_on_test` says so.
+    ``val_size=0``, where validation is the test set, is the protocol of most distillation papers.
 
     Works with any Trainer and module, or alone: ``next(iter(data.train_dataloader()))``.
 
@@ -73,9 +69,7 @@ class ImageDataModule(LightningDataModule, ABC):
         teacher_cache: what a teacher gives for the training images, asked ahead of each step; none by default.
     """
 
-    name: str
     in_files: ClassVar[bool] = False
-    default_batch_size: ClassVar[int] = 64
     default_image_size: ClassVar[int] = 32
     default_mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
     default_std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
@@ -107,10 +101,17 @@ class ImageDataModule(LightningDataModule, ABC):
         download: bool = True,
         cache_dir: str | Path | None = "~/.cache/ctkd_lightning",
     ) -> None:
-        super().__init__()
+        super().__init__(
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            batch_size_is_total=batch_size_is_total,
+            val_size=val_size,
+            limit_train=limit_train,
+            limit_eval=limit_eval,
+            seed=seed,
+            drop_last=drop_last,
+        )
         self.root = user_path(root)
-        self.batch_size = whole_number("batch_size", _given(batch_size, self.default_batch_size), least=1)
-        self.eval_batch_size = whole_number("eval_batch_size", eval_batch_size, least=1)
         self.image_size = whole_number("image_size", _given(image_size, self.default_image_size), least=1)
         self.mean = channel_values("mean", _given(mean, self.default_mean))
         self.std = channel_values("std", _given(std, self.default_std), above=0)
@@ -124,18 +125,12 @@ class ImageDataModule(LightningDataModule, ABC):
             resize=self.resize,
             num_views=num_views,
         )
-        self.val_size = part_of_training("val_size", val_size)
-        self.limit_train = None if limit_train is None else whole_number("limit_train", limit_train, least=1)
-        self.limit_eval = None if limit_eval is None else whole_number("limit_eval", limit_eval, least=1)
-        self.seed = whole_number("seed", seed, least=0)
-        self.drop_last = flag("drop_last", drop_last)
         self.in_memory = flag("in_memory", in_memory, "auto")
         self.num_workers = whole_number("num_workers", num_workers, least=0)
         self.channels_last = flag("channels_last", channels_last)
         self.download = flag("download", download)
         self.cache_dir = None if cache_dir is None else user_path(cache_dir)
         self.teacher_cache: ReadsTeacher | None = None
-        self.batch_size_is_total = flag("batch_size_is_total", batch_size_is_total)
         self._images: dict[Split, Images] = {}
         self._check_files_for_settings()
 
@@ -153,21 +148,6 @@ class ImageDataModule(LightningDataModule, ABC):
             )
 
     # What a data set defines
-
-    @property
-    def has_validation(self) -> bool:
-        """Whether the data set has validation images of its own."""
-        return False
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are; known before :meth:`setup`."""
-        return len(self.class_names)
-
-    @property
-    @abstractmethod
-    def class_names(self) -> list[str]:
-        """The classes' names in the order of their indices."""
 
     @abstractmethod
     def load(self, split: Split) -> Images:
@@ -198,13 +178,6 @@ class ImageDataModule(LightningDataModule, ABC):
         """
         return self.split_images("train").digest()
 
-    # Splits
-
-    @property
-    def validates_on_test(self) -> bool:
-        """Whether validation and test are the same images, so that the best of many epochs is the best on test."""
-        return self.val_size == 0 and not self.has_validation
-
     @property
     def num_views(self) -> int:
         """How many views of each training image the augmentation has."""
@@ -214,57 +187,6 @@ class ImageDataModule(LightningDataModule, ABC):
     def example_image(self) -> Tensor:
         """(2, 3, H, W): images of the right shape that show nothing, for whoever wants to see a network's outputs."""
         return torch.zeros(2, 3, self.image_size, self.image_size)
-
-    @property
-    def train_targets(self) -> Tensor:
-        """(N,), int64, on the CPU: the classes of the full training set, by ``Batch.index``."""
-        return self.split_images("train").targets.cpu()
-
-    @cached_property
-    def train_indices(self) -> Tensor:
-        """(n,), int64: the positions of those images of the full training set that train."""
-        targets = self.train_targets
-        held_out = self._held_out(targets)
-        return self._limited(complement(held_out, len(targets)), targets, self.limit_train)
-
-    @cached_property
-    def val_indices(self) -> Tensor:
-        """(n,), int64: the positions of the images that validate, in the set that they come from."""
-        if self.has_validation or self.validates_on_test:
-            targets = self.split_images(self._val_split).targets.cpu()
-            return self._limited(torch.arange(len(targets)), targets, self.limit_eval)
-        targets = self.train_targets
-        return self._limited(self._held_out(targets), targets, self.limit_eval)
-
-    @cached_property
-    def test_indices(self) -> Tensor:
-        """(n,), int64: the positions of the images that test, in the full test set."""
-        targets = self.split_images("test").targets.cpu()
-        return self._limited(torch.arange(len(targets)), targets, self.limit_eval)
-
-    @property
-    def _val_split(self) -> Split:
-        if self.has_validation:
-            return "val"
-        return "test" if self.validates_on_test else "train"
-
-    def _held_out(self, targets: Tensor) -> Tensor:
-        """The training images that validate."""
-        if self.has_validation or self.val_size == 0:
-            return torch.empty(0, dtype=torch.int64)
-        fraction = isinstance(self.val_size, float)
-        count = max(1, round(self.val_size * len(targets))) if fraction else int(self.val_size)
-        if count >= len(targets):
-            raise UserError(
-                f"val_size={self.val_size} of {len(targets)} training images leaves none to train: lower it"
-            )
-        return stratified_subset(targets, count)
-
-    @staticmethod
-    def _limited(indices: Tensor, targets: Tensor, limit: int | None) -> Tensor:
-        if limit is None or limit >= len(indices):
-            return indices
-        return indices[stratified_subset(targets[indices], limit)]
 
     def fingerprint(self) -> str:
         """A hash over all that decides the training images, but not their order."""
@@ -283,7 +205,7 @@ class ImageDataModule(LightningDataModule, ABC):
         )  # fmt: skip
         return hashlib.sha256(repr(decides).encode()).hexdigest()[:32]
 
-    # Lightning's hooks
+    # Loading
 
     def prepare_data(self) -> None:
         """Download the files, if ``download`` is set and they are missing.
@@ -294,47 +216,6 @@ class ImageDataModule(LightningDataModule, ABC):
             with locked(self.root / self.name):
                 if not self.has_files():
                     self.fetch()
-
-    def setup(self, stage: str | None = None) -> None:
-        """Load the images of a stage, ``"fit"``, ``"validate"``, ``"test"``, ``"predict"`` or all of them."""
-        needed: dict[str | None, set[Split]] = {
-            "fit": {"train", self._val_split},
-            "validate": {self._val_split},
-            "test": {"test"},
-            "predict": {"test"},
-        }
-        for split in sorted(needed.get(stage, {"train", self._val_split, "test"})):
-            self.split_images(split)
-
-    def train_dataloader(self) -> Loader:
-        """Training batches, in an order that (seed, epoch) decides."""
-        overfits = self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0
-        rank, world_size = self._process()
-        sampler = EpochSampler(
-            self.train_indices,
-            self._batch_of_a_process(world_size),
-            num_views=self.num_views,
-            seed=self.seed,
-            shuffle=not overfits,
-            drop_last=self.drop_last,
-            rank=rank,
-            world_size=world_size,
-        )
-        return self._loader("train", sampler, augment=True)
-
-    def val_dataloader(self) -> Loader:
-        """Validation batches."""
-        return self._loader(self._val_split, self._evaluation(self.val_indices), augment=False)
-
-    def test_dataloader(self) -> Loader:
-        """Test batches."""
-        return self._loader("test", self._evaluation(self.test_indices), augment=False)
-
-    def predict_dataloader(self) -> Loader:
-        """The test batches."""
-        return self.test_dataloader()
-
-    # Loading
 
     def transform(self, split: Split) -> Transform:
         """What brings a decoded image of a split to ``image_size``."""
@@ -360,38 +241,19 @@ class ImageDataModule(LightningDataModule, ABC):
         fits = len(images) * 3 * self.image_size**2 <= MEMORY_LIMIT
         return fits if self.in_memory == "auto" else self.in_memory
 
-    def _evaluation(self, indices: Tensor) -> EvaluationSampler:
-        rank, world_size = self._process()
-        return EvaluationSampler(indices, self.eval_batch_size, rank=rank, world_size=world_size)
+    def _targets(self, split: Split) -> Tensor:
+        return self.split_images(split).targets.cpu()
 
-    def _loader(self, split: Split, sampler: EpochSampler, augment: bool) -> Loader:
+    def _loader(self, split: Split, sampler: EpochSampler, training: bool) -> ImageLoader:
         images = self.split_images(split)
-        augmentation = self.augmentation if augment else NoAugmentation()
+        augmentation = self.augmentation if training else NoAugmentation()
         preprocess = Preprocess(augmentation.on_batch, self.mean, self.std, self._device(), self.channels_last)
-        store = self.teacher_cache if augment else None
+        store = self.teacher_cache if training else None
         look_up = None if store is None else partial(Lookup, store, self.view_fingerprint())
         if self._keeps_in_memory(split, images):
             array = images.in_memory(self.image_size, self.cache_dir, self.num_workers)
             return MemoryLoader(array, sampler, preprocess, look_up)
         return WorkerLoader(images, sampler, preprocess, self.num_workers, look_up)
-
-    # The Trainer's processes and device
-
-    def _process(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-    def _batch_of_a_process(self, world_size: int) -> int:
-        if not self.batch_size_is_total:
-            return self.batch_size
-        if self.batch_size % world_size:
-            raise UserError(
-                f"batch_size={self.batch_size} is the total of all processes, and {world_size} do not share it evenly: "
-                f"take a multiple of {world_size}, another number of devices, or batch_size_is_total=false"
-            )
-        return self.batch_size // world_size
-
-    def _device(self) -> torch.device:
-        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
 
 def _given(value: Any, default: Any) -> Any:

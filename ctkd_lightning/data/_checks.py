@@ -32,14 +32,14 @@ def flag(setting: str, value: Any, *words: str) -> Any:
 
 
 def part_of_training(setting: str, value: Any) -> int | float:
-    """A part of the training images: a whole number counts them, any other is a fraction.
+    """A part of the training set: a whole number counts, any other is a fraction.
 
     Raises:
         UserError: naming the setting and what it may be.
     """
     if isinstance(value, Integral):
         return whole_number(setting, value, least=0)
-    check_number(f"{setting}, unless it counts images,", value, least=0, below=1)
+    check_number(f"{setting}, unless it is a count,", value, least=0, below=1)
     return float(value)
 
 

@@ -6,11 +6,28 @@ from typing import ClassVar
 
 import torch
 from sklearn.datasets import load_digits
+from torch import Tensor
 from torchvision.transforms.functional import resize
 
 from ctkd_lightning.data._base import ImageDataModule, Split
 from ctkd_lightning.data._images import ImageArray
 from ctkd_lightning.data._split import complement, stratified_subset
+
+TEST_SIZE = 450
+
+
+def positions(split: Split, targets: Tensor) -> Tensor:
+    """Which digits train or test, of all 1,797: the same for every seed, and for every data set that is made of them.
+
+    Args:
+        split: ``"train"`` or ``"test"``.
+        targets: (1797,), int64.
+
+    Returns:
+        (n,), int64, sorted.
+    """
+    test = stratified_subset(targets, TEST_SIZE)
+    return test if split == "test" else complement(test, len(targets))
 
 
 class Digits(ImageDataModule):
@@ -25,7 +42,6 @@ class Digits(ImageDataModule):
     default_mean: ClassVar[tuple[float, ...]] = (0.306, 0.306, 0.306)
     default_std: ClassVar[tuple[float, ...]] = (0.323, 0.323, 0.323)
     default_augmentation = "crop"
-    TEST_SIZE: ClassVar[int] = 450
 
     @property
     def class_names(self) -> list[str]:
@@ -41,8 +57,7 @@ class Digits(ImageDataModule):
         """The training or the test digits."""
         digits = load_digits()
         targets = torch.from_numpy(digits.target).long()
-        test = stratified_subset(targets, self.TEST_SIZE)
-        chosen = test if split == "test" else complement(test, len(targets))
+        chosen = positions(split, targets)
         pixels = torch.from_numpy(digits.images)[chosen, None] * (255 / 16)
         pixels = resize(pixels, [self.image_size, self.image_size]).round().clamp(0, 255).to(torch.uint8)
         return ImageArray(pixels.expand(-1, 3, -1, -1).contiguous(), targets[chosen])

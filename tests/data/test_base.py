@@ -31,14 +31,14 @@ def indices(loader) -> list[int]:
         ({"mean": [0.5]}, r"mean needs three values, one a channel, found \[0.5\]"),
         ({"std": []}, "std needs three values"),
         ({"std": [0.2, 0.0, 0.2]}, "std of each channel must be a finite number above 0, found 0.0"),
-        ({"val_size": 1.0}, "val_size, unless it counts images, must be a finite number from 0 and below 1, found 1.0"),
-        ({"val_size": -0.1}, "val_size, unless it counts images, must be"),
+        ({"val_size": 1.0}, "val_size, unless it is a count, must be a finite number from 0 and below 1, found 1.0"),
+        ({"val_size": -0.1}, "val_size, unless it is a count, must be"),
         ({"in_memory": "perhaps"}, "in_memory must be true, false or auto, found 'perhaps'"),
         ({"augmentation": "flip_crop"}, "unknown augmentation 'flip_crop'"),
         ({"augmentation": "random_resized_crop"}, "needs the undecoded images, fake has them at one size: take"),
         ({"batch_size": True}, "batch_size must be a whole number from 1, found True"),
         ({"val_size": True}, "val_size must be a whole number from 0, found True"),
-        ({"val_size": "0.1"}, r"val_size, unless it counts images, must be a finite number .* below 1, found '0\.1'"),
+        ({"val_size": "0.1"}, r"val_size, unless it is a count, must be a finite number .* below 1, found '0\.1'"),
         ({"limit_eval": "5"}, "limit_eval must be"),
         ({"mean": (0.5, True, 0.5)}, "mean of each channel must be a finite number, found True"),
         ({"drop_last": "false"}, "drop_last must be true or false, found 'false'"),
@@ -106,7 +106,7 @@ def test_the_papers_protocol_validates_on_test_and_says_so():
 
 def test_val_size_as_a_count():
     assert len(Fake(val_size=7).val_indices) == 7
-    with pytest.raises(UserError, match="val_size=512 of 512 training images leaves none to train"):
+    with pytest.raises(UserError, match="val_size=512 of 512 training samples leaves none to train"):
         Fake(val_size=512).train_dataloader()
 
 

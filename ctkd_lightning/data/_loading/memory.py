@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from ctkd_lightning.data._images import ImageArray
 from ctkd_lightning.data._loading.batch import Batch, TeacherBatch
-from ctkd_lightning.data._loading.loader import Loader, LookUp
+from ctkd_lightning.data._loading.loader import ImageLoader, LookUp
 from ctkd_lightning.data._loading.preprocess import Preprocess
 from ctkd_lightning.data._loading.sampler import EpochSampler
 
 
-class MemoryLoader(Loader):
+class MemoryLoader(ImageLoader):
     """Gathers, augments and normalises whole batches on the device.
 
     No worker processes, and on an accelerator no wait of the host for the device within an epoch: its order goes
@@ -21,7 +21,7 @@ class MemoryLoader(Loader):
         images: moved to the device, for all loaders that share them.
         sampler: the order.
         preprocess: augmentation and normalisation, on the device.
-        look_up: as in :class:`~ctkd_lightning.data._loading.loader.Loader`.
+        look_up: as in :class:`~ctkd_lightning.data._loading.loader.ImageLoader`.
     """
 
     def __init__(

@@ -11,13 +11,13 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from ctkd_lightning.data._images import Images
 from ctkd_lightning.data._loading.batch import Batch, TeacherBatch
-from ctkd_lightning.data._loading.loader import Loader, LookUp
+from ctkd_lightning.data._loading.loader import ImageLoader, LookUp
 from ctkd_lightning.data._loading.preprocess import Preprocess
 from ctkd_lightning.data._loading.sampler import EpochSampler
 from ctkd_lightning.errors import UserError
 
 
-class WorkerLoader(Loader):
+class WorkerLoader(ImageLoader):
     """A torch ``DataLoader`` whose order, augmentation and position are exact across restarts.
 
     The workers decode; augmentation of images of one size and normalisation happen for the whole batch on the device.
@@ -27,7 +27,7 @@ class WorkerLoader(Loader):
         sampler: the order.
         preprocess: augmentation and normalisation, on the device.
         num_workers: worker processes; 0 decodes in this one.
-        look_up: as in :class:`~ctkd_lightning.data._loading.loader.Loader`.
+        look_up: as in :class:`~ctkd_lightning.data._loading.loader.ImageLoader`.
     """
 
     def __init__(
