@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from ctkd_lightning.fusion.temperatures import (
     InstanceExpertTemperatures,
 )
 from ctkd_lightning.temperature._base import Temperature
+from ctkd_lightning.temperature._softening import masked_classes
 
 FusionKind = Literal["instance", "global", "fixed"]
 Rule = Literal["product", "mixture"]
@@ -56,7 +57,8 @@ class TemperatureFusion(nn.Module):
     (:func:`~ctkd_lightning.fusion.fit_temperatures`). Learned temperatures for fusion are this package's own.
 
     Args:
-        num_classes: C; the number of labels under ``multilabel``; 1 under ``binary``.
+        num_classes: C; the number of labels under ``multilabel``; 1 under ``binary``. ``None``: whatever the scores
+            have, in dimension 1 of (B, C), else in ``class_dim``; ``prior`` and ``joint`` need the number.
         modalities: their names.
         kind: ``"instance"``: τ for each sample; ``"global"``: one for each modality; ``"fixed"``: ``tau_init`` for all.
         rule: how the distributions are fused.
@@ -87,11 +89,11 @@ class TemperatureFusion(nn.Module):
         (torch.Size([4, 10]), torch.Size([4, 1]))
     """
 
-    log_prior: Tensor
+    log_prior: Tensor | None
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int | None,
         modalities: Sequence[str],
         kind: FusionKind = "instance",
         rule: Rule = "product",
@@ -109,7 +111,11 @@ class TemperatureFusion(nn.Module):
         class_dim: int | None = None,
     ) -> None:
         super().__init__()
-        check_number("TemperatureFusion's num_classes", num_classes, least=2 if task == "multiclass" else 1, whole=True)
+        if num_classes is not None:
+            least = 2 if task == "multiclass" else 1
+            check_number("TemperatureFusion's num_classes", num_classes, least=least, whole=True)
+        elif prior is not None or joint is not None:
+            raise UserError("prior= and joint= are made for so many classes: pass num_classes")
         for what, word, words in (
             ("kind", kind, ("instance", "global", "fixed")),
             ("rule", rule, ("product", "mixture")),
@@ -118,16 +124,16 @@ class TemperatureFusion(nn.Module):
                 raise UserError(f"{what} is {word!r}: {suggest(str(word), words)}")
         self.modalities = check_names(modalities)
         self.kind, self.rule = kind, rule
-        self.num_classes = int(num_classes)
+        self.num_classes = num_classes if num_classes is None else int(num_classes)
         self.scores = Scores(task, scores, class_dim, roles=self.modalities)
         self.joint: JointHead | None = None
         if joint is not None:
             self._check_joint(joint)
-            self.joint = JointHead(joint, self.num_classes)
+            self.joint = JointHead(joint, cast(int, self.num_classes))
         self.names = (*self.modalities, *([JOINT] if joint is not None else []))
         self._check_without_effect(kind, agreement, context)
         self.temperature = self._temperature(kind, agreement, context, tau_init, tau_min, tau_max, hidden)
-        self.register_buffer("log_prior", self._log_prior(prior))
+        self.register_buffer("log_prior", self._log_prior(prior))  # None: all classes alike
         self._broken = BrokenNumbers("scores")
 
     def _check_joint(self, joint: Mapping[str, int]) -> None:
@@ -173,9 +179,11 @@ class TemperatureFusion(nn.Module):
         agrees = agreement and len(self.names) > 1
         return InstanceExpertTemperatures(self.names, agreement=agrees, context=context, hidden=hidden, **bounds)
 
-    def _log_prior(self, prior: Sequence[float] | None) -> Tensor:
-        """(C,), or for scores of their own (labels, 2)."""
+    def _log_prior(self, prior: Sequence[float] | None) -> Tensor | None:
+        """(C,), or for scores of their own (labels, 2); ``None`` where C is not known."""
         size = self.num_classes
+        if size is None:
+            return None
         if prior is None:
             return torch.full((size, 2), 0.5).log() if self.scores.single else torch.full((size,), 1 / size).log()
         given = torch.as_tensor(prior, dtype=torch.float32)
@@ -277,7 +285,8 @@ class TemperatureFusion(nn.Module):
         """Fused log-probabilities (N, C)."""
         z, missing = experts.logits, ~experts.present.unsqueeze(-1)
         with torch.autocast(z.device.type, enabled=False):
-            softened = (z / tau.unsqueeze(-1)).log_softmax(dim=-1)
+            # a masked class stays as impossible as it is, whatever τ
+            softened = torch.where(masked_classes(z), z, z / tau.unsqueeze(-1)).log_softmax(dim=-1)
             if self.rule == "product":
                 fused = softened.masked_fill(missing, 0.0).sum(dim=1)
             else:
@@ -348,6 +357,8 @@ class TemperatureFusion(nn.Module):
         return found
 
     def _prior_of(self, experts: Experts) -> Tensor:
+        if self.log_prior is None or self.num_classes is None:
+            return torch.full_like(experts.logits[:, 0], 1 / experts.logits.shape[-1]).log()
         if not self.scores.single:
             return self.log_prior.to(experts.logits.dtype)
         labels = self.log_prior.expand(*experts.layout.positions, 2) if self.num_classes > 1 else self.log_prior

@@ -173,7 +173,7 @@ class InstanceExpertTemperatures(ExpertTemperatures):
         seen = [own_statistics(logits, log_p)]
         if self.agreement:
             seen.append(agreement_statistics(log_p, present))
-        hidden = torch.einsum("nmf,mfh->nmh", torch.cat(seen, dim=-1), self.weight) + self.bias
+        hidden = torch.einsum("nmf,mfh->nmh", torch.cat(seen, dim=-1).to(self.weight.dtype), self.weight) + self.bias
         if self.context:
             hidden = hidden + self._context(context or {}, hidden)
         return self._scaled(self.bounded((hidden.relu() * self.out).sum(dim=-1) + self.value), present)

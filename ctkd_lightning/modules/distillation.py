@@ -18,6 +18,8 @@ from ctkd_lightning.distillation import Distillation
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features._asking import AskTeacher, StudentCall
 from ctkd_lightning.features.outputs import Pick, Step
+from ctkd_lightning.features.teachers import Teacher, named_teachers
+from ctkd_lightning.fusion.teachers import TeacherFusion
 from ctkd_lightning.methods import Method
 from ctkd_lightning.modules.classifier import SupervisedModule
 from ctkd_lightning.teacher_cache.cached import CachedTeacher
@@ -40,7 +42,7 @@ class DistillationModule(SupervisedModule):
     validation and test data.
 
     Args:
-        teacher: from images to scores, (B, C) of a classifier.
+        teacher: from images to scores, (B, C) of a classifier; or several by name, fused as ``teacher_fusion`` says.
         student: likewise.
         method: a term of the loss, or several by name; ``KD()`` by default.
         temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default; or
@@ -57,6 +59,7 @@ class DistillationModule(SupervisedModule):
         teacher_logits: from the teacher's output to its scores, where that is neither a tensor nor has ``.logits``.
         teacher_input: as in :class:`~ctkd_lightning.Distillation`.
         ask_teacher: likewise.
+        teacher_fusion: likewise; its loss is logged as ``train/teacher_fusion``.
         **settings: as in :class:`~ctkd_lightning.modules.classifier.SupervisedModule`: ``optimizer``, ``scheduler``,
             ``channels_last``; ``task``, ``scores``, ``class_dim``, ``ignore_index``, ``student_logits``.
 
@@ -68,7 +71,7 @@ class DistillationModule(SupervisedModule):
 
     def __init__(
         self,
-        teacher: nn.Module,
+        teacher: Teacher,
         student: nn.Module,
         method: Method | Mapping[str, Method] | None = None,
         temperature: Temperature | Mapping[str, Temperature] | None = None,
@@ -83,13 +86,14 @@ class DistillationModule(SupervisedModule):
         teacher_logits: Pick | None = None,
         teacher_input: Callable[..., Any] | None = None,
         ask_teacher: AskTeacher | None = None,
+        teacher_fusion: TeacherFusion | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         scores = self.scores
         engine = Distillation(
             self.network_in_layout(student),
-            self.network_in_layout(teacher),
+            self.network_in_layout(named_teachers(teacher)),
             method,
             temperature,
             ce_weight=ce_weight,
@@ -104,11 +108,13 @@ class DistillationModule(SupervisedModule):
             teacher_input=teacher_input,
             ask_teacher=ask_teacher,
             num_samples=num_samples,
+            teacher_fusion=teacher_fusion,
         )
         # The engine's parts are the module's own, under these names in checkpoints and logs; the engine itself is not.
         self._engine = (engine,)
         self.teacher, self.student = engine.teacher, cast(nn.Module, engine.student)
         self.methods, self.temperature = engine.methods, engine.temperature
+        self.teacher_fusion = engine.teacher_fusion
         self.curriculum, self._mask = curriculum, mask
         self._told_unlabelled = False
         if temperature is not None and not self.uses_temperature:
@@ -186,8 +192,9 @@ class DistillationModule(SupervisedModule):
             if message := method.unfinished_warmup(planned_epochs(self.trainer)):
                 rank_zero_warn(message)
         curriculum = self.distillation.curriculum
-        learns = any(isinstance(t, LearnedTemperature) for t in self.distillation.temperatures)
-        if learns and self.uses_temperature and curriculum and (m := curriculum_at_zero(self.trainer, curriculum)):
+        learned = [t for t in self.distillation.temperatures if isinstance(t, LearnedTemperature)]
+        learns = any(p.requires_grad for temperature in learned for p in temperature.parameters())
+        if learns and curriculum and (m := curriculum_at_zero(self.trainer, curriculum)):
             rank_zero_warn(m)
         self.on_train_epoch_start()
 
