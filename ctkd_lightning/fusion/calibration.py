@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from ctkd_lightning.errors import UserError
 from ctkd_lightning.fusion.fusion import TemperatureFusion
 
 _WIDEST = math.log(1000.0)
@@ -46,8 +47,10 @@ def fit_temperatures(
         k by name, between 0.001 and 1000; 1 for a modality that no sample has.
 
     Raises:
-        UserError: as the fusion.
+        UserError: as the fusion; one whose τ are normalized, of which none has a level of its own.
     """
+    if fusion.temperature.normalized:
+        raise UserError("fit_temperatures sets the level of each τ, and normalize=True takes it away: fuse without")
     training = fusion.training
     fusion.eval()
     scale = cast(Tensor, fusion.temperature.scale)

@@ -17,11 +17,11 @@ from ctkd_lightning.fusion._broken import BrokenNumbers
 from ctkd_lightning.fusion._experts import Experts, check_names, stack
 from ctkd_lightning.fusion._joint import JointHead, need_features
 from ctkd_lightning.fusion.temperatures import (
+    ExpertTemperatures,
     FixedExpertTemperatures,
     GlobalExpertTemperatures,
     InstanceExpertTemperatures,
 )
-from ctkd_lightning.temperature._base import Temperature
 from ctkd_lightning.temperature._softening import masked_classes
 
 FusionKind = Literal["instance", "global", "fixed"]
@@ -74,6 +74,9 @@ class TemperatureFusion(nn.Module):
         task: what the scores say, as in :class:`~ctkd_lightning.Distillation`.
         scores: ``"logits"`` or ``"probabilities"``, for all or by name: ``{"audio": "probabilities"}``.
         class_dim: where the classes are; by default where the shape has ``num_classes``.
+        normalize: whether the τ of a product are multiplied by :math:`\sum_m 1 / \tau_m`, so that their inverses sum
+            to 1. The fused distribution is then as sharp as one modality's, a weighted geometric mean (a logarithmic
+            opinion pool), and the temperatures say whom to believe and not how surely.
 
     Attributes:
         names: of the experts, the joint head last.
@@ -109,6 +112,7 @@ class TemperatureFusion(nn.Module):
         task: Task = "multiclass",
         scores: Kind | Mapping[str, Kind] = "logits",
         class_dim: int | None = None,
+        normalize: bool = False,
     ) -> None:
         super().__init__()
         if num_classes is not None:
@@ -133,6 +137,9 @@ class TemperatureFusion(nn.Module):
         self.names = (*self.modalities, *([JOINT] if joint is not None else []))
         self._check_without_effect(kind, agreement, context)
         self.temperature = self._temperature(kind, agreement, context, tau_init, tau_min, tau_max, hidden)
+        if normalize and rule != "product":
+            raise UserError(f"normalize is of a product's temperatures, and rule is {rule!r}: leave it out")
+        self.temperature.normalized = normalize
         self.register_buffer("log_prior", self._log_prior(prior))  # None: all classes alike
         self._broken = BrokenNumbers("scores")
 
@@ -170,7 +177,7 @@ class TemperatureFusion(nn.Module):
         tau_min: float,
         tau_max: float,
         hidden: int,
-    ) -> Temperature:
+    ) -> FixedExpertTemperatures | ExpertTemperatures:
         if kind == "fixed":
             return FixedExpertTemperatures(self.names, tau_init)
         bounds = {"tau_init": tau_init, "tau_min": tau_min, "tau_max": tau_max}

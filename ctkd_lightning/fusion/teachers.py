@@ -25,11 +25,15 @@ FUSION = "teacher_fusion"
 def fusion_of(teacher: nn.Module, how: TeacherFusion | None, scores: Scores) -> TemperatureFusion | None:
     r"""The fusion of several teachers' scores; ``None`` for one teacher.
 
-    A product of experts, all τ equal to the number of teachers M at the start, or for good: their geometric mean,
+    A product of experts whose 1/τ sum to 1, a weighted geometric mean:
 
-    .. math:: \log p = \log\mathrm{softmax} \frac{1}{M} \sum_m \log\mathrm{softmax}(z_m)
+    .. math:: \log p = \log\mathrm{softmax} \sum_m \frac{1}{\tau_m} \log\mathrm{softmax}(z_m), \qquad
+        \sum_m \frac{1}{\tau_m} = 1
 
-    which is as sharp as one teacher, and where the learned temperatures start from.
+    All τ are the number of teachers, for good (``"fixed"``) or at the start. What the temperatures can learn is whom to
+    believe, and not how surely: the teachers may have been trained on the very samples that these learn from, and are
+    right there, so that they would become as sure as can be, and nothing but the label were left to distil. How far
+    the teachers are softened is for the temperature of the distillation.
 
     Args:
         teacher: as :func:`~ctkd_lightning.features.teachers.named_teachers` gives it.
@@ -52,13 +56,11 @@ def fusion_of(teacher: nn.Module, how: TeacherFusion | None, scores: Scores) -> 
     kinds = get_args(FusionKind)
     if how is not None and how not in kinds:
         raise UserError(f"teacher_fusion is {how!r}: {suggest(str(how), kinds)}")
-    count = len(names)
     return TemperatureFusion(
         None,
         names,
         how or "instance",
-        tau_init=count,
-        tau_max=100.0 * count,
+        normalize=True,
         task=scores.task,
         scores=scores.kinds["teacher"],
         class_dim=scores.class_dim,

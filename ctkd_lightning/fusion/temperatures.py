@@ -22,9 +22,11 @@ class _OfExperts(Temperature):
     Attributes:
         names: of the experts.
         scale: (M,) factors of their τ, from :func:`~ctkd_lightning.fusion.fit_temperatures`.
+        normalized: whether the τ are multiplied by the sum of their inverses.
     """
 
     scale: Tensor
+    normalized = False
 
     def _name(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -33,7 +35,11 @@ class _OfExperts(Temperature):
     def _scaled(self, tau: Tensor, present: Tensor) -> Tensor:
         """τ times its factor; ∞ where there is no expert."""
         tau = tau * self.scale
-        return tau if tau.ndim == 1 else tau.masked_fill(~present, torch.inf)
+        tau = tau if tau.ndim == 1 else tau.masked_fill(~present, torch.inf)
+        if not self.normalized:
+            return tau
+        total = (1 / tau).sum(dim=-1, keepdim=True)
+        return tau * total.clamp(min=torch.finfo(total.dtype).tiny)  # no expert at all: still ∞
 
 
 class FixedExpertTemperatures(_OfExperts):
