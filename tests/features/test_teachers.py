@@ -39,7 +39,7 @@ def test_each_is_asked_the_same_in_its_own_type_and_stands_still():
     assert torch.equal(x, given)
     assert scores.shape == (5, 3, 3)
     assert not scores.requires_grad
-    expected = [networks["writes"].net(2 * x), networks["narrow"].net(x.bfloat16()), networks["double"].net(x.double())]
+    expected = [networks["writes"].net(2 * x), networks["narrow"].net(x.bfloat16()), networks["wide"].net(x.double())]
     for found, value in zip(scores.unbind(1), expected, strict=True):
         torch.testing.assert_close(found, value.double(), rtol=1e-6, atol=1e-6)
     assert not list(teachers.parameters())
