@@ -92,8 +92,9 @@ class Distillation(nn.Module):
             step; the student as it is by default.
         teacher_fusion: how several teachers are fused: ``"instance"``, the default, with a learned temperature for each
             teacher and sample, which turns a teacher down where it is wrong; ``"global"``, one for each teacher; both
-            need targets. ``"fixed"``: their geometric mean. Or a :class:`~ctkd_lightning.TemperatureFusion` of these
-            teachers. See :func:`~ctkd_lightning.fusion.teachers.fusion_of`.
+            need targets, in every step. ``"fixed"``: their geometric mean. Or a
+            :class:`~ctkd_lightning.TemperatureFusion` of these teachers. See
+            :func:`~ctkd_lightning.fusion.teachers.fusion_of`.
 
     Attributes:
         methods: the terms by name.

@@ -35,11 +35,12 @@ class _OfExperts(Temperature):
     def _scaled(self, tau: Tensor, present: Tensor) -> Tensor:
         """τ times its factor; ∞ where there is no expert."""
         tau = tau * self.scale
-        tau = tau if tau.ndim == 1 else tau.masked_fill(~present, torch.inf)
-        if not self.normalized:
-            return tau
-        total = (1 / tau).sum(dim=-1, keepdim=True)
-        return tau * total.clamp(min=torch.finfo(total.dtype).tiny)  # no expert at all: still ∞
+        for_all = tau.ndim == 1
+        if self.normalized:
+            inverse = 1 / tau if for_all else (1 / tau).masked_fill(~present, 0.0)
+            total = inverse.sum(dim=-1, keepdim=True)
+            tau = tau * torch.where(total > 0, total, 1.0)  # 0 where there is no expert at all
+        return tau if for_all else tau.masked_fill(~present, torch.inf)
 
 
 class FixedExpertTemperatures(_OfExperts):

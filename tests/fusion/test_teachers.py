@@ -18,6 +18,7 @@ from ctkd_lightning import (
     TemperatureFusion,
 )
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.fusion import fit_temperatures
 from ctkd_lightning.methods import DKD, KD, FitNet, dkd_loss
 
 TAU = 3.0
@@ -31,7 +32,7 @@ def network(seed, classes=3, width=4):
 
 
 def teachers(classes=3):
-    return {name: network(seed, classes) for seed, name in enumerate(NAMES, start=2)}
+    return {name: network(seed, classes) for seed, name in enumerate(NAMES, start=3)}
 
 
 def data(batch=6, width=4):
@@ -324,6 +325,23 @@ def test_a_fusion_that_is_ready():
     torch.testing.assert_close(losses["kd"], kl(network(1)(data()), mixture.log()))
 
 
+@pytest.mark.filterwarnings("ignore:scores of 'a'")
+@pytest.mark.parametrize("kind", ["global", "instance"])
+def test_where_teachers_say_nothing_the_others_answer(kind):
+    fusion = TemperatureFusion(None, NAMES, kind, normalize=True).double()
+    scores = {name: net(data()).detach() for name, net in teachers().items()}
+    scores["a"][1] = math.nan
+    for each in scores.values():
+        each[2] = math.nan
+    fused, _ = fusion(scores)
+    expected = torch.stack([scores["b"][1], scores["c"][1]]).log_softmax(-1)
+    expected = expected.mean(0) if kind == "instance" else expected.sum(0) / 3  # one τ for all samples
+    torch.testing.assert_close(fused[1], expected.log_softmax(-1))
+    torch.testing.assert_close(fused[2].exp(), torch.full((3,), 1 / 3, dtype=torch.float64))
+    fused.sum().backward()
+    assert all(p.grad.isfinite().all() for p in fusion.parameters())
+
+
 class NaN(nn.Linear):
     def forward(self, x):
         return super().forward(x) * math.nan
@@ -370,6 +388,15 @@ CASES = {
         lambda: engine(teacher_fusion=TemperatureFusion(3, NAMES), scores={"teacher": "probabilities"}),
         "pass it scores=",
     ),
+    "a mixture's level": (
+        lambda: TemperatureFusion(3, NAMES, rule="mixture", normalize=True),
+        "normalize is of a product's temperatures",
+    ),
+    "levels of none": (
+        lambda: fit_temperatures(TemperatureFusion(3, ["a"], "global", normalize=True), {"a": data()[:, :3]}, LABELS),
+        "normalize=True takes it away",
+    ),
+    "a prior of unknown classes": (lambda: TemperatureFusion(None, NAMES, prior=[0.5, 0.5]), "pass num_classes"),
     "a method's name": (lambda: engine(method={"teacher_fusion": KD()}), "other than loss, ce and teacher_fusion"),
 }
 
