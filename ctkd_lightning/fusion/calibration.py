@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from ctkd_lightning.fusion._experts import Experts
 from ctkd_lightning.fusion.fusion import TemperatureFusion
 
 _WIDEST = math.log(1000.0)
@@ -50,14 +51,24 @@ def fit_temperatures(
     """
     training = fusion.training
     fusion.eval()
-    scale = cast(Tensor, fusion.temperature.scale)
-    scale.fill_(1.0)
+    forget_fit(fusion)
     try:
         experts, tau = fusion.experts(logits, mask, features=features, context=context)
     finally:
         fusion.train(training)
+    return fit_to(fusion, experts, tau, target)
+
+
+def forget_fit(fusion: TemperatureFusion) -> None:
+    """Set the factors to 1."""
+    cast(Tensor, fusion.temperature.scale).fill_(1.0)
+
+
+def fit_to(fusion: TemperatureFusion, experts: Experts, tau: Tensor, target: Tensor) -> dict[str, float]:
+    """As :func:`fit_temperatures`, to what :meth:`TemperatureFusion.experts` gave with factors of 1."""
     rows = fusion.classes(target, experts)
     softened_all = experts.logits / tau.unsqueeze(-1)
+    scale = cast(Tensor, fusion.temperature.scale)
     for m in range(len(fusion.names)):
         kept = experts.present[:, m]
         if not kept.any():
