@@ -32,13 +32,12 @@ def plot_conditions(summary: FusionSummary, run: RunDirectory) -> Path | None:
         series.append("joint")
     labels = {"fused": "fused with temperatures", "joint": "joint head alone"}
     figure, axes = plt.subplots(figsize=(1.6 + 1.5 * len(conditions), 3.8), layout="constrained")
-    width = 0.8 / len(series)
-    for place, name in enumerate(series):
+    shift = 0.5 / len(series)
+    for place, (name, marker) in enumerate(zip(series, "osD^", strict=False)):
         heights = [summary.conditions[condition].get(name, 0.0) for condition in conditions]
-        places = [i + (place - (len(series) - 1) / 2) * width for i in range(len(conditions))]
-        bars = axes.bar(places, heights, width, label=labels.get(name, name))
-        axes.bar_label(bars, fmt="%.0f", fontsize=7, padding=1)
-    axes.set(ylabel="test top-1 %", title="accuracy with corrupted modalities", ylim=(0, 108))
+        places = [i + (place - (len(series) - 1) / 2) * shift for i in range(len(conditions))]
+        axes.plot(places, heights, marker, markersize=7, label=labels.get(name, name))
+    axes.set(ylabel="test top-1 %", title="accuracy with corrupted modalities")
     axes.set_xticks(range(len(conditions)), conditions)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(series), frameon=False)
     axes.grid(axis="y", alpha=0.3)
@@ -79,16 +78,17 @@ def plot_temperatures(told: Mapping[str, Mapping[str, Mapping[str, Tensor]]], ru
     finite = [tau[tau.isfinite()] for found in corrupted.values() for tau in found["tau"].values()]
     low, high = min(float(t.min()) for t in finite), max(float(t.max()) for t in finite)
     bins = np.geomspace(low * 0.95, high * 1.05, _BINS)
-    for row, (condition, found) in zip(grid, corrupted.items(), strict=True):
-        for axes, name in zip(row, modalities, strict=True):
+    for line, (condition, found) in enumerate(corrupted.items()):
+        for column, name in enumerate(modalities):
+            axes = grid[line][column]
             tau, bad = found["tau"][name], found["bad"][name].bool()
             for chosen, label in ((~bad, "clean"), (bad, "corrupted")):
                 if chosen.any():
                     axes.hist(tau[chosen].numpy(), bins, density=True, alpha=0.6, label=label)
             axes.set(xscale="log", yticks=[])
-            if row is grid[0]:
+            if line == 0:
                 axes.set_title(name)
-            if axes is row[0]:
+            if column == 0:
                 axes.set_ylabel(condition)
     for axes in grid[-1]:
         axes.set_xlabel("τ")
