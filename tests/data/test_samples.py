@@ -54,8 +54,10 @@ def test_standardised_for_each_feature_or_channel(shape, axes):
     np.testing.assert_allclose(found.numpy(), (other - mean) / deviation, rtol=1e-5, atol=1e-6)
 
 
-def test_what_does_not_vary_is_centred():
-    constant = torch.full((7, 2), 0.1, dtype=torch.float64)  # its computed deviation is not zero
+@pytest.mark.parametrize("shape", [(1347, 2), (1001, 3, 7)])
+def test_what_does_not_vary_is_centred(shape):
+    constant = torch.full(shape, 0.1, dtype=torch.float64)  # of which numpy's deviation is not zero, but 1e-17
+    assert constant.numpy().std(axis=0).max() > 0
     standardise = Standardization({"a": constant})
     assert standardise({"a": constant})["a"].abs().max() < 1e-6
-    torch.testing.assert_close(standardise({"a": constant + 2})["a"], torch.full((7, 2), 2.0))
+    torch.testing.assert_close(standardise({"a": constant + 2})["a"], torch.full(shape, 2.0))

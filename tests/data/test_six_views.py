@@ -65,7 +65,7 @@ def cut_rows(path):
 
 
 def page(path):
-    path.write_text("<html>not found</html>")
+    path.write_text("<html>\nnot found\n</html>")
 
 
 def unlabelled(path):

@@ -52,6 +52,7 @@ def test_no_subject_is_in_two_sets(tmp_path, val_size, validate):
     for split in (0, 1, 119):
         data = WatchSensors(tmp_path, window=10, step=5, split=split, val_size=val_size)
         training = data.load("train").groups
+        assert set(data.load("test").groups.tolist()) == set(watch_sensors.TEST_SUBJECTS[split])
         parts = [training[data.train_indices], training[data.val_indices], data.load("test").groups]
         train, val, test = (set(part.tolist()) for part in parts)
         assert (len(train), len(val), len(test)) == (7 - validate, validate, 3)
