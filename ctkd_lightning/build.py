@@ -22,12 +22,15 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch import nn
 
-from ctkd_lightning.data import ImageDataModule
+from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.fusion import ModalityCorruption, TemperatureFusion
+from ctkd_lightning.fusion.network import feature_widths
 from ctkd_lightning.job.configuration import compose, plain, read_configuration, set_keys
 from ctkd_lightning.job.hardware import accelerator_in_use, choose_channels_last, choose_precision
 from ctkd_lightning.methods import Method
 from ctkd_lightning.models import create_model, load_weights
-from ctkd_lightning.modules import ClassifierModule, DistillationModule
+from ctkd_lightning.modules import ClassifierModule, DistillationModule, EncodersModule, FusionModule
 from ctkd_lightning.temperature import Temperature
 
 
@@ -65,12 +68,93 @@ def channels_last(cfg: DictConfig) -> bool:
 
 
 def data(cfg: DictConfig) -> ImageDataModule:
-    """The data, downloaded and read: what is wrong with it shows here."""
+    """The images, downloaded and read: what is wrong with them shows here.
+
+    Raises:
+        UserError: data of several modalities.
+    """
+    if "channels_last" not in cfg.data:
+        raise UserError(
+            "a distillation takes images, and these data have several modalities: fuse them, with experiment=fusion_"
+            "digits, fusion_six_views or fusion_sensors, or with fusion=instance encoders=vector"
+        )
     made: ImageDataModule = instantiate(cfg.data, channels_last=channels_last(cfg), _convert_="all")
-    made.prepare_data()
-    made.setup("fit")
-    made.setup("test")
+    _read(made)
     return made
+
+
+def multimodal_data(cfg: DictConfig) -> MultimodalDataModule:
+    """Data of several modalities, likewise.
+
+    Raises:
+        UserError: images.
+    """
+    made = instantiate(cfg.data, _convert_="all")
+    if not isinstance(made, MultimodalDataModule):
+        raise UserError(
+            "a fusion takes data of several modalities, found images: take data=digit_views, six_views or watch_sensors"
+        )
+    _read(made)
+    return made
+
+
+def _read(data: ImageDataModule | MultimodalDataModule) -> None:
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+
+
+def encoders(cfg: DictConfig, data: MultimodalDataModule) -> dict[str, nn.Module]:
+    """An encoder for each modality, after the seed: equal configurations give equal networks."""
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    return {
+        name: instantiate(cfg.encoders, shape=shape, num_classes=data.num_classes, _convert_="all")
+        for name, shape in data.modalities.items()
+    }
+
+
+def fusion(cfg: DictConfig, encoders: Mapping[str, nn.Module], data: MultimodalDataModule) -> TemperatureFusion:
+    """The fusion of the encoders' scores; where it reads features, it takes their widths from an example."""
+    node = cfg.fusion.network
+    reads = node.joint or node.context
+    widths = feature_widths(encoders, data.example) if reads else {}
+    made: TemperatureFusion = instantiate(
+        node,
+        num_classes=data.num_classes,
+        modalities=list(encoders),
+        joint=widths if node.joint else None,
+        context=widths if node.context else None,
+        _convert_="all",
+    )
+    return made
+
+
+def fusion_module(cfg: DictConfig, encoders: Mapping[str, nn.Module], fusion: TemperatureFusion) -> FusionModule:
+    """The module that trains encoders and fusion, or the fusion alone."""
+    return FusionModule(
+        encoders,
+        fusion,
+        frozen=cfg.fusion.frozen,
+        corruption=instantiate(cfg.fusion.corruption, _convert_="all"),
+        expert_weight=cfg.fusion.expert_weight,
+        optimizer=instantiate(cfg.optimizer.optimizer),
+        scheduler=instantiate(cfg.optimizer.scheduler),
+    )
+
+
+def encoders_module(cfg: DictConfig, encoders: Mapping[str, nn.Module]) -> EncodersModule:
+    """The module that trains each encoder by itself."""
+    return EncodersModule(
+        encoders,
+        optimizer=instantiate(cfg.fusion.encoder_training.optimizer),
+        scheduler=instantiate(cfg.fusion.encoder_training.scheduler),
+    )
+
+
+def conditions(cfg: DictConfig) -> dict[str, ModalityCorruption | None]:
+    """Under which the test is repeated, by name; the first is none."""
+    named = {str(name): node for name, node in (cfg.fusion.conditions or {}).items() if node is not None}
+    return {"clean": None, **{name: ModalityCorruption(**plain(node)) for name, node in named.items()}}
 
 
 def networks(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, nn.Module]:

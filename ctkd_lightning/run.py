@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctkd_lightning.job.command import hydra_main
+from ctkd_lightning.job.command import hydra_main, quiet_lightning
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -33,28 +33,30 @@ def run(cfg: DictConfig) -> float | None:
     Each of its processes starts from the command line and would start the whole sweep again.
 
     Returns:
-        As :func:`ctkd_lightning.job.distil`: what a sweeper makes the most of.
+        As :func:`ctkd_lightning.job.distil` or :func:`ctkd_lightning.job.fuse`: what a sweeper makes the most of.
     """
     # here, so that help and errors of composition need not wait for torch
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     from ctkd_lightning.errors import UserError
-    from ctkd_lightning.job import RunDirectory, distil, read_summary
-    from ctkd_lightning.job.preflight import check_settings, count_processes
+    from ctkd_lightning.job import RunDirectory, distil, fuse, read_summary
+    from ctkd_lightning.job.preflight import check_fusion_settings, check_settings, count_processes
 
+    quiet_lightning()
     for message in _EXPECTED_WARNINGS:
         warnings.filterwarnings("ignore", message)
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)
     if hydra_config.mode != RunMode.MULTIRUN or count_processes(cfg.trainer) == 1:
-        return distil(cfg, run_dir, dict(hydra_config.runtime.choices), overrides)
-    check_settings(cfg)
+        job = fuse if cfg.get("fusion") else distil
+        return job(cfg, run_dir, dict(hydra_config.runtime.choices), overrides)
+    check_fusion_settings(cfg) if cfg.get("fusion") else check_settings(cfg)
     settings = [override for override in overrides if not override.startswith("run_dir=")]
-    job = subprocess.run([sys.executable, "-m", "ctkd_lightning.run", *settings, f"run_dir='{run_dir}'"])
-    if job.returncode:
-        raise UserError(f"the sweep's job in {run_dir} failed with status {job.returncode}; see its messages above")
+    process = subprocess.run([sys.executable, "-m", "ctkd_lightning.run", *settings, f"run_dir='{run_dir}'"])
+    if process.returncode:
+        raise UserError(f"the sweep's job in {run_dir} failed with status {process.returncode}; see its messages above")
     summary = read_summary(RunDirectory(run_dir))
     return None if summary is None else summary.best.top1
 

@@ -29,7 +29,18 @@ PAIRS = {
 }  # fmt: skip
 PROMISED = {
     "model": PAIRS,
-    "data": {"digits", "cifar10", "cifar100", "tiny_imagenet", "imagenet", "image_folder", "fake"},
+    "data": {
+        "digits",
+        "cifar10",
+        "cifar100",
+        "tiny_imagenet",
+        "imagenet",
+        "image_folder",
+        "fake",
+        "digit_views",
+        "six_views",
+        "watch_sensors",
+    },
     "method": set(choices(methods, methods.Method)),
     "temperature": set(choices(temperature, temperature.Temperature)),
     "curriculum": {"cosine", "linear", "constant"},
@@ -181,7 +192,10 @@ TARGETS = {
     "ctkd_lightning.callbacks": {"CurriculumTemperatureCallback", "ProgressBar"},
     "ctkd_lightning.callbacks.progress": {"ProgressBar"},  # of version 0.1
     "ctkd_lightning.curriculum": {"ConstantCurriculum", "CosineCurriculum", "LinearCurriculum"},
-    "ctkd_lightning.data": {"CIFAR10", "CIFAR100", "Digits", "Fake", "ImageFolder", "ImageNet", "TinyImageNet"},
+    "ctkd_lightning.data": {
+        "CIFAR10", "CIFAR100", "DigitViews", "Digits", "Fake", "ImageFolder", "ImageNet", "SixViews", "TinyImageNet",
+        "WatchSensors",
+    },
     "ctkd_lightning.methods": {
         "AB", "AT", "CC", "CRD", "DIST", "DKD", "FSP", "FT", "FitNet", "KD", "KDSVD", "LSKD", "MLKD", "NST", "NormKD",
         "OFD", "PKT", "RKD", "ReviewKD", "SP", "SRRL", "TTM", "VID", "WTTM",

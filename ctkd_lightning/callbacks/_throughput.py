@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ctkd_lightning._scores.batches import tensors_of
+
 
 class Throughput(Callback):
     """Count trained images and the time that training them took, validation and checkpoints left out.
@@ -35,7 +37,7 @@ class Throughput(Callback):
         """Start the clock after an epoch's first batch, read it after each of the rest."""
         now = time.perf_counter()
         if self._since:
-            self.images += len(batch[0])
+            self.images += len(next(tensors_of(batch)))
             self.seconds += now - self._since
         self._since = 0.0 if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch else now
 

@@ -95,6 +95,11 @@ class MultimodalDataModule(LabelledDataModule):
         """Of the samples that train."""
         return Standardization(self.split_samples("train").select(self.train_indices).values)
 
+    def validation_batch(self) -> dict[str, Tensor]:
+        """All validation samples in one batch, on the CPU; the same on every process."""
+        samples = self._standardised(self._val_split).select(self.val_indices)
+        return {**samples.values, "target": samples.targets, "index": self.val_indices}
+
     # What the splits and loaders are made of
 
     def _selected(self, names: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
@@ -119,8 +124,11 @@ class MultimodalDataModule(LabelledDataModule):
         return group_subset(groups, self._val_count(len(groups.unique()), "subjects"))
 
     def _loader(self, split: Split, sampler: EpochSampler, training: bool) -> MultimodalLoader:
+        return MultimodalLoader(self._standardised(split), sampler, self._device())
+
+    def _standardised(self, split: Split) -> Samples:
         if split not in self._standard:
             samples = self.split_samples(split)
             values = self.standardization(samples.values)
             self._standard[split] = Samples(values, samples.targets, samples.groups)
-        return MultimodalLoader(self._standard[split], sampler, self._device())
+        return self._standard[split]

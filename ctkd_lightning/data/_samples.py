@@ -96,6 +96,4 @@ class Standardization:
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     others = [dim for dim in range(x.ndim) if dim != 1]
     deviation, mean = torch.std_mean(x, dim=others, correction=0, keepdim=True)
-    # not deviation > 0: rounding leaves a constant such as 0.1 a tiny one
-    varies = x.amax(dim=others, keepdim=True) > x.amin(dim=others, keepdim=True)
-    return mean, torch.where(varies, deviation, 1.0)
+    return mean, torch.where(deviation > 0, deviation, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,12 @@ def _read(root: Path, name: str, features: int) -> np.ndarray:
 
 def _numbers(path: Path, columns: int, **layout: Any) -> np.ndarray:
     try:
-        table = np.loadtxt(path, ndmin=2, **layout)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file without numbers; its shape says it, too
+            table = np.loadtxt(path, ndmin=2, **layout)
     except (ValueError, OSError) as error:
-        raise _unlike(path, str(error).split(";")[0].splitlines()[0], f"{columns} numbers in each row") from error
+        found = str(error).partition(";")[0].partition("\n")[0]
+        raise _unlike(path, found, f"{columns} numbers in each row") from error
     if table.shape != (rows := CLASSES * OF_A_CLASS, columns):
         raise _unlike(path, f"{table.shape[0]} rows of {table.shape[1]} numbers", f"{rows} of {columns}")
     return table

@@ -12,6 +12,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.fusion._experts import Experts
 from ctkd_lightning.fusion.fusion import TemperatureFusion
 
 _WIDEST = math.log(1000.0)
@@ -49,18 +50,28 @@ def fit_temperatures(
     Raises:
         UserError: as the fusion; one whose τ are normalized, of which none has a level of its own.
     """
-    if fusion.temperature.normalized:
-        raise UserError("fit_temperatures sets the level of each τ, and normalize=True takes it away: fuse without")
     training = fusion.training
     fusion.eval()
-    scale = cast(Tensor, fusion.temperature.scale)
-    scale.fill_(1.0)
+    forget_fit(fusion)
     try:
         experts, tau = fusion.experts(logits, mask, features=features, context=context)
     finally:
         fusion.train(training)
+    return fit_to(fusion, experts, tau, target)
+
+
+def forget_fit(fusion: TemperatureFusion) -> None:
+    """Set the factors to 1."""
+    cast(Tensor, fusion.temperature.scale).fill_(1.0)
+
+
+def fit_to(fusion: TemperatureFusion, experts: Experts, tau: Tensor, target: Tensor) -> dict[str, float]:
+    """As :func:`fit_temperatures`, to what :meth:`TemperatureFusion.experts` gave with factors of 1."""
+    if fusion.temperature.normalized:
+        raise UserError("fit_temperatures sets the level of each τ, and normalize=True takes it away: fuse without")
     rows = fusion.classes(target, experts)
     softened_all = experts.logits / tau.unsqueeze(-1)
+    scale = cast(Tensor, fusion.temperature.scale)
     for m in range(len(fusion.names)):
         kept = experts.present[:, m]
         if not kept.any():

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 from ctkd_lightning._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ctkd_lightning.job.fusion import fuse
     from ctkd_lightning.job.run_directory import RunDirectory
     from ctkd_lightning.job.stages import distil
     from ctkd_lightning.job.summary import Summary, read_summary
     from ctkd_lightning.job.teacher import ready_teacher
 
-__all__ = ["RunDirectory", "Summary", "distil", "read_summary", "ready_teacher"]
+__all__ = ["RunDirectory", "Summary", "distil", "fuse", "read_summary", "ready_teacher"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -18,6 +19,7 @@ __getattr__, __dir__ = lazy_names(
         "RunDirectory": "ctkd_lightning.job.run_directory",
         "Summary": "ctkd_lightning.job.summary",
         "distil": "ctkd_lightning.job.stages",
+        "fuse": "ctkd_lightning.job.fusion",
         "read_summary": "ctkd_lightning.job.summary",
         "ready_teacher": "ctkd_lightning.job.teacher",
     },

@@ -125,13 +125,17 @@ def _full_error(shown: bool) -> Iterator[None]:
 
 
 def _configure_logging() -> None:
-    """Show what the package has to say on one process, and of Lightning the warnings."""
+    """Show what the package has to say, on one process."""
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: _rank() == 0)
     package = logging.getLogger("ctkd_lightning")
     package.handlers = [handler]
     package.setLevel(logging.INFO)
     package.propagate = False
+
+
+def quiet_lightning() -> None:
+    """Show of Lightning the warnings alone; once it is imported, since it sets its loggers' levels then."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

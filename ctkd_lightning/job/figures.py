@@ -7,6 +7,10 @@ from pathlib import Path
 from ctkd_lightning.job.metrics import read_series
 from ctkd_lightning.job.run_directory import RunDirectory
 
+_TAU = "ctkd/temperature"
+_WIDE = 10  # times the least τ: from there on a logarithmic axis
+_MANY = 5  # lines in one legend
+
 
 def plot_training(run: RunDirectory, validated_on: str) -> Path | None:
     """Draw accuracy, losses, and λ with τ over the epochs into ``figures/training.png``.
@@ -30,19 +34,19 @@ def plot_training(run: RunDirectory, validated_on: str) -> Path | None:
     for name, label in (("val/top1", "top-1"), ("val/top5", "top-5")):
         if name in series:
             accuracy.plot(*zip(*series[name], strict=True), marker=".", label=label)
-    accuracy.set(title="student's accuracy", xlabel="epoch", ylabel=f"% on {validated_on}")
+    accuracy.set(title="accuracy", xlabel="epoch", ylabel=f"% on {validated_on}")
     for name in sorted(name for name in series if name.startswith("train/")):
         losses.plot(*zip(*series[name], strict=True), marker=".", label=name.removeprefix("train/"))
     losses.set(title="training losses", xlabel="epoch", yscale="log")
 
-    taus = [name for name in series if name.startswith("ctkd/temperature")]
+    taus = sorted(name for name in series if name == _TAU or name.startswith(f"{_TAU}/"))
     if taus:
         temperature.set(title="temperature", xlabel="epoch", ylabel="τ")
-    for name in sorted(taus):
-        if not name.endswith(("_std", "_min", "_max")):
-            temperature.plot(
-                *zip(*series[name], strict=True), marker=".", label="τ " + name[len("ctkd/temperature/") :]
-            )
+    for name in taus:
+        temperature.plot(*zip(*series[name], strict=True), marker=".", label="τ " + name[len(_TAU) + 1 :])
+    values = [value for name in taus for _, value in series[name]]
+    if len(taus) > 1 and max(values) > _WIDE * min(values):
+        temperature.set_yscale("log")
     if "ctkd/temperature_min" in series and "ctkd/temperature_max" in series:
         epochs, lows = zip(*series["ctkd/temperature_min"], strict=True)
         highs = [value for _, value in series["ctkd/temperature_max"]]
@@ -55,9 +59,13 @@ def plot_training(run: RunDirectory, validated_on: str) -> Path | None:
     for axes in (accuracy, losses, temperature):
         axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.lines:
-            axes.legend(loc="center left" if axes is temperature else "best")
+            _, labels = axes.get_legend_handles_labels()
+            many = len(labels) > _MANY
+            loc = "center left" if axes is temperature and not many else "best"
+            axes.legend(loc=loc, ncols=2 if many else 1, fontsize="x-small" if many else None)
             axes.grid(alpha=0.3)
-    temperature.ticklabel_format(axis="y", useOffset=False)
+    if temperature.get_yscale() == "linear":
+        temperature.ticklabel_format(axis="y", useOffset=False)
     path = run.figures / "training.png"
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, dpi=110)

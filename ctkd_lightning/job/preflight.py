@@ -26,10 +26,9 @@ def check_settings(cfg: DictConfig) -> None:
     Raises:
         UserError: naming the setting.
     """
-    for key in ("max_epochs", "teacher.max_epochs"):
-        _check_whole(cfg, key, least=1)
-    for key in ("seed", "teacher.seed"):
-        _check_whole(cfg, key, least=0, most=2**32 - 1)
+    _check_training(cfg)
+    _check_whole(cfg, "teacher.max_epochs", least=1)
+    _check_whole(cfg, "teacher.seed", least=0, most=2**32 - 1)
     for key in ("model.teacher.name", "model.student.name"):
         if not isinstance(name := OmegaConf.select(cfg, key), str):
             raise UserError(f"{key} must be a network's name such as wrn_16_2, found {name}")
@@ -39,23 +38,54 @@ def check_settings(cfg: DictConfig) -> None:
         ("temperature_per_method", ()),
         ("teacher.check", ()),
     ):
-        value = OmegaConf.select(cfg, key)
-        if not isinstance(value, bool) and value not in words:
-            raise UserError(f"{key} must be {', '.join(('true', 'false', *words))}, found {value}")
+        _check_flag(cfg, key, words)
     if not isinstance(cfg.teacher_cache, str):
         raise UserError(f"teacher_cache must be off, auto or a folder, found {cfg.teacher_cache}: write it as 'off'")
     if not isinstance(cfg.teacher.cache_dir, str):
         raise UserError(f"teacher.cache_dir must be a folder, found {cfg.teacher.cache_dir}")
     check_number("method.ce_weight", cfg.method.ce_weight, least=0)
-    check_optimizer(cfg.optimizer, "optimizer")
     check_optimizer(cfg.teacher, "teacher.optimizer")
-    for key in ("teacher.checkpoint", "resume"):
-        path = OmegaConf.select(cfg, key)
-        if path is None or (key, path) == ("resume", "auto"):
-            continue
-        if not isinstance(path, str) or not user_path(path).is_file():
-            raise UserError(f"{key}: no file at {path}; give the path of one, or leave {key} out")
+    _check_file(cfg, "teacher.checkpoint")
+
+
+def check_fusion_settings(cfg: DictConfig) -> None:
+    """Refuse settings of a fusion that could only fail later.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if not cfg.get("encoders"):
+        raise UserError("fusion= needs encoders: set encoders=linear or vector, or series for sensors")
+    _check_training(cfg)
+    _check_whole(cfg, "fusion.encoder_epochs", least=1)
+    for key in ("fusion.frozen", "fusion.fit_temperatures", "fusion.network.joint", "fusion.network.context"):
+        _check_flag(cfg, key)
+    check_number("fusion.expert_weight", cfg.fusion.expert_weight, least=0)
+    check_optimizer(cfg.fusion.encoder_training, "fusion.encoder_training")
+    if cfg.fusion.encoder_weights is not None and not cfg.fusion.frozen:
+        raise UserError("fusion.encoder_weights are those of encoders that stay frozen: set fusion.frozen=true")
+    _check_file(cfg, "fusion.encoder_weights")
+
+
+def _check_training(cfg: DictConfig) -> None:
+    """What every job has."""
+    _check_whole(cfg, "max_epochs", least=1)
+    _check_whole(cfg, "seed", least=0, most=2**32 - 1)
+    check_optimizer(cfg.optimizer, "optimizer")
+    _check_file(cfg, "resume", "auto")
     _check_devices(cfg.trainer)
+
+
+def _check_flag(cfg: DictConfig, key: str, words: tuple[str, ...] = ()) -> None:
+    value = OmegaConf.select(cfg, key)
+    if not isinstance(value, bool) and value not in words:
+        raise UserError(f"{key} must be {', '.join(('true', 'false', *words))}, found {value}")
+
+
+def _check_file(cfg: DictConfig, key: str, *words: str) -> None:
+    path = OmegaConf.select(cfg, key)
+    if path is not None and path not in words and not (isinstance(path, str) and user_path(path).is_file()):
+        raise UserError(f"{key}: no file at {path}; give the path of one, or leave {key} out")
 
 
 def _check_whole(cfg: DictConfig, key: str, *, least: int, most: int | None = None) -> None:

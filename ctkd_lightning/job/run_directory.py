@@ -21,6 +21,8 @@ class RunDirectory:
         self.summary = self.path / "summary.json"
         self.metrics = self.path / "metrics.csv"
         self.student = self.path / "student.safetensors"
+        self.fused = self.path / "fused.safetensors"
+        self.encoders = self.path / "encoders.safetensors"
         self.figures = self.path / "figures"
         self.checkpoints = self.path / "checkpoints"
         self.last, self.best = self.checkpoints / "last.ckpt", self.checkpoints / "best.ckpt"

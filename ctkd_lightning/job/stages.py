@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ctkd_lightning._files import user_path
 from ctkd_lightning.data import ImageDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.figures import plot_training
+from ctkd_lightning.job.overrides import sets
 from ctkd_lightning.job.preflight import check_settings
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.summary import (
@@ -68,7 +68,7 @@ def distil(
         student=NetworkSummary(cfg.model.student.name),
         **describe_environment(),
     )
-    if earlier is not None:
+    if isinstance(earlier, Summary):
         summary.take_over(earlier)
 
     def close() -> None:
@@ -83,7 +83,7 @@ def distil(
         teacher, student = build.networks(cfg, data)
         summary.teacher.parameters, summary.student.parameters = parameters_of(teacher), parameters_of(student)
         module = build.module(cfg, teacher, student, data)
-        _say_what_has_no_effect(summary, module, chosen=_sets(overrides, "curriculum"))
+        _say_what_has_no_effect(summary, module, chosen=sets(overrides, "curriculum"))
         if cfg.teacher_cache not in ("off", "auto"):
             check_cacheable(module.distillation.teacher_needs)
         training = Training(cfg, run, module, data, resume, lambda: save_weights(module.student, run.student))
@@ -158,13 +158,8 @@ def _say_what_has_no_effect(summary: Summary, module: DistillationModule, *, cho
         )
 
 
-def _sets(overrides: Sequence[str], key: str) -> bool:
-    """Whether the user set something at or below a key."""
-    return any(re.match(rf"[+~]*{re.escape(key)}[.=]", override) for override in overrides)
-
-
 def _pair_name(model: DictConfig, choice: str, overrides: Sequence[str]) -> str:
     """The pair's, or the two networks' where the user has replaced one."""
-    if not any(_sets(overrides, f"model.{role}") for role in ("teacher", "student")):
+    if not any(sets(overrides, f"model.{role}") for role in ("teacher", "student")):
         return choice
     return f"{model.teacher.name}_to_{model.student.name}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 
 from ctkd_lightning.job.run_directory import RunDirectory
-from ctkd_lightning.job.summary import Summary
+from ctkd_lightning.job.summary import RunSummary, Summary
 
 
 def print_table(summary: Summary, run: RunDirectory) -> None:
@@ -15,7 +17,7 @@ def print_table(summary: Summary, run: RunDirectory) -> None:
     for heading in ("", "network", "parameters", "test top-1 %", "test top-5 %"):
         table.add_column(heading, justify="left" if heading in ("", "network") else "right")
     for role, network in (("teacher", summary.teacher), ("student", summary.student)):
-        table.add_row(role, network.name, _count(network.parameters), _number(network.top1), _number(network.top5))
+        table.add_row(role, network.name, _count(network.parameters), number(network.top1), number(network.top5))
     console = Console()
     console.print(table)
     for name, text in _lines(summary):
@@ -29,21 +31,31 @@ def _lines(summary: Summary) -> list[tuple[str, str]]:
         f"{getattr(summary, group)}, no effect" if group in summary.without_effect else getattr(summary, group)
         for group in ("temperature", "curriculum")
     )
-    tau = _number(final.get("ctkd/temperature"))
+    tau = number(final.get("ctkd/temperature"))
     if "ctkd/temperature_std" in final:
-        low, high, std = (_number(final[f"ctkd/temperature_{key}"]) for key in ("min", "max", "std"))
+        low, high, std = (number(final[f"ctkd/temperature_{key}"]) for key in ("min", "max", "std"))
         tau = f"{tau} ± {std}, from {low} to {high} over the samples"
     if "ctkd/lambda" in final:
-        lines.append(("λ", f"{_number(final['ctkd/lambda'])} ({curriculum})"))
-    several = {k: v for k, v in final.items() if k.startswith("ctkd/temperature/")}
-    if several:
-        tau = ", ".join(f"{_number(value)} {name.rpartition('.')[2]}" for name, value in several.items())
+        lines.append(("λ", f"{number(final['ctkd/lambda'])} ({curriculum})"))
+    tau = temperatures(final) or tau
     lines.append(("τ", f"{tau} ({temperature})"))
-    best = summary.best
-    if best.top1 is not None:
-        lines.append((f"best on {best.chosen_on}", f"top-1 {_number(best.top1)} % after epoch {best.epoch}"))
     if summary.teacher_cache is not None:
         lines.append(("teacher cache", f"knew {100 * summary.teacher_cache:.1f} % of the views"))
+    return lines + closing_lines(summary)
+
+
+def temperatures(final: Mapping[str, float]) -> str:
+    """Several τ in a line, each with its name; empty where there is one."""
+    several = {name: value for name, value in final.items() if name.startswith("ctkd/temperature/")}
+    return ", ".join(f"{number(value)} {name.rpartition('/')[2].rpartition('.')[2]}" for name, value in several.items())
+
+
+def closing_lines(summary: RunSummary) -> list[tuple[str, str]]:
+    """What every job says in the end: its best epoch, its speed, and how to go on where it was stopped."""
+    lines = []
+    best = summary.best
+    if best.top1 is not None:
+        lines.append((f"best on {best.chosen_on}", f"top-1 {number(best.top1)} % after epoch {best.epoch}"))
     rate = summary.images_per_second
     speed = f", {rate:,.0f} images/s" if rate else ""
     lines.append(("training", f"{summary.epochs} epochs in {summary.train_seconds:,.0f} s{speed}"))
@@ -57,5 +69,6 @@ def _count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """With two decimals; a dash for none."""
     return "–" if value is None else f"{value:.2f}"

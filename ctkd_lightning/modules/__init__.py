@@ -7,15 +7,16 @@ from ctkd_lightning._lazy import lazy_names
 if TYPE_CHECKING:
     from ctkd_lightning.modules.classifier import ClassifierModule, SupervisedModule
     from ctkd_lightning.modules.distillation import DistillationModule
-    from ctkd_lightning.modules.fusion import FusionModule
+    from ctkd_lightning.modules.fusion import EncodersModule, FusionModule
 
-__all__ = ["ClassifierModule", "DistillationModule", "FusionModule", "SupervisedModule"]
+__all__ = ["ClassifierModule", "DistillationModule", "EncodersModule", "FusionModule", "SupervisedModule"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "ClassifierModule": "ctkd_lightning.modules.classifier",
         "DistillationModule": "ctkd_lightning.modules.distillation",
+        "EncodersModule": "ctkd_lightning.modules.fusion",
         "FusionModule": "ctkd_lightning.modules.fusion",
         "SupervisedModule": "ctkd_lightning.modules.classifier",
     },

@@ -73,9 +73,13 @@ class TrainedModule(LightningModule):
                 )
         self.record.reset()
 
+    def parameter_groups(self) -> Any:
+        """What is trained: one group of parameters, unless a subclass has settings for some of them."""
+        return [p for p in self.parameters() if p.requires_grad]
+
     def configure_optimizers(self) -> Any:
-        """Optimizer and scheduler over everything that is trained, in one parameter group."""
-        optimizer = self.make_optimizer([p for p in self.parameters() if p.requires_grad])
+        """Optimizer and scheduler over everything that is trained."""
+        optimizer = self.make_optimizer(self.parameter_groups())
         optimizer.register_load_state_dict_post_hook(state_in_layout)
         self._check_clipping(optimizer)
         if self.make_scheduler is None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC
@@ -158,6 +159,16 @@ class FusionModule(TrainedModule):
         tau = output.tau.expand(len(output.fused), -1).unbind(dim=-1)
         return {"log_probabilities": output.fused, "tau": dict(zip(self.fusion.names, tau, strict=True)), "bad": bad}
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """No weight decay on the temperatures: it would pull all of them to the middle of their range."""
+        own = {id(parameter) for parameter in self.fusion.temperature.parameters()}
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in trained if id(p) not in own]},
+            {"params": [p for p in trained if id(p) in own], "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
     def _inputs(self, batch: Any) -> tuple[dict[str, Tensor], Any]:
         names = self.fusion.modalities
         if not isinstance(batch, Mapping):
@@ -169,13 +180,7 @@ class FusionModule(TrainedModule):
 
     def _read(self, batch: Any) -> tuple[dict[str, Tensor], Any, Tensor]:
         inputs, mask = self._inputs(batch)
-        targets = find_targets(batch)
-        if not targets:
-            raise UserError(
-                f"the batch has no target under {', '.join(TARGET_KEYS)}, found {', '.join(map(str, batch))}: collate "
-                "it with one"
-            )
-        return inputs, mask, targets[0]
+        return inputs, mask, need_target(batch)
 
     def _corrupted(
         self, corruption: ModalityCorruption, inputs: dict[str, Tensor], batch: Mapping[str, Any], epoch: int
@@ -216,6 +221,42 @@ class FusionModule(TrainedModule):
             tau = output.tau[there, m]
             metric.update(tau / (1 + tau), bad[name][there].long())  # in order, and between 0 and 1
             self.log(f"test/auroc/{name}", metric, batch_size=len(there))
+
+
+class EncodersModule(TrainedModule):
+    """Train an encoder for each modality, each by itself: before they are frozen and fused.
+
+    Args:
+        encoders: from modality to network, input to scores (B, C).
+        **training: ``optimizer`` and ``scheduler``, as of :class:`FusionModule`.
+    """
+
+    def __init__(self, encoders: Mapping[str, nn.Module], **training: Any) -> None:
+        super().__init__(training.pop("optimizer", None) or adam, **training)
+        self.encoders = nn.ModuleDict(encoders)
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """One step: the sum of the encoders' cross-entropies."""
+        target = need_target(batch)
+        losses = {name: F.cross_entropy(encoder(batch[name]), target) for name, encoder in self.encoders.items()}
+        losses["loss"] = torch.stack(list(losses.values())).sum()
+        self.record.add(losses)
+        return losses["loss"]
+
+
+def need_target(batch: Mapping[str, Any]) -> Tensor:
+    """A batch's target, under a usual name.
+
+    Raises:
+        UserError: there is none.
+    """
+    targets = find_targets(batch)
+    if not targets:
+        raise UserError(
+            f"the batch has no target under {', '.join(TARGET_KEYS)}, found {', '.join(map(str, batch))}: collate it "
+            "with one"
+        )
+    return targets[0]
 
 
 def adam(parameters: Any) -> torch.optim.Optimizer:

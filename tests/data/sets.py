@@ -1,4 +1,7 @@
-"""Each data set in small: the rows that carry it through all common tests of ``test_all.py``."""
+"""Each data set in small: the rows that carry it through all common tests.
+
+Those of images are in ``test_all.py``, those of several modalities in ``test_all_multimodal.py``.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,18 @@ from ctkd_lightning.data import (
     CIFAR10,
     CIFAR100,
     Digits,
+    DigitViews,
     Fake,
     ImageDataModule,
     ImageFolder,
     ImageNet,
+    MultimodalDataModule,
+    SixViews,
     TinyImageNet,
+    WatchSensors,
 )
+from ctkd_lightning.data.six_views import FILES
+from ctkd_lightning.data.watch_sensors import CHANNELS, EXERCISES
 from tests.data.folders import image_folder
 
 
@@ -109,6 +118,31 @@ def write_tiny_imagenet(root: Path, seed: int) -> dict[str, Any]:
     return {"val_size": 0.5}
 
 
+def write_six_views(root: Path, seed: int) -> dict[str, Any]:
+    """The archive's six files; each number says its row and column."""
+    root.mkdir(parents=True, exist_ok=True)
+    for file, features in FILES.values():
+        np.savetxt(root / file, six_views_table(features, seed), fmt="%.1f")
+    return {"root": root}
+
+
+def six_views_table(features: int, seed: int = 0) -> np.ndarray:
+    """(2000, features): row + column / 10, of which the columns begin again after nine."""
+    return seed + np.arange(2000.0)[:, None] + np.arange(features) % 10 / 10
+
+
+def write_watch_sensors(root: Path, seed: int) -> dict[str, Any]:
+    """One recording a subject and exercise, of 24 to 30 samples."""
+    root.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    subject, exercise = np.repeat(np.arange(1, 11), 7), np.tile(np.arange(7), 10)
+    signals = [rng.normal(size=(24 + target, 6)) for target in exercise]
+    labels = {"X_labels": list(CHANNELS), "y_labels": list(EXERCISES)}
+    content = {"X": signals, "y": exercise, "subject": subject, "side": np.zeros(70), **labels}
+    np.save(root / "watch_dataset.npy", np.array(content, dtype=object), allow_pickle=True)
+    return {"root": root, "window": 10, "step": 5}
+
+
 def _pictures(rng: np.random.Generator, count: int) -> np.ndarray:
     return rng.integers(0, 256, (count, 3 * 32 * 32), dtype=np.uint8)
 
@@ -126,4 +160,10 @@ SETS: dict[type[ImageDataModule], Row] = {
     ImageFolder: Row(write_folders),
     ImageNet: Row(write_imagenet),
     TinyImageNet: Row(write_tiny_imagenet),
+}
+
+MULTIMODAL: dict[type[MultimodalDataModule], Callable[[Path, int], dict[str, Any]]] = {
+    DigitViews: write_nothing,
+    SixViews: write_six_views,
+    WatchSensors: write_watch_sensors,
 }

@@ -1,0 +1,196 @@
+"""From a configuration to a fusion of several modalities: the encoders if need be, then the fusion and its tests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from ctkd_lightning import build
+from ctkd_lightning.data import MultimodalDataModule
+from ctkd_lightning.fusion import ModalityCorruption
+from ctkd_lightning.fusion.calibration import fit_to, forget_fit
+from ctkd_lightning.job.figures import plot_training
+from ctkd_lightning.job.fusion_figures import plot_conditions, plot_temperatures
+from ctkd_lightning.job.fusion_table import print_fusion_table
+from ctkd_lightning.job.overrides import sets
+from ctkd_lightning.job.preflight import check_fusion_settings
+from ctkd_lightning.job.run_directory import RunDirectory
+from ctkd_lightning.job.summary import FusionSummary, describe_environment, parameters_of, read_summary
+from ctkd_lightning.job.training import Training, recorded, write
+from ctkd_lightning.models import load_weights, save_weights
+from ctkd_lightning.modules import FusionModule
+from ctkd_lightning.temperature import LearnedTemperature
+
+log = logging.getLogger(__name__)
+
+_OF_DISTILLATIONS = ("model", "teacher", "method", "temperature", "student_layers", "teacher_layers", "teacher_cache")
+
+
+def fuse(
+    cfg: DictConfig, run_dir: str | Path, choices: Mapping[str, str], overrides: Sequence[str] = ()
+) -> float | None:
+    """Do the whole job of a configuration with a ``fusion``.
+
+    Args:
+        cfg: the composed configuration.
+        run_dir: for what the run makes.
+        choices: which option of each config group was taken.
+        overrides: what the user set.
+
+    Returns:
+        The best validation top-1 of the fused scores, percent.
+    """
+    run = RunDirectory(run_dir)
+    cfg.run_dir = str(run)
+    resume = run.resume_from(cfg.resume)
+    earlier = read_summary(run) if resume else None
+    summary = FusionSummary(
+        data=choices["data"],
+        encoders=str(choices["encoders"]),
+        fusion=choices["fusion"],
+        temperature=choices["fusion"],
+        curriculum=choices["curriculum"],
+        seed=cfg.seed,
+        **describe_environment(),
+    )
+    if isinstance(earlier, FusionSummary):
+        summary.take_over(earlier)
+    told: dict[str, Any] = {}
+
+    def close() -> None:
+        print_fusion_table(summary, run)
+        plot_training(run, validated_on=summary.best.chosen_on or "validation")
+        plot_conditions(summary, run)
+        plot_temperatures(told, run)
+
+    with recorded(summary, run, close, going_on=earlier is not None, first_stage="encoders"):
+        check_fusion_settings(cfg)
+        _say_what_has_no_effect(cfg, overrides)
+        summary.precision = str(build.precision(cfg))
+        data = build.multimodal_data(cfg)
+        encoders = build.encoders(cfg, data)
+        module = build.fusion_module(cfg, encoders, build.fusion(cfg, encoders, data))
+        conditions = build.conditions(cfg)
+        summary.modalities, summary.parameters = list(module.fusion.modalities), parameters_of(module.network)
+        if not isinstance(module.fusion.temperature, LearnedTemperature):
+            summary.without_effect.append("curriculum")
+        log.info("Fusing %s on %s in %s", ", ".join(summary.modalities), build.accelerator(cfg), summary.precision)
+        training = Training(cfg, run, module, data, resume, lambda: save_weights(module.network, run.fused))
+
+        if cfg.fusion.frozen:
+            _train_encoders(cfg, module, data, run)
+        summary.stage = summary.status = "fusion"
+        write(summary, run)
+        seed_everything(cfg.seed, workers=True, verbose=False)  # whatever the encoders' stage has drawn
+        training.run(summary)
+        if cfg.fusion.fit_temperatures:
+            summary.fitted = _fit(module, data)
+
+        summary.stage = "test"
+        for name, corruption in conditions.items():
+            summary.conditions[name] = _test(cfg, module, data, corruption)
+            told[name] = _temperatures(module, data, corruption)
+        rank_zero_only(save_weights)(module.network, run.fused)
+    return summary.best.top1
+
+
+def _train_encoders(cfg: DictConfig, module: FusionModule, data: MultimodalDataModule, run: RunDirectory) -> None:
+    """Give the frozen encoders their weights: of the file named, of this run's earlier part, or trained now."""
+    encoders = module.network.encoders
+    path = cfg.fusion.encoder_weights
+    if path:
+        load_weights(encoders, path)
+        return
+    if cfg.resume and run.encoders.is_file():
+        load_weights(encoders, run.encoders)
+        return
+    log.info("Training the encoders, each by itself, for %s epochs", cfg.fusion.encoder_epochs)
+    encoders.requires_grad_(True)
+    own = build.encoders_module(cfg, cast(Mapping[str, nn.Module], encoders))
+    try:
+        trainer = build.trainer(
+            cfg,
+            callbacks=build.progress_bar(cfg),
+            logger=False,
+            max_epochs=cfg.fusion.encoder_epochs,
+            limit_val_batches=0,
+        )
+        trainer.fit(own, datamodule=data)
+    finally:
+        encoders.requires_grad_(False)
+        module.network.train(module.network.training)
+    rank_zero_only(save_weights)(encoders, run.encoders)
+    trainer.strategy.barrier("encoders saved")
+
+
+def _tester(cfg: DictConfig) -> Trainer:
+    return build.trainer(cfg, precision="32-true", logger=False, callbacks=build.progress_bar(cfg))
+
+
+def _test(
+    cfg: DictConfig, module: FusionModule, data: MultimodalDataModule, corruption: ModalityCorruption | None
+) -> dict[str, float]:
+    """Accuracies of the fused scores, of each modality and of the plain fusions on corrupted test data."""
+    trainer = _tester(cfg)
+    module.test_corruption = corruption
+    try:
+        trainer.test(module, datamodule=data, verbose=False)
+    finally:
+        module.test_corruption = None
+    metrics = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
+    found = {"fused": metrics["top1"]}
+    found |= {name.removeprefix("top1/"): value for name, value in metrics.items() if name.startswith("top1/")}
+    return found | {name: value for name, value in metrics.items() if name.startswith("auroc/")}
+
+
+@torch.no_grad()
+def _temperatures(
+    module: FusionModule, data: MultimodalDataModule, corruption: ModalityCorruption | None
+) -> dict[str, dict[str, Tensor]]:
+    """τ of this process's test samples by modality, and which of them are corrupted."""
+    module.test_corruption = corruption
+    training = module.training
+    module.eval()
+    try:
+        parts = [module.predict_step(batch, 0) for batch in data.test_dataloader()]
+    finally:
+        module.test_corruption = None
+        module.train(training)
+    names = module.fusion.names
+    return {
+        "tau": {name: torch.cat([part["tau"][name] for part in parts]).cpu() for name in names},
+        "bad": {name: torch.cat([part["bad"][name] for part in parts]).cpu() for name in parts[0]["bad"]},
+    }
+
+
+@torch.no_grad()
+def _fit(module: FusionModule, data: MultimodalDataModule) -> dict[str, float]:
+    """Temperature scaling on the validation data, all of them, on each process alike."""
+    batch = {name: values.to(module.device) for name, values in data.validation_batch().items()}
+    network = module.network
+    training = network.training
+    network.eval()
+    forget_fit(module.fusion)
+    try:
+        output = network.run(batch)
+    finally:
+        network.train(training)
+    return fit_to(module.fusion, output.experts, output.tau, batch["target"])
+
+
+def _say_what_has_no_effect(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    for key in _OF_DISTILLATIONS:
+        if sets(overrides, key):
+            rank_zero_warn(f"{key} has no effect: this run fuses modalities, and distils no teacher; leave it out")
+    if cfg.fusion.frozen is False and sets(overrides, "fusion.encoder_epochs"):
+        rank_zero_warn(
+            "fusion.encoder_epochs has no effect: encoders and fusion train together; set fusion.frozen=true"
+        )
