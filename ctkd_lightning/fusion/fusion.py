@@ -243,10 +243,10 @@ class TemperatureFusion(nn.Module):
         context: Mapping[str, Tensor] | None = None,
         expert_weight: float = 1.0,
     ) -> dict[str, Tensor]:
-        r"""The loss to minimise, and its parts: :math:`L = L_\mathrm{fused} + w \cdot \frac{1}{M} \sum_m L_m`.
+        r"""The loss to minimise, and its parts: :math:`L = L_\mathrm{fused} + w \sum_m L_m`.
 
-        Each modality's own loss is that of its scores without τ, over the samples that have it. Of scores without a
-        gradient, as of frozen networks, it is 0 times nothing, and only the joint head's counts.
+        Each modality's own loss is that of its scores without τ, over the samples that have it. Of frozen
+        networks it has no gradient, and the joint head's alone counts.
 
         Args:
             logits: as in :meth:`forward`; likewise ``mask``, ``features``, ``context``.
@@ -272,7 +272,7 @@ class TemperatureFusion(nn.Module):
         for m, name in enumerate(self.names):
             found[name] = task_loss(self.scores, experts.logits[:, m], given, rows, experts.present[:, m])
         own = torch.stack([found[name] for name in self.names])
-        return {"loss": found["fused"] + expert_weight * own.mean(), **found}
+        return {"loss": found["fused"] + expert_weight * own.sum(), **found}
 
     def experts(
         self,

@@ -9,7 +9,7 @@ from typing import Any, cast
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from ctkd_lightning._scores.batches import TARGET_KEYS, read_batch
+from ctkd_lightning._scores.batches import TARGET_KEYS
 from ctkd_lightning._training_progress import curriculum_at_zero, planned_epochs, training_fraction
 from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
@@ -61,7 +61,8 @@ class DistillationModule(SupervisedModule):
         ask_teacher: likewise.
         teacher_fusion: likewise; its loss is logged as ``train/teacher_fusion``.
         **settings: as in :class:`~ctkd_lightning.modules.classifier.SupervisedModule`: ``optimizer``, ``scheduler``,
-            ``channels_last``; ``task``, ``scores``, ``class_dim``, ``ignore_index``, ``student_logits``.
+            ``channels_last``; ``task``, ``scores``, ``class_dim``, ``ignore_index``, ``student_logits``,
+            ``student_input``.
 
     Raises:
         UserError: no method, or one of a name that the losses have; temperatures by name that are not those of the
@@ -208,7 +209,7 @@ class DistillationModule(SupervisedModule):
 
     def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
         """The total loss, the task's loss and each method's unweighted term."""
-        sample = read_batch(batch)
+        sample = self.read(batch)
         engine = self.distillation
         teacher = engine.ask(StudentCall((images,), {}), batch)
         student = engine.run(images)
