@@ -29,6 +29,8 @@ Rule = Literal["product", "mixture"]
 JOINT = "joint"
 """The name of the joint head among the experts."""
 
+_IGNORED = -100  # PyTorch's target that counts nowhere
+
 
 class TemperatureFusion(nn.Module):
     r"""Fuse the scores of several modalities; a learned temperature each turns the bad ones down.
@@ -110,6 +112,10 @@ class TemperatureFusion(nn.Module):
     ) -> None:
         super().__init__()
         check_number("TemperatureFusion's num_classes", num_classes, least=2 if task == "multiclass" else 1, whole=True)
+        if task == "binary" and num_classes != 1:
+            raise UserError(
+                f"task='binary' is one score a sample, found num_classes={num_classes}: pass 1, or another task"
+            )
         for what, word, words in (
             ("kind", kind, ("instance", "global", "fixed")),
             ("rule", rule, ("product", "mixture")),
@@ -128,7 +134,7 @@ class TemperatureFusion(nn.Module):
         self._check_without_effect(kind, agreement, context)
         self.temperature = self._temperature(kind, agreement, context, tau_init, tau_min, tau_max, hidden)
         self.register_buffer("log_prior", self._log_prior(prior))
-        self._broken = BrokenNumbers("scores")
+        self._broken = BrokenNumbers()
 
     def _check_joint(self, joint: Mapping[str, int]) -> None:
         if self.scores.single:
@@ -206,10 +212,12 @@ class TemperatureFusion(nn.Module):
         Args:
             logits: scores by modality, all of one shape: (B, C), (B, T, C) or maps; ``None`` for a modality that the
                 whole batch misses. Where scores are NaN or infinite the modality counts as missing, with a warning.
-            mask: which samples have which modality (true or 1: it is there): (B, M), or by name (B,); missing names
-                are there.
-            features: for the joint head, by name (B, width).
-            context: what else τ sees, by name (B, width).
+                Their gradient is then 0; a network that they come from multiplies it by its own NaN, so that its inputs
+                must be finite where it is trained (:class:`~ctkd_lightning.fusion.FusedNetwork` sees to that).
+            mask: which samples have which modality (true or 1: it is there): (B, M), or by name (B,), or one entry a
+                position; names that it does not mention are there.
+            features: for the joint head, by name (B, width); where they are not finite they count as missing.
+            context: what else τ sees, by name (B, width); likewise.
 
         Returns:
             Log-probabilities in the scores' shape; under ``binary`` and ``multilabel`` logits. And τ by name: scalars,
@@ -230,12 +238,12 @@ class TemperatureFusion(nn.Module):
     ) -> dict[str, Tensor]:
         r"""The loss to minimise, and its parts: :math:`L = L_\mathrm{fused} + w \cdot \frac{1}{M} \sum_m L_m`.
 
-        Each modality's own loss is that of its scores without τ, over the samples that have it. Of scores without a
-        gradient, as of frozen networks, it is 0 times nothing, and only the joint head's counts.
+        Each modality's own loss is that of its scores without τ, over the samples that have it. That of a frozen
+        network is a constant: it is in the sum and trains nothing.
 
         Args:
             logits: as in :meth:`forward`; likewise ``mask``, ``features``, ``context``.
-            target: class indices, one a position; 1 or 0 under ``binary`` and ``multilabel``.
+            target: class indices, one a position, -100 where none counts; 1 or 0 under ``binary`` and ``multilabel``.
             mask: which samples have which modality.
             features: for the joint head.
             context: what else τ sees.
@@ -253,9 +261,11 @@ class TemperatureFusion(nn.Module):
         """As :meth:`losses`, of what :meth:`experts` and :meth:`fuse` gave."""
         check_number("expert_weight", expert_weight, least=0)
         rows, given = self.classes(target, experts), target.reshape(-1)
-        found = {"fused": task_loss(self.scores, fused, given, rows, None)}
+        counted = rows != _IGNORED
+        found = {"fused": task_loss(self.scores, fused, given, rows, counted)}
         for m, name in enumerate(self.names):
-            found[name] = task_loss(self.scores, experts.logits[:, m], given, rows, experts.present[:, m])
+            there = experts.present[:, m] & counted
+            found[name] = task_loss(self.scores, experts.logits[:, m], given, rows, there)
         own = torch.stack([found[name] for name in self.names])
         return {"loss": found["fused"] + expert_weight * own.mean(), **found}
 
@@ -290,8 +300,7 @@ class TemperatureFusion(nn.Module):
         mask: Tensor | Mapping[str, Tensor] | None,
         features: Mapping[str, Tensor] | None,
     ) -> Experts:
-        experts = stack(logits, self.modalities, self.scores, self.num_classes, mask)
-        self._broken.look(logits)
+        experts = stack(logits, self.modalities, self.scores, self.num_classes, mask, self._broken)
         if self.joint is None:
             if features is not None:
                 raise UserError("features= are for the joint head, and there is none: pass joint={name: width, …}")
@@ -301,11 +310,11 @@ class TemperatureFusion(nn.Module):
                 f"the joint head scores samples, and the scores have the positions {tuple(experts.layout.positions)}: "
                 "leave joint= out"
             )
-        there = dict(zip(self.modalities, experts.present.unbind(dim=1), strict=True))
-        given = need_features(features, self.joint.widths, len(experts.logits))
-        scores = self.joint(given, there)
-        own = at_least_float32(scores).unsqueeze(1)
-        present = torch.stack([there[name] for name in self.joint.widths], dim=1).any(dim=1, keepdim=True)
+        given = need_features(features, self.joint.widths, experts.logits.shape[0])
+        given, there = self._finite("features", {name: given[name] for name in self.joint.widths}, experts.present)
+        known = torch.stack(list(there.values()), dim=1)
+        own = at_least_float32(self.joint(list(given.values()), known)).unsqueeze(1)
+        present = known.any(dim=1, keepdim=True)
         return Experts(
             torch.cat([experts.logits, own.masked_fill(~present.unsqueeze(-1), 0.0)], dim=1),
             torch.cat([experts.present, present], dim=1),
@@ -345,7 +354,17 @@ class TemperatureFusion(nn.Module):
                 )
             wide = value.reshape(value.shape[:-1] + (1,) * (len(positions) - value.ndim + 1) + value.shape[-1:])
             found[name] = wide.expand(*positions, -1).flatten(0, -2)
-        return found
+        return self._finite("context", found, experts.present)[0]
+
+    def _finite(
+        self, what: str, vectors: Mapping[str, Tensor], present: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Vectors (N, width) by name, zeros where they are not finite or their expert is missing; and where not so."""
+        meant = {name: present[:, self.names.index(name)] for name in vectors}
+        finite = {name: value.isfinite().all(dim=-1) for name, value in vectors.items()}
+        self._broken.look(what, {name: meant[name] & ~finite[name] for name in vectors})
+        there = {name: meant[name] & finite[name] for name in vectors}
+        return {n: value.masked_fill(~there[n].unsqueeze(-1), 0.0) for n, value in vectors.items()}, there
 
     def _prior_of(self, experts: Experts) -> Tensor:
         if not self.scores.single:
