@@ -111,7 +111,7 @@ class FusedNetwork(nn.Module):
                 continue
             if given.shape[:1] != own.shape:
                 raise UserError(
-                    f"mask of {name!r} has shape {tuple(given.shape)}, found {len(own)} samples: pass one entry for each"
+                    f"mask of {name!r} has shape {tuple(given.shape)}, found {len(own)} samples: pass ({len(own)},)"
                 )
             own, given = own.reshape(-1, *(1,) * (given.ndim - 1)), (given != 0).to(own.device)
             there[name], lost[name] = given & own, given & ~own
