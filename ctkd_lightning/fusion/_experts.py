@@ -121,14 +121,16 @@ def stack(
                 f"scores of {first!r} have shape {tuple(layout.shape)}, those of {name!r} {tuple(value.shape)}: all "
                 "modalities must score the same samples and classes; say which samples miss one with mask="
             )
-        parts[name] = bounded_below(scores.logits(value, name, layout.class_dim)).flatten(0, -2)
-    none = torch.full_like(parts[first], torch.nan)
-    logits = torch.stack([parts.get(name, none) for name in names], dim=1)
+        parts[name] = scores.logits(value, name, layout.class_dim).flatten(0, -2)
+    none = torch.full_like(parts[first], torch.nan) if len(parts) < len(names) else parts[first]
+    logits = bounded_below(torch.stack([parts.get(name, none) for name in names], dim=1))
     finite = _are_scores(logits)
     meant = _meant(mask, names, layout, finite)
     present = finite if meant is None else finite & meant
     lost = ~finite if meant is None else ~finite & meant
-    broken.look("scores", {n: some for n, some in zip(names, lost.unbind(dim=1), strict=True) if n in there})
+    if len(parts) < len(names):
+        lost = lost & torch.tensor([name in there for name in names], device=lost.device)
+    broken.look("scores", names, lost)
     return Experts(logits.masked_fill(~present.unsqueeze(-1), 0.0), present, layout)
 
 
@@ -224,7 +226,7 @@ def _meant(
     given = mask_by_name(mask, names)
     for m, name in enumerate(names):
         if name in given:
-            columns.append((fit_mask(given[name], layout.positions) != 0).flatten().to(like.device))
+            columns.append(fit_mask(given[name], layout.positions).flatten().to(like))  # bool: not 0
         else:
             columns.append(torch.ones_like(like[:, m]))
     return torch.stack(columns, dim=1)

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ctkd_lightning._scores.ignored import kept_targets
 from ctkd_lightning._scores.scores import Kind, Scores, Task
-from ctkd_lightning._scores.task_loss import task_loss
 from ctkd_lightning.errors import UserError, check_number, suggest
 from ctkd_lightning.features.outputs import at_least_float32
-from ctkd_lightning.fusion._broken import BrokenNumbers
+from ctkd_lightning.fusion._broken import BrokenNumbers, finite_rows
 from ctkd_lightning.fusion._experts import Experts, check_names, stack
 from ctkd_lightning.fusion._joint import JointHead, need_features
 from ctkd_lightning.fusion.temperatures import (
@@ -261,13 +262,23 @@ class TemperatureFusion(nn.Module):
         """As :meth:`losses`, of what :meth:`experts` and :meth:`fuse` gave."""
         check_number("expert_weight", expert_weight, least=0)
         rows, given = self.classes(target, experts), target.reshape(-1)
-        counted = rows != _IGNORED
-        found = {"fused": task_loss(self.scores, fused, given, rows, counted)}
-        for m, name in enumerate(self.names):
-            there = experts.present[:, m] & counted
-            found[name] = task_loss(self.scores, experts.logits[:, m], given, rows, there)
-        own = torch.stack([found[name] for name in self.names])
-        return {"loss": found["fused"] + expert_weight * own.mean(), **found}
+        counted = kept_targets(given, _IGNORED).unsqueeze(1)
+        there = torch.cat([counted, experts.present & counted], dim=1)
+        scored = torch.cat([fused.unsqueeze(1), experts.logits], dim=1)
+        with torch.autocast(scored.device.type, enabled=False):
+            each = self._losses(scored, given, rows, counted).masked_fill(~there, 0.0)
+            mean = each.sum(dim=0) / there.sum(dim=0).clamp(min=1)
+            loss = mean[0] + expert_weight * mean[1:].mean()
+        return {"loss": loss, **dict(zip(("fused", *self.names), mean.unbind(), strict=True))}
+
+    def _losses(self, scored: Tensor, given: Tensor, rows: Tensor, counted: Tensor) -> Tensor:
+        """(N, K) losses of K scores (N, K, C) at each position; anything finite where the target does not count."""
+        count = scored.shape[1]
+        if self.scores.single:
+            expected = given.unsqueeze(1).to(scored.dtype).masked_fill(~counted, 0.0).expand(-1, count)
+            return F.binary_cross_entropy_with_logits(scored[..., 0] - scored[..., 1], expected, reduction="none")
+        labels = rows.long().unsqueeze(1).masked_fill(~counted, 0).expand(-1, count)
+        return F.cross_entropy(scored.flatten(0, 1), labels.flatten(), reduction="none").view(-1, count)
 
     def experts(
         self,
@@ -311,8 +322,7 @@ class TemperatureFusion(nn.Module):
                 "leave joint= out"
             )
         given = need_features(features, self.joint.widths, experts.logits.shape[0])
-        given, there = self._finite("features", {name: given[name] for name in self.joint.widths}, experts.present)
-        known = torch.stack(list(there.values()), dim=1)
+        given, known = self._finite("features", {name: given[name] for name in self.joint.widths}, experts.present)
         own = at_least_float32(self.joint(list(given.values()), known)).unsqueeze(1)
         present = known.any(dim=1, keepdim=True)
         return Experts(
@@ -354,17 +364,17 @@ class TemperatureFusion(nn.Module):
                 )
             wide = value.reshape(value.shape[:-1] + (1,) * (len(positions) - value.ndim + 1) + value.shape[-1:])
             found[name] = wide.expand(*positions, -1).flatten(0, -2)
-        return self._finite("context", found, experts.present)[0]
+        return self._finite("context", found, experts.present)[0] if found else {}
 
-    def _finite(
-        self, what: str, vectors: Mapping[str, Tensor], present: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Vectors (N, width) by name, zeros where they are not finite or their expert is missing; and where not so."""
-        meant = {name: present[:, self.names.index(name)] for name in vectors}
-        finite = {name: value.isfinite().all(dim=-1) for name, value in vectors.items()}
-        self._broken.look(what, {name: meant[name] & ~finite[name] for name in vectors})
-        there = {name: meant[name] & finite[name] for name in vectors}
-        return {n: value.masked_fill(~there[n].unsqueeze(-1), 0.0) for n, value in vectors.items()}, there
+    def _finite(self, what: str, vectors: Mapping[str, Tensor], present: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """K vectors (N, width), zeros where they are not finite or their expert is missing; and (N, K), where not."""
+        meant = torch.stack([present[:, self.names.index(name)] for name in vectors], dim=1)
+        finite = torch.stack([finite_rows(value) for value in vectors.values()], dim=1)
+        self._broken.look(what, list(vectors), meant & ~finite)
+        there = meant & finite
+        left_out = there.logical_not().unsqueeze(-1).unbind(dim=1)
+        found = zip(vectors.items(), left_out, strict=True)
+        return {name: value.masked_fill(out, 0.0) for (name, value), out in found}, there
 
     def _prior_of(self, experts: Experts) -> Tensor:
         if not self.scores.single:

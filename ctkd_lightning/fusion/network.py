@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.features.layers import default_layers
 from ctkd_lightning.features.tap import FeatureTap
-from ctkd_lightning.fusion._broken import BrokenNumbers
+from ctkd_lightning.fusion._broken import BrokenNumbers, finite_rows
 from ctkd_lightning.fusion._experts import Experts, mask_by_name
 from ctkd_lightning.fusion.fusion import TemperatureFusion
 
@@ -88,7 +88,7 @@ class FusedNetwork(nn.Module):
         given = {name: need_input(inputs, name) for name in self.fusion.modalities}
         scores, features, finite = {}, {}, {}
         for name, x in given.items():
-            x, finite[name] = finite_rows(x)
+            x, finite[name] = without_broken(x)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
                 output = self._taps[name](x)
             scores[name] = output.logits
@@ -103,19 +103,17 @@ class FusedNetwork(nn.Module):
     def _there(self, finite: Mapping[str, Tensor], mask: Tensor | Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
         """Which samples have which modality: by their inputs, and by the caller's mask."""
         meant = {} if mask is None else mask_by_name(mask, self.fusion.modalities)
-        there, lost = {}, {}
-        for name, own in finite.items():
-            given = meant.get(name)
-            if given is None:
-                there[name], lost[name] = own, ~own
-                continue
+        there, lost = dict(finite), {name: ~own for name, own in finite.items()}
+        for name, given in meant.items():
+            own = finite[name]
             if given.shape[:1] != own.shape:
                 raise UserError(
                     f"mask of {name!r} has shape {tuple(given.shape)}, found {len(own)} samples: pass ({len(own)},)"
                 )
-            own, given = own.reshape(-1, *(1,) * (given.ndim - 1)), (given != 0).to(own.device)
-            there[name], lost[name] = given & own, given & ~own
-        self._broken.look("inputs", lost)
+            given = (given != 0).to(own.device)
+            there[name] = given & own.reshape(-1, *(1,) * (given.ndim - 1))
+            lost[name] = ~own & (given if given.ndim == 1 else given.flatten(1).any(dim=1))
+        self._broken.look("inputs", list(lost), torch.stack(list(lost.values()), dim=1))
         return there
 
 
@@ -135,9 +133,9 @@ def need_input(inputs: Mapping[str, Tensor], name: str) -> Tensor:
     return inputs[name]
 
 
-def finite_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+def without_broken(x: Tensor) -> tuple[Tensor, Tensor]:
     """Inputs (B, …), zeros for the samples that hold NaN or infinite numbers, and (B,), whether a sample holds none."""
-    finite = x.flatten(1).isfinite().all(dim=1) if x.ndim > 1 else x.isfinite()
+    finite = finite_rows(x)
     return x.masked_fill(~finite.reshape(-1, *(1,) * (x.ndim - 1)), 0.0), finite
 
 

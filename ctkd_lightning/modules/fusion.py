@@ -20,7 +20,7 @@ from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.fusion._experts import check_names, mask_by_name
 from ctkd_lightning.fusion.corruption import ModalityCorruption
 from ctkd_lightning.fusion.fusion import TemperatureFusion
-from ctkd_lightning.fusion.network import FusedNetwork, FusionOutput, finite_rows, need_input
+from ctkd_lightning.fusion.network import FusedNetwork, FusionOutput, need_input, without_broken
 from ctkd_lightning.modules._accuracy import TopKAccuracy
 from ctkd_lightning.modules._trained import MakeOptimizer, MakeScheduler, TrainedModule
 
@@ -245,7 +245,7 @@ class EncodersModule(TrainedModule):
         target, meant = need_target(batch), {} if mask is None else mask_by_name(mask, names)
         losses = {}
         for name, encoder in self.encoders.items():
-            x, there = finite_rows(need_input(batch, name))
+            x, there = without_broken(need_input(batch, name))
             there = there & (meant[name] != 0) if name in meant else there
             losses[name] = task_loss(_ONE_CLASS, encoder(x), target, target, there)
         losses["loss"] = torch.stack(list(losses.values())).sum()
