@@ -17,11 +17,14 @@ class TemperatureRecord:
 
     Args:
         module: the temperature to listen to, in training mode only.
+
+    Attributes:
+        parts: whose τ it gives; ``""`` where it gives one.
     """
 
     def __init__(self, module: Temperature) -> None:
         self.module = module
-        self._parts = module.names or ("",)
+        self.parts = module.names or ("",)
         self._taus: list[Tensor] = []  # (K,), the latest of those that are the same for all samples, or (N, K)
         self._moments: Tensor | None = None
         self._hook = module.register_forward_hook(self._listen)
@@ -37,7 +40,7 @@ class TemperatureRecord:
         if tau.ndim == several:  # one for all samples: the latest says it all
             self._taus = [tau.detach().reshape(-1)]
             return
-        self._taus.append(tau.detach().reshape(-1, len(self._parts)))
+        self._taus.append(tau.detach().reshape(-1, len(self.parts)))
         if len(self._taus) >= _COMPACT_EVERY:
             self._compact()
 
@@ -67,12 +70,12 @@ class TemperatureRecord:
         """
         if len(self._taus) == 1 and self._taus[0].ndim == 1:
             latest = self._taus.pop()
-            return {part: {"": tau} for part, tau in zip(self._parts, latest.unbind(), strict=True)}
+            return {part: {"": tau} for part, tau in zip(self.parts, latest.unbind(), strict=True)}
         if self._taus:
             self._compact()
         if self._moments is None:
             return {}
-        gathered = strategy.all_gather(self._moments).reshape(-1, 5, len(self._parts))
+        gathered = strategy.all_gather(self._moments).reshape(-1, 5, len(self.parts))
         self._moments = None
         count, total, squares, negative_minimum, maximum = _merge(gathered).unbind()
         mean = total / count
@@ -80,7 +83,7 @@ class TemperatureRecord:
         found = {"": mean, "_std": std, "_min": -negative_minimum, "_max": maximum}
         return {
             part: {key: value[k].float() for key, value in found.items()}
-            for k, part in enumerate(self._parts)
+            for k, part in enumerate(self.parts)
             if count[k] > 0
         }
 

@@ -318,11 +318,11 @@ class CurriculumTemperatureCallback(Callback):
         collected = {name: record.collect(trainer.strategy) for name, record in self._records.items()}
         asked = [(name, part, found) for name, parts in collected.items() for part, found in parts.items()]
         bases = [record for record in self._records.values() if not isinstance(record.module, RuleTemperature)]
-        several = len(asked) > 1 or len(bases) > 1  # a rule and its base are one, unless both are asked for τ
-        parts = [part for _, part, _ in asked]
+        labels = self._labels()
+        # a rule and its base are one, unless both are asked for τ
+        several = len(asked) > 1 or len(bases) > 1 or any(part for _, part in labels)
         for name, part, statistics in asked:
-            # a part alone, as a modality, unless another temperature has one of this name
-            label = part if part and parts.count(part) == 1 else f"{name}.{part}" if part else name
+            label = labels[name, part]
             suffix = f"/{label}" if several else ""
             for key, value in statistics.items():
                 main = key == "" and not suffix
@@ -395,6 +395,14 @@ class CurriculumTemperatureCallback(Callback):
     @property
     def _learned(self) -> dict[str, LearnedTemperature]:
         return {n: r.module for n, r in self._records.items() if isinstance(r.module, LearnedTemperature)}
+
+    def _labels(self) -> dict[tuple[str, str], str]:
+        """What each τ is logged as: a part, as a modality, by its own name, unless another τ would have the same."""
+        parts = [(name, part) for name, record in self._records.items() for part in record.parts]
+        taken = [part or name for name, part in parts]
+        return {
+            (name, part): f"{name}.{part}" if part and taken.count(part) > 1 else part or name for name, part in parts
+        }
 
     def _drive(self, trainer: Trainer, epoch: float) -> None:
         temperatures = (record.module for record in self._records.values())

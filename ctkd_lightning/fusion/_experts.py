@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ctkd_lightning._scores.ignored import fit_mask
 from ctkd_lightning._scores.scores import Scores
 from ctkd_lightning.errors import UserError, suggest
+from ctkd_lightning.fusion._broken import BrokenNumbers
 from ctkd_lightning.temperature._softening import bounded_below
+
+_LOSSES = ("loss", "fused")  # what the fusion's losses have names for themselves
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     """Modalities' names.
 
     Raises:
-        UserError: one string, none, no words, or one twice.
+        UserError: one string, none, no words, one twice, or one that stands for something else.
     """
     if isinstance(names, str):
         raise UserError(f"modalities must be several names, found {names!r}: pass a list such as ['image', 'audio']")
@@ -76,6 +80,10 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
                 f"modalities must be different words without a dot, found {list(found)}: metrics and checkpoints have "
                 "their names"
             )
+        if name in _LOSSES or hasattr(nn.ModuleDict, name) or hasattr(nn.ModuleDict(), name):
+            raise UserError(
+                f"a modality cannot be named {name!r}, as a loss or a part of PyTorch's modules is: take another name"
+            )
     return found
 
 
@@ -85,6 +93,7 @@ def stack(
     scores: Scores,
     num_classes: int | None,
     mask: Tensor | Mapping[str, Tensor] | None,
+    broken: BrokenNumbers,
 ) -> Experts:
     """The modalities' scores as one tensor, and which of them there are.
 
@@ -94,6 +103,7 @@ def stack(
         scores: what they mean.
         num_classes: how many classes they must score; ``None`` for any number.
         mask: see :meth:`~ctkd_lightning.TemperatureFusion.forward`.
+        broken: who tells of scores that are not finite.
 
     Raises:
         UserError: names, shapes or numbers of classes that do not fit.
@@ -111,18 +121,23 @@ def stack(
                 f"scores of {first!r} have shape {tuple(layout.shape)}, those of {name!r} {tuple(value.shape)}: all "
                 "modalities must score the same samples and classes; say which samples miss one with mask="
             )
-        parts[name] = bounded_below(scores.logits(value, name, layout.class_dim)).flatten(0, -2)
-    none = torch.full_like(parts[first], torch.nan)
-    logits = torch.stack([parts.get(name, none) for name in names], dim=1)
-    present = _are_scores(logits)
-    if mask is not None:
-        present = present & _fit_mask(mask, names, layout, logits.device)
+        parts[name] = scores.logits(value, name, layout.class_dim).flatten(0, -2)
+    none = torch.full_like(parts[first], torch.nan) if len(parts) < len(names) else parts[first]
+    logits = bounded_below(torch.stack([parts.get(name, none) for name in names], dim=1))
+    finite = _are_scores(logits)
+    meant = _meant(mask, names, layout, finite)
+    present = finite if meant is None else finite & meant
+    lost = ~finite if meant is None else ~finite & meant
+    if len(parts) < len(names):
+        lost = lost & torch.tensor([name in there for name in names], device=lost.device)
+    broken.look("scores", names, lost)
     return Experts(logits.masked_fill(~present.unsqueeze(-1), 0.0), present, layout)
 
 
 def _are_scores(logits: Tensor) -> Tensor:
-    """Which rows (..., C) say something: finite, as masked classes are by now, and not all masked."""
-    return logits.isfinite().all(dim=-1) & (logits > -9000).any(dim=-1)
+    """Which rows (..., C) say something: finite, as masked classes are by now, and not all infinitely low."""
+    greatest = logits.amax(dim=-1)  # NaN where one is
+    return (greatest < torch.inf) & (greatest > -1e30)
 
 
 def _check_given(given: Mapping[str, Tensor | None], names: Sequence[str]) -> None:
@@ -134,8 +149,14 @@ def _check_given(given: Mapping[str, Tensor | None], names: Sequence[str]) -> No
     for name, value in given.items():
         if name not in names:
             raise UserError(f"there is no modality {name!r}: {suggest(str(name), names)}")
-        if value is not None and not isinstance(value, Tensor):
+        if value is None:
+            continue
+        if not isinstance(value, Tensor):
             raise UserError(f"scores of {name!r} must be a tensor, or None where it is missing, found {value!r:.60}")
+        if not value.is_floating_point():
+            raise UserError(
+                f"scores of {name!r} must be floating numbers, found {value.dtype}: pass what its head gives"
+            )
     missing = [name for name in names if name not in given]
     if missing:
         raise UserError(
@@ -176,35 +197,41 @@ def _layout(name: str, value: Tensor, scores: Scores, num_classes: int | None) -
     )
 
 
-def _fit_mask(
-    mask: Tensor | Mapping[str, Tensor], names: Sequence[str], layout: Layout, device: torch.device
-) -> Tensor:
-    """(N, M), bool, of a mask by name or in one tensor, one entry a sample or a position."""
+def mask_by_name(mask: Tensor | Mapping[str, Tensor], names: Sequence[str]) -> Mapping[str, Tensor]:
+    """A mask's entries by modality, of whatever shape.
+
+    Raises:
+        UserError: unknown names, or a tensor without a column for each modality.
+    """
     if isinstance(mask, Mapping):
-        for name in mask:
+        for name, entries in mask.items():
             if name not in names:
                 raise UserError(f"mask names no modality with {name!r}: {suggest(str(name), names)}")
-        columns = [_spread(mask[n], layout, device) if n in mask else None for n in names]
-        count = layout.positions.numel()
-        return torch.stack(
-            [torch.ones(count, dtype=torch.bool, device=device) if c is None else c for c in columns], dim=1
-        )
-    if mask.shape[-1:] != (len(names),):
+            if not isinstance(entries, Tensor):
+                raise UserError(
+                    f"mask of {name!r} must be a tensor, found a {type(entries).__name__}: leave out a name"
+                )
+        return mask
+    if not isinstance(mask, Tensor) or mask.shape[-1:] != (len(names),):
+        found = f"has shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else f"is a {type(mask).__name__}"
         raise UserError(
-            f"mask has shape {tuple(mask.shape)}: pass (B, {len(names)}), one column for each of {', '.join(names)}, "
-            "or a mapping from names to (B,)"
+            f"mask {found}: pass a tensor (B, {len(names)}), one column for each of {', '.join(names)}, or a mapping "
+            "from names to (B,)"
         )
-    return torch.stack([_spread(column, layout, device) for column in mask.unbind(dim=-1)], dim=1)
+    return dict(zip(names, mask.unbind(dim=-1), strict=True))
 
 
-def _spread(entries: Tensor, layout: Layout, device: torch.device) -> Tensor:
-    positions = layout.positions
-    entries = (entries != 0).to(device)
-    if entries.shape == positions:
-        return entries.flatten()
-    if entries.shape == positions[: entries.ndim]:
-        return entries.reshape(entries.shape + (1,) * (len(positions) - entries.ndim)).expand(positions).flatten()
-    raise UserError(
-        f"mask has entries of shape {tuple(entries.shape)} for scores at {tuple(positions)}: pass one a sample "
-        f"({positions[0]},), or one a position"
-    )
+def _meant(
+    mask: Tensor | Mapping[str, Tensor] | None, names: Sequence[str], layout: Layout, like: Tensor
+) -> Tensor | None:
+    """(N, M), bool, as another such tensor: what a mask says is there; ``None`` for all."""
+    if mask is None:
+        return None
+    columns = []
+    given = mask_by_name(mask, names)
+    for m, name in enumerate(names):
+        if name in given:
+            columns.append(fit_mask(given[name], layout.positions).flatten().to(like))  # bool: not 0
+        else:
+            columns.append(torch.ones_like(like[:, m]))
+    return torch.stack(columns, dim=1)

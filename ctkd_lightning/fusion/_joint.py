@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,16 +35,15 @@ class JointHead(nn.Module):
             nn.Linear(hidden, num_classes),
         )
 
-    def forward(self, features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, features: Sequence[Tensor], there: Tensor) -> Tensor:
         """Scores (N, C).
 
         Args:
-            features: by name (N, width).
-            present: by name (N,), bool.
+            features: (N, width) of each modality, in the order of the widths; zeros where it is missing.
+            there: (N, number of these), bool.
         """
-        found = [features[name].masked_fill(~present[name].unsqueeze(-1), 0.0) for name in self.widths]
-        there = torch.stack([present[name] for name in self.widths], dim=-1).to(found[0].dtype)
-        scores: Tensor = self.layers(torch.cat([*found, there], dim=-1))
+        read = torch.cat([*features, there.to(features[0].dtype)], dim=-1)
+        scores: Tensor = self.layers(read.to(next(self.parameters()).dtype))
         return scores
 
 

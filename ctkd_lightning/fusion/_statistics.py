@@ -12,23 +12,22 @@ from ctkd_lightning.temperature._rule import spread
 _FLOOR = -30.0  # of log-probabilities: below it a class is as good as impossible
 
 
-def own_statistics(logits: Tensor, log_p: Tensor) -> Tensor:
+def own_statistics(log_p: Tensor) -> Tensor:
     r"""Log-sum-exp, entropy, margin, spread and greatest probability of scores, squeezed to a few units.
 
     Args:
-        logits: (N, M, C), float32.
-        log_p: their log-softmax.
+        log_p: (N, M, C), the scores' log-softmax, which has their differences and not where they lie.
 
     Returns:
-        (N, M, 5): :math:`\mathrm{asinh}` of the log-sum-exp over the mean (which tells how large the logits are, and
-        not where they lie), the entropy over log C, :math:`\log(1 + \mathrm{margin})` between the two likeliest
-        classes, :math:`\log(1 + \sigma)` over the classes, and the likeliest one's probability.
+        (N, M, 5): :math:`\mathrm{asinh}` of the log-sum-exp over the mean, the entropy over log C,
+        :math:`\log(1 + \mathrm{margin})` between the two likeliest classes, :math:`\log(1 + \sigma)` over the classes,
+        and the likeliest one's probability.
     """
-    mean, _, deviation = spread(logits)
+    mean, _, deviation = spread(log_p)
+    energy = -mean.squeeze(-1)  # log-sum-exp less the mean, since that of log-probabilities is 0
     log_p = log_p.clamp(min=_FLOOR)
-    entropy = -(log_p.exp() * log_p).sum(dim=-1) / math.log(logits.shape[-1])
+    entropy = -(log_p.exp() * log_p).sum(dim=-1) / math.log(log_p.shape[-1])
     first, second = log_p.topk(2, dim=-1).values.unbind(dim=-1)
-    energy = logits.logsumexp(dim=-1) - mean.squeeze(-1)
     return torch.stack(
         [energy.asinh(), entropy, (first - second).log1p(), deviation.squeeze(-1).log1p(), first.exp()], dim=-1
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ctkd_lightning.errors import UserError, check_number, suggest
+from ctkd_lightning.features.outputs import is_integer
 from ctkd_lightning.fusion._draws import mix, normal, uniform
 
 CorruptionKind = Literal["noise", "drop", "stuck", "shuffle"]
@@ -91,11 +92,16 @@ class ModalityCorruption:
             modalities: which entries are modalities; all by default.
 
         Returns:
-            The batch, with new tensors where something happened, and by modality (B,), whether it is corrupted.
+            The batch, with new tensors for the modalities, and by modality (B,), whether it is corrupted.
         """
         names = self._names(batch, modalities)
         inputs = {name: batch[name] for name in names}
         some = inputs[names[0]]
+        for name, x in inputs.items():
+            if len(x) != len(some):
+                raise UserError(
+                    f"a corruption found {len(some)} samples of {names[0]!r} and {len(x)} of {name!r}: pair them"
+                )
         key = self._key(len(some), index, epoch, some.device)
         bad = self._chosen(names, key)
         return {
@@ -125,7 +131,12 @@ class ModalityCorruption:
     def _key(self, size: int, index: Tensor | None, epoch: int, device: torch.device) -> Tensor:
         if index is None:
             return torch.randint(2**62, (size,), device=device)
-        return mix(mix(index.to(device), epoch), self.seed)
+        if index.shape != (size,) or not is_integer(index):
+            raise UserError(
+                f"a corruption's index has shape {tuple(index.shape)} and type {index.dtype}, found {size} samples: "
+                "pass the number of each"
+            )
+        return mix(mix(index.to(device).long(), epoch), self.seed)
 
     def _chosen(self, names: list[str], key: Tensor) -> dict[str, Tensor]:
         """By modality, which samples have it corrupted."""
@@ -139,30 +150,42 @@ class ModalityCorruption:
     def _corrupted(self, x: Tensor, bad: Tensor, key: Tensor) -> Tensor:
         """A modality with the samples in ``bad`` corrupted; ``bad`` loses those for which there is no partner."""
         kind = (uniform(key, _KIND) * len(self.kinds)).long()
-        result = x
+        result = x.clone()
         for number, name in enumerate(self.kinds):
             chosen = bad & (kind == number)
             if name == "shuffle" and len(x) == 1:
                 bad &= ~chosen
                 continue
-            made = getattr(self, f"_{name}")(x, key)
-            result = torch.where(chosen.reshape(-1, *(1,) * (x.ndim - 1)), made, result)
+            rows = _worth_making(chosen)
+            made = getattr(self, f"_{name}")(x, rows, key[rows])
+            result.index_copy_(0, rows, torch.where(_as_wide(chosen[rows], x), made, result[rows]))
         return result
 
-    def _noise(self, x: Tensor, key: Tensor) -> Tensor:
+    def _noise(self, x: Tensor, rows: Tensor, key: Tensor) -> Tensor:
         low, high = self.strength
         sigma = low + (high - low) * uniform(key, _STRENGTH)
-        return x + (sigma.reshape(-1, *(1,) * (x.ndim - 1)) * normal(key, x.shape[1:], _NOISE)).to(x.dtype)
+        return x[rows] + (_as_wide(sigma, x) * normal(key, x.shape[1:], _NOISE)).to(x.dtype)
 
-    def _drop(self, x: Tensor, key: Tensor) -> Tensor:
-        return torch.zeros_like(x)
+    def _drop(self, x: Tensor, rows: Tensor, key: Tensor) -> Tensor:
+        return x.new_zeros(()).expand(len(rows), *x.shape[1:])
 
-    def _stuck(self, x: Tensor, key: Tensor) -> Tensor:
-        channels = x.shape[1:2] if x.ndim > 2 else torch.Size([1])
-        value = normal(key, channels, _STUCK).to(x.dtype)
-        return value.reshape(*value.shape, *(1,) * (x.ndim - 2)).expand_as(x)
+    def _stuck(self, x: Tensor, rows: Tensor, key: Tensor) -> Tensor:
+        channels = x.shape[1:2] if x.ndim > 2 else torch.Size([])
+        return _as_wide(normal(key, channels, _STUCK).to(x.dtype), x).expand(len(rows), *x.shape[1:])
 
-    def _shuffle(self, x: Tensor, key: Tensor) -> Tensor:
+    def _shuffle(self, x: Tensor, rows: Tensor, key: Tensor) -> Tensor:
         size = len(x)
         offset = 1 + (uniform(key, _PARTNER) * (size - 1)).long().clamp(max=size - 2)
-        return x[(torch.arange(size, device=x.device) + offset) % size]
+        return x[(rows + offset) % size]
+
+
+def _worth_making(chosen: Tensor) -> Tensor:
+    """The rows of a batch to corrupt; elsewhere than on a CPU all, since to ask which are chosen would wait for it."""
+    return (
+        chosen.nonzero().squeeze(-1) if chosen.device.type == "cpu" else torch.arange(len(chosen), device=chosen.device)
+    )
+
+
+def _as_wide(values: Tensor, x: Tensor) -> Tensor:
+    """Values (N,) or (N, channels), which broadcast over inputs (N, channels, …)."""
+    return values.reshape(*values.shape, *(1,) * (x.ndim - values.ndim))

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ctkd_lightning._scores.ignored import kept_targets
 from ctkd_lightning._scores.scores import Kind, Scores, Task
-from ctkd_lightning._scores.task_loss import task_loss
 from ctkd_lightning.errors import UserError, check_number, suggest
 from ctkd_lightning.features.outputs import at_least_float32
-from ctkd_lightning.fusion._broken import BrokenNumbers
+from ctkd_lightning.fusion._broken import BrokenNumbers, finite_rows
 from ctkd_lightning.fusion._experts import Experts, check_names, stack
 from ctkd_lightning.fusion._joint import JointHead, need_features
 from ctkd_lightning.fusion.temperatures import (
@@ -29,6 +30,8 @@ Rule = Literal["product", "mixture"]
 
 JOINT = "joint"
 """The name of the joint head among the experts."""
+
+_IGNORED = -100  # PyTorch's target that counts nowhere
 
 
 class TemperatureFusion(nn.Module):
@@ -120,6 +123,10 @@ class TemperatureFusion(nn.Module):
             check_number("TemperatureFusion's num_classes", num_classes, least=least, whole=True)
         elif prior is not None or joint is not None:
             raise UserError("prior= and joint= are made for so many classes: pass num_classes")
+        if task == "binary" and num_classes not in (None, 1):
+            raise UserError(
+                f"task='binary' is one score a sample, found num_classes={num_classes}: pass 1, or another task"
+            )
         for what, word, words in (
             ("kind", kind, ("instance", "global", "fixed")),
             ("rule", rule, ("product", "mixture")),
@@ -141,7 +148,7 @@ class TemperatureFusion(nn.Module):
             raise UserError(f"normalize is of a product's temperatures, and rule is {rule!r}: leave it out")
         self.temperature.normalized = normalize
         self.register_buffer("log_prior", self._log_prior(prior))  # None: all classes alike
-        self._broken = BrokenNumbers("scores")
+        self._broken = BrokenNumbers()
 
     def _check_joint(self, joint: Mapping[str, int]) -> None:
         if self.scores.single:
@@ -221,10 +228,12 @@ class TemperatureFusion(nn.Module):
         Args:
             logits: scores by modality, all of one shape: (B, C), (B, T, C) or maps; ``None`` for a modality that the
                 whole batch misses. Where scores are NaN or infinite the modality counts as missing, with a warning.
-            mask: which samples have which modality (true or 1: it is there): (B, M), or by name (B,); missing names
-                are there.
-            features: for the joint head, by name (B, width).
-            context: what else τ sees, by name (B, width).
+                Their gradient is then 0; a network that they come from multiplies it by its own NaN, so that its inputs
+                must be finite where it is trained (:class:`~ctkd_lightning.fusion.FusedNetwork` sees to that).
+            mask: which samples have which modality (true or 1: it is there): (B, M), or by name (B,), or one entry a
+                position; names that it does not mention are there.
+            features: for the joint head, by name (B, width); where they are not finite they count as missing.
+            context: what else τ sees, by name (B, width); likewise.
 
         Returns:
             Log-probabilities in the scores' shape; under ``binary`` and ``multilabel`` logits. And τ by name: scalars,
@@ -245,12 +254,12 @@ class TemperatureFusion(nn.Module):
     ) -> dict[str, Tensor]:
         r"""The loss to minimise, and its parts: :math:`L = L_\mathrm{fused} + w \sum_m L_m`.
 
-        Each modality's own loss is that of its scores without τ, over the samples that have it. Of frozen
-        networks it has no gradient, and the joint head's alone counts.
+        Each modality's own loss is that of its scores without τ, over the samples that have it. That of a frozen
+        network is a constant: it is in the sum and trains nothing.
 
         Args:
             logits: as in :meth:`forward`; likewise ``mask``, ``features``, ``context``.
-            target: class indices, one a position; 1 or 0 under ``binary`` and ``multilabel``.
+            target: class indices, one a position, -100 where none counts; 1 or 0 under ``binary`` and ``multilabel``.
             mask: which samples have which modality.
             features: for the joint head.
             context: what else τ sees.
@@ -268,11 +277,23 @@ class TemperatureFusion(nn.Module):
         """As :meth:`losses`, of what :meth:`experts` and :meth:`fuse` gave."""
         check_number("expert_weight", expert_weight, least=0)
         rows, given = self.classes(target, experts), target.reshape(-1)
-        found = {"fused": task_loss(self.scores, fused, given, rows, None)}
-        for m, name in enumerate(self.names):
-            found[name] = task_loss(self.scores, experts.logits[:, m], given, rows, experts.present[:, m])
-        own = torch.stack([found[name] for name in self.names])
-        return {"loss": found["fused"] + expert_weight * own.sum(), **found}
+        counted = kept_targets(given, _IGNORED).unsqueeze(1)
+        there = torch.cat([counted, experts.present & counted], dim=1)
+        scored = torch.cat([fused.unsqueeze(1), experts.logits], dim=1)
+        with torch.autocast(scored.device.type, enabled=False):
+            each = self._losses(scored, given, rows, counted).masked_fill(~there, 0.0)
+            mean = each.sum(dim=0) / there.sum(dim=0).clamp(min=1)
+            loss = mean[0] + expert_weight * mean[1:].sum()
+        return {"loss": loss, **dict(zip(("fused", *self.names), mean.unbind(), strict=True))}
+
+    def _losses(self, scored: Tensor, given: Tensor, rows: Tensor, counted: Tensor) -> Tensor:
+        """(N, K) losses of K scores (N, K, C) at each position; anything finite where the target does not count."""
+        count = scored.shape[1]
+        if self.scores.single:
+            expected = given.unsqueeze(1).to(scored.dtype).masked_fill(~counted, 0.0).expand(-1, count)
+            return F.binary_cross_entropy_with_logits(scored[..., 0] - scored[..., 1], expected, reduction="none")
+        labels = rows.long().unsqueeze(1).masked_fill(~counted, 0).expand(-1, count)
+        return F.cross_entropy(scored.flatten(0, 1), labels.flatten(), reduction="none").view(-1, count)
 
     def experts(
         self,
@@ -306,8 +327,7 @@ class TemperatureFusion(nn.Module):
         mask: Tensor | Mapping[str, Tensor] | None,
         features: Mapping[str, Tensor] | None,
     ) -> Experts:
-        experts = stack(logits, self.modalities, self.scores, self.num_classes, mask)
-        self._broken.look(logits)
+        experts = stack(logits, self.modalities, self.scores, self.num_classes, mask, self._broken)
         if self.joint is None:
             if features is not None:
                 raise UserError("features= are for the joint head, and there is none: pass joint={name: width, …}")
@@ -317,11 +337,10 @@ class TemperatureFusion(nn.Module):
                 f"the joint head scores samples, and the scores have the positions {tuple(experts.layout.positions)}: "
                 "leave joint= out"
             )
-        there = dict(zip(self.modalities, experts.present.unbind(dim=1), strict=True))
-        given = need_features(features, self.joint.widths, len(experts.logits))
-        scores = self.joint(given, there)
-        own = at_least_float32(scores).unsqueeze(1)
-        present = torch.stack([there[name] for name in self.joint.widths], dim=1).any(dim=1, keepdim=True)
+        given = need_features(features, self.joint.widths, experts.logits.shape[0])
+        given, known = self._finite("features", {name: given[name] for name in self.joint.widths}, experts.present)
+        own = at_least_float32(self.joint(list(given.values()), known)).unsqueeze(1)
+        present = known.any(dim=1, keepdim=True)
         return Experts(
             torch.cat([experts.logits, own.masked_fill(~present.unsqueeze(-1), 0.0)], dim=1),
             torch.cat([experts.present, present], dim=1),
@@ -361,7 +380,17 @@ class TemperatureFusion(nn.Module):
                 )
             wide = value.reshape(value.shape[:-1] + (1,) * (len(positions) - value.ndim + 1) + value.shape[-1:])
             found[name] = wide.expand(*positions, -1).flatten(0, -2)
-        return found
+        return self._finite("context", found, experts.present)[0] if found else {}
+
+    def _finite(self, what: str, vectors: Mapping[str, Tensor], present: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """K vectors (N, width), zeros where they are not finite or their expert is missing; and (N, K), where not."""
+        meant = torch.stack([present[:, self.names.index(name)] for name in vectors], dim=1)
+        finite = torch.stack([finite_rows(value) for value in vectors.values()], dim=1)
+        self._broken.look(what, list(vectors), meant & ~finite)
+        there = meant & finite
+        left_out = there.logical_not().unsqueeze(-1).unbind(dim=1)
+        found = zip(vectors.items(), left_out, strict=True)
+        return {name: value.masked_fill(out, 0.0) for (name, value), out in found}, there
 
     def _prior_of(self, experts: Experts) -> Tensor:
         if self.log_prior is None or self.num_classes is None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.features.layers import default_layers
 from ctkd_lightning.features.tap import FeatureTap
-from ctkd_lightning.fusion._broken import BrokenNumbers
-from ctkd_lightning.fusion._experts import Experts
+from ctkd_lightning.fusion._broken import BrokenNumbers, finite_rows
+from ctkd_lightning.fusion._experts import Experts, mask_by_name
 from ctkd_lightning.fusion.fusion import TemperatureFusion
 
 _POOLED = "pooled"
@@ -58,8 +58,9 @@ class FusedNetwork(nn.Module):
             self.encoders.requires_grad_(False)
         read = set(getattr(fusion.temperature, "context", ())) | set(fusion.joint.widths if fusion.joint else ())
         self._taps = {name: _tap(name, encoders[name], name in read) for name in fusion.modalities}
-        self._broken = BrokenNumbers("inputs")
-        self.train(self.training)
+        self._broken = BrokenNumbers()
+        if frozen:
+            self.encoders.eval()
 
     def train(self, mode: bool = True) -> FusedNetwork:
         """Set the mode; frozen encoders stay in eval mode."""
@@ -84,13 +85,10 @@ class FusedNetwork(nn.Module):
         Raises:
             UserError: a modality is not among the inputs.
         """
-        given = {name: self._input(inputs, name) for name in self.fusion.modalities}
-        self._broken.look(given)
-        scores, features, there = {}, {}, {}
+        given = {name: need_input(inputs, name) for name in self.fusion.modalities}
+        scores, features, finite = {}, {}, {}
         for name, x in given.items():
-            if x.is_floating_point():
-                there[name] = x.flatten(1).isfinite().all(dim=1)
-                x = x.masked_fill(~there[name].reshape(-1, *(1,) * (x.ndim - 1)), 0.0)
+            x, finite[name] = without_broken(x)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
                 output = self._taps[name](x)
             scores[name] = output.logits
@@ -99,14 +97,46 @@ class FusedNetwork(nn.Module):
         fusion = self.fusion
         joint = {name: features[name] for name in fusion.joint.widths} if fusion.joint else None
         context = {name: features[name] for name in getattr(fusion.temperature, "context", ())} or None
-        experts, tau = fusion.experts(scores, _both(there, mask, fusion.modalities), features=joint, context=context)
+        experts, tau = fusion.experts(scores, self._there(finite, mask), features=joint, context=context)
         return FusionOutput(fusion.fuse(experts, tau), experts, tau)
 
-    @staticmethod
-    def _input(inputs: Mapping[str, Tensor], name: str) -> Tensor:
-        if name not in inputs:
-            raise UserError(f"the batch has no modality {name!r}: {suggest(name, map(str, inputs))}")
-        return inputs[name]
+    def _there(self, finite: Mapping[str, Tensor], mask: Tensor | Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+        """Which samples have which modality: by their inputs, and by the caller's mask."""
+        meant = {} if mask is None else mask_by_name(mask, self.fusion.modalities)
+        there, lost = dict(finite), {name: ~own for name, own in finite.items()}
+        for name, given in meant.items():
+            own = finite[name]
+            if given.shape[:1] != own.shape:
+                raise UserError(
+                    f"mask of {name!r} has shape {tuple(given.shape)}, found {len(own)} samples: pass ({len(own)},)"
+                )
+            given = (given != 0).to(own.device)
+            there[name] = given & own.reshape(-1, *(1,) * (given.ndim - 1))
+            lost[name] = ~own & (given if given.ndim == 1 else given.flatten(1).any(dim=1))
+        self._broken.look("inputs", list(lost), torch.stack(list(lost.values()), dim=1))
+        return there
+
+
+def need_input(inputs: Mapping[str, Tensor], name: str) -> Tensor:
+    """A modality of a batch.
+
+    Raises:
+        UserError: it is not there, or no tensor.
+    """
+    if name not in inputs:
+        raise UserError(f"the batch has no modality {name!r}: {suggest(name, map(str, inputs))}")
+    if not isinstance(inputs[name], Tensor):
+        raise UserError(
+            f"modality {name!r} of the batch must be a tensor, found a {type(inputs[name]).__name__}: where a batch "
+            "misses it, pass zeros, and say so with mask="
+        )
+    return inputs[name]
+
+
+def without_broken(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs (B, …), zeros for the samples that hold NaN or infinite numbers, and (B,), whether a sample holds none."""
+    finite = finite_rows(x)
+    return x.masked_fill(~finite.reshape(-1, *(1,) * (x.ndim - 1)), 0.0), finite
 
 
 def feature_widths(encoders: Mapping[str, nn.Module], inputs: Mapping[str, Tensor]) -> dict[str, int]:
@@ -121,11 +151,12 @@ def feature_widths(encoders: Mapping[str, nn.Module], inputs: Mapping[str, Tenso
     """
     widths = {}
     for name, encoder in encoders.items():
-        training = encoder.training
+        modes = {part: part.training for part in encoder.modules()}
         encoder.eval()
-        with torch.no_grad():
-            widths[name] = _tap(name, encoder, True)(inputs[name]).features[_POOLED].flatten(1).shape[1]
-        encoder.train(training)
+        with torch.no_grad(), _tap(name, encoder, True) as tap:
+            widths[name] = tap(inputs[name]).features[_POOLED].flatten(1).shape[1]
+        for part, mode in modes.items():
+            part.training = mode
     return widths
 
 
@@ -146,19 +177,3 @@ def _check_encoders(encoders: Mapping[str, nn.Module], fusion: TemperatureFusion
     for name in fusion.modalities:
         if not isinstance(encoders.get(name), nn.Module):
             raise UserError(f"modality {name!r} has no encoder: pass one in encoders={{{name!r}: network, …}}")
-
-
-def _both(
-    known: Mapping[str, Tensor], mask: Tensor | Mapping[str, Tensor] | None, names: tuple[str, ...]
-) -> Mapping[str, Tensor] | None:
-    """Which samples have which modality: by their inputs and by the caller's mask."""
-    if mask is None:
-        return known or None
-    if not isinstance(mask, Mapping):
-        if mask.shape[-1:] != (len(names),):
-            raise UserError(
-                f"mask has shape {tuple(mask.shape)}: pass (B, {len(names)}), or a mapping from names to (B,)"
-            )
-        mask = dict(zip(names, mask.unbind(dim=-1), strict=True))
-    # the fusion checks names and shapes
-    return {**known, **{n: (m != 0) & known[n] if n in known else m for n, m in mask.items()}}

@@ -68,10 +68,11 @@ class FixedExpertTemperatures(_OfExperts):
 class ExpertTemperatures(_OfExperts, LearnedTemperature):
     r"""τ of each expert, learned with the fused loss, between two ends on a logarithmic scale.
 
-    .. math:: \tau_m = \tau_\mathrm{min}^{1 - s_m} \tau_\mathrm{max}^{s_m}, \quad s_m = \mathrm{sigmoid}(p_m)
+    .. math:: \tau_m = \tau_\mathrm{min}^{1 - s_m} \tau_\mathrm{max}^{s_m}, \quad s_m = \mathrm{sigmoid}(p_m + p_0)
 
     Unlike CTKD's, these temperatures *lower* the loss: nothing is reversed. λ is the strength of their gradient, and 1
-    where no curriculum sets it; with λ = 0 all τ stay as they are, equal at the start.
+    where no curriculum sets it; with λ = 0 all τ stay as they are, equal at the start. :math:`p_0` is a constant by
+    which p = 0 means ``tau_init``: a weight decay pulls τ there.
 
     Args:
         names: of the experts.
@@ -93,13 +94,13 @@ class ExpertTemperatures(_OfExperts, LearnedTemperature):
         self._name(names)
         self.lambda_.fill_(1.0)
         share = math.log(tau_init / tau_min) / math.log(tau_max / tau_min)
-        self.initial_value = math.log(share / (1 - share))
+        self.offset = math.log(share / (1 - share))
 
     def bounded(self, raw: Tensor) -> Tensor:
         """τ of the raw value p, whose gradient is λ times the loss's."""
         raw = raw.detach() + self.lambda_ * (raw - raw.detach())
         low, high = (math.log(end) for end in self.bounds)
-        return (low + (high - low) * torch.sigmoid(raw)).exp()
+        return (low + (high - low) * torch.sigmoid(raw + self.offset)).exp()
 
     def at_end(self, tau: float) -> bool:
         """Whether τ is so near its lower end that it hardly learns; at the upper one an expert does not count."""
@@ -120,7 +121,7 @@ class GlobalExpertTemperatures(ExpertTemperatures):
 
     def __init__(self, names: Sequence[str], **bounds: float) -> None:
         super().__init__(names, **bounds)
-        self.value = nn.Parameter(torch.full((len(self.names),), self.initial_value / _GAIN))
+        self.value = nn.Parameter(torch.zeros(len(self.names)))
 
     def forward(self, logits: Tensor, present: Tensor, context: Mapping[str, Tensor] | None = None) -> Tensor:
         """τ (M,)."""
@@ -164,7 +165,7 @@ class InstanceExpertTemperatures(ExpertTemperatures):
         self.weight = nn.Parameter(torch.empty(experts, width, hidden))
         self.bias = nn.Parameter(torch.zeros(experts, hidden))
         self.out = nn.Parameter(torch.zeros(experts, hidden))
-        self.value = nn.Parameter(torch.full((experts,), self.initial_value))
+        self.value = nn.Parameter(torch.zeros(experts))
         self.of_context = nn.ModuleDict()
         for name, size in self.context.items():
             check_number(f"fusion's context of {name!r}", size, least=1, whole=True)
@@ -177,14 +178,14 @@ class InstanceExpertTemperatures(ExpertTemperatures):
         Args:
             logits: (N, M, C), float32, the experts' scores; anything finite where there are none.
             present: (N, M), which of them there are.
-            context: by name (N, width).
+            context: by name (N, width), finite.
         """
-        logits = logits.detach()
-        log_p = logits.log_softmax(dim=-1)
-        seen = [own_statistics(logits, log_p)]
+        log_p = logits.detach().log_softmax(dim=-1)
+        seen = [own_statistics(log_p)]
         if self.agreement:
             seen.append(agreement_statistics(log_p, present))
-        hidden = torch.einsum("nmf,mfh->nmh", torch.cat(seen, dim=-1).to(self.weight.dtype), self.weight) + self.bias
+        statistics = torch.cat(seen, dim=-1).to(self.weight.dtype)
+        hidden = torch.einsum("nmf,mfh->nmh", statistics, self.weight) + self.bias
         if self.context:
             hidden = hidden + self._context(context or {}, hidden)
         return self._scaled(self.bounded((hidden.relu() * self.out).sum(dim=-1) + self.value), present)

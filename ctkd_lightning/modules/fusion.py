@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC
 
-from ctkd_lightning._scores.batches import TARGET_KEYS, find_index, find_targets
+from ctkd_lightning._scores.batches import INDEX_KEYS, TARGET_KEYS, find_index, find_targets
+from ctkd_lightning._scores.scores import Scores
 from ctkd_lightning._scores.task_loss import task_loss
 from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
 from ctkd_lightning.curriculum import ConstantCurriculum, CosineCurriculum, Curriculum
 from ctkd_lightning.distillation import drive
 from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning.fusion._experts import check_names, mask_by_name
 from ctkd_lightning.fusion.corruption import ModalityCorruption
 from ctkd_lightning.fusion.fusion import TemperatureFusion
-from ctkd_lightning.fusion.network import FusedNetwork, FusionOutput
+from ctkd_lightning.fusion.network import FusedNetwork, FusionOutput, need_input, without_broken
 from ctkd_lightning.modules._accuracy import TopKAccuracy
 from ctkd_lightning.modules._trained import MakeOptimizer, MakeScheduler, TrainedModule
 
 _STAGES = ("val", "test")
 _FUSED = ""
+_ONE_CLASS = Scores()
 BASELINES = ("product", "average")
 """Fusions of the same scores without temperatures, which the test measures too."""
 
@@ -83,6 +85,7 @@ class FusionModule(TrainedModule):
                 f"FusionModule's metrics are for one class out of several, and the task is {fusion.scores.task}: call "
                 "the fusion in a module of your own"
             )
+        _check_entries(fusion.modalities)
         self.network = FusedNetwork(encoders, fusion, frozen=frozen)
         if not any(p.requires_grad for p in self.network.parameters()):
             raise UserError(
@@ -171,12 +174,8 @@ class FusionModule(TrainedModule):
 
     def _inputs(self, batch: Any) -> tuple[dict[str, Tensor], Any]:
         names = self.fusion.modalities
-        if not isinstance(batch, Mapping):
-            raise UserError(
-                f"a batch must be a mapping with the modalities {', '.join(names)}, found a {type(batch).__name__}: "
-                "collate it so"
-            )
-        return {name: batch[name] for name in names if name in batch}, batch.get("mask")
+        mask = _need_mapping(batch, names).get("mask")
+        return {name: need_input(batch, name) for name in names}, mask
 
     def _read(self, batch: Any) -> tuple[dict[str, Tensor], Any, Tensor]:
         inputs, mask = self._inputs(batch)
@@ -226,22 +225,49 @@ class FusionModule(TrainedModule):
 class EncodersModule(TrainedModule):
     """Train an encoder for each modality, each by itself: before they are frozen and fused.
 
+    Batches are those of :class:`FusionModule`; samples that miss a modality do not count for its encoder.
+
     Args:
         encoders: from modality to network, input to scores (B, C).
         **training: ``optimizer`` and ``scheduler``, as of :class:`FusionModule`.
+
+    Raises:
+        UserError: modalities' names that cannot be; in use, batches without a modality or a target.
     """
 
     def __init__(self, encoders: Mapping[str, nn.Module], **training: Any) -> None:
         super().__init__(training.pop("optimizer", None) or adam, **training)
-        self.encoders = nn.ModuleDict(encoders)
+        self.encoders = nn.ModuleDict({name: encoders[name] for name in _check_entries(check_names(list(encoders)))})
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """One step: the sum of the encoders' cross-entropies."""
-        target = need_target(batch)
-        losses = {name: F.cross_entropy(encoder(batch[name]), target) for name, encoder in self.encoders.items()}
+        names, mask = list(self.encoders), _need_mapping(batch, self.encoders).get("mask")
+        target, meant = need_target(batch), {} if mask is None else mask_by_name(mask, names)
+        losses = {}
+        for name, encoder in self.encoders.items():
+            x, there = without_broken(need_input(batch, name))
+            there = there & (meant[name] != 0) if name in meant else there
+            losses[name] = task_loss(_ONE_CLASS, encoder(x), target, target, there)
         losses["loss"] = torch.stack(list(losses.values())).sum()
         self.record.add(losses)
         return losses["loss"]
+
+
+def _check_entries(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse modalities that batches or the test's metrics have other entries for."""
+    for name in names:
+        if name in (*TARGET_KEYS, *INDEX_KEYS, "mask", *BASELINES):
+            raise UserError(f"a modality cannot be named {name!r}, which stands for something else: take another name")
+    return names
+
+
+def _need_mapping(batch: Any, names: Iterable[str]) -> Mapping[str, Any]:
+    if not isinstance(batch, Mapping):
+        raise UserError(
+            f"a batch must be a mapping with the modalities {', '.join(names)}, found a {type(batch).__name__}: "
+            "collate it so"
+        )
+    return batch
 
 
 def need_target(batch: Mapping[str, Any]) -> Tensor:
