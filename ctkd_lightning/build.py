@@ -12,6 +12,7 @@ In a script::
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,45 @@ def encoders_module(cfg: DictConfig, encoders: Mapping[str, nn.Module]) -> Encod
         encoders,
         optimizer=instantiate(cfg.fusion.encoder_training.optimizer),
         scheduler=instantiate(cfg.fusion.encoder_training.scheduler),
+    )
+
+
+def student_alone(cfg: DictConfig, student: nn.Module, name: str) -> ClassifierModule:
+    """The module that trains an encoder of one modality on the labels alone."""
+    return ClassifierModule(
+        student,
+        student_input=itemgetter(name),
+        optimizer=instantiate(cfg.optimizer.optimizer),
+        scheduler=instantiate(cfg.optimizer.scheduler),
+    )
+
+
+def student_of_fusion(
+    cfg: DictConfig, teacher: nn.Module, student: nn.Module, name: str, data: MultimodalDataModule
+) -> DistillationModule:
+    """The module that distils a fused network, which is given all modalities, into an encoder of one.
+
+    Raises:
+        UserError: a method that reads features, which the fused network has not.
+    """
+    terms = methods(cfg)
+    for term, method in terms.items():
+        if method.needs or method.needs_of_teacher():
+            raise UserError(
+                f"method {term} reads features of the teacher, and a fusion has those of several networks: take "
+                "methods of logits, such as method=kd, dkd or dist"
+            )
+    return DistillationModule(
+        teacher,
+        student,
+        method=terms,
+        temperature=temperature(cfg, terms, data.num_classes),
+        ce_weight=cfg.method.ce_weight,
+        student_input=itemgetter(name),
+        teacher_input=lambda batch: (batch,),
+        num_samples=len(data.train_targets),
+        optimizer=instantiate(cfg.optimizer.optimizer),
+        scheduler=instantiate(cfg.optimizer.scheduler),
     )
 
 

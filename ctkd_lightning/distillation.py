@@ -23,6 +23,18 @@ from ctkd_lightning.features._asking import AskedTeacher, AskTeacher, StudentCal
 from ctkd_lightning.features.frozen import FrozenNetwork, check_complete
 from ctkd_lightning.features.outputs import NetworkOutput, Pick, Step, pick_logits
 from ctkd_lightning.features.tap import FeatureTap, select_layers
+from ctkd_lightning.features.teachers import FrozenTeachers, Teacher, named_teachers
+from ctkd_lightning.fusion.fusion import TemperatureFusion
+from ctkd_lightning.fusion.teachers import (
+    FUSION,
+    TeacherFusion,
+    check_each,
+    fuse,
+    fusion_loss,
+    fusion_of,
+    learns,
+    refuse_features,
+)
 from ctkd_lightning.methods import KD, Method
 from ctkd_lightning.teacher_cache.cached import CachedTeacher, ViewedData, cache_for
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Softening, Temperature
@@ -32,6 +44,10 @@ class Distillation(nn.Module):
     r"""Distil a frozen teacher into a student, in any training loop.
 
     .. math:: L = w_\mathrm{CE} \cdot L_\mathrm{task} + \sum_m w_m \cdot L_m(s, t, \tau)
+
+    Of several teachers t is what they say together, fused with a temperature each (``teacher_fusion``). Learned ones
+    have a loss of their own, which is added: the cross-entropy of the fused teachers with the target. No other loss
+    reaches them, and it reaches nothing else, so that neither does the student pull its teachers nor they it.
 
     It knows nothing of Lightning: :class:`~ctkd_lightning.DistillationModule` and
     :class:`~ctkd_lightning.CurriculumTemperatureCallback` are thin around it. In a loop of one's own::
@@ -51,7 +67,8 @@ class Distillation(nn.Module):
     Args:
         student: the network that is trained; ``None`` where it runs elsewhere.
         teacher: takes what the student takes, unless ``teacher_input`` or ``ask_teacher`` say otherwise. It is frozen,
-            always in eval mode, and in no ``parameters()`` and no ``state_dict()``.
+            always in eval mode, and in no ``parameters()`` and no ``state_dict()``. Several by name, ``{"a": …, "b":
+            …}``, are each asked the same, and must score the same classes; methods of logits alone can use them.
         method: a term of the loss, or several by name; ``KD()`` by default.
         temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default; or
             one for each of them, by the method's name.
@@ -73,11 +90,17 @@ class Distillation(nn.Module):
         num_samples: size of the training set, for methods that keep a memory of it.
         shared: a module that may have frozen parts in common with the teacher, and may be completed until the first
             step; the student as it is by default.
+        teacher_fusion: how several teachers are fused: ``"instance"``, the default, with a learned temperature for each
+            teacher and sample, which turns a teacher down where it is wrong; ``"global"``, one for each teacher; both
+            need targets, in every step. ``"fixed"``: their geometric mean. Or a
+            :class:`~ctkd_lightning.TemperatureFusion` of these teachers. See
+            :func:`~ctkd_lightning.fusion.teachers.fusion_of`.
 
     Attributes:
         methods: the terms by name.
         record: of the losses since the last :meth:`collect`.
         cached_teacher: asked in the teacher's place, if it is set.
+        teacher_fusion: of several teachers; ``None`` for one.
 
     Raises:
         UserError: no teacher, or one whose weights are not there; no method, or one of a name that the losses have;
@@ -89,7 +112,7 @@ class Distillation(nn.Module):
     def __init__(
         self,
         student: nn.Module | None = None,
-        teacher: nn.Module | None = None,
+        teacher: Teacher | None = None,
         method: Method | Mapping[str, Method] | nn.ModuleDict | None = None,
         temperature: Temperature | Mapping[str, Temperature] | nn.ModuleDict | None = None,
         *,
@@ -107,10 +130,10 @@ class Distillation(nn.Module):
         ask_teacher: AskTeacher | None = None,
         num_samples: int | None = None,
         shared: nn.Module | None = None,
+        teacher_fusion: TeacherFusion | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(teacher, nn.Module):
-            raise UserError(f"teacher must be a network, found {type(teacher).__name__}: pass teacher=…")
+        teacher = named_teachers(teacher)
         check_number("ce_weight", ce_weight, least=0)
         self.ce_weight = ce_weight
         self.curriculum = curriculum
@@ -119,14 +142,19 @@ class Distillation(nn.Module):
         self.temperature = named_temperatures(self.methods, GlobalTemperature() if temperature is None else temperature)
         self._still_without_use()
         check_complete(teacher)
-        self.teacher = _frozen(teacher, ask_teacher, student if shared is None else shared)
+        self.teacher_fusion: TemperatureFusion | None = fusion_of(teacher, teacher_fusion, self.scores)
+        if self.teacher_fusion is not None:
+            refuse_features([n for n, method in self.terms.items() if method.needs_of_teacher()], teacher_layers)
+            self.scores = self.scores.with_logits_of("teacher")
+        self.teacher = _frozen(teacher, ask_teacher, student if shared is None else shared, teacher_logits)
         if shared is None:
             self.teacher.freeze()
         self.student = student
         self._asks, self._teacher_input = ask_teacher is not None, TeacherInput(teacher_input)
         self.student_logits, self._student_layers = student_logits, student_layers
         layers = select_layers(self.teacher, self.teacher_needs, teacher_layers, argument="teacher_layers")
-        self.run_teacher = FeatureTap(self.teacher, layers, pick=teacher_logits, role="teacher")
+        pick = teacher_logits if self.teacher_fusion is None else None
+        self.run_teacher = FeatureTap(self.teacher, layers, pick=pick, role="teacher")
         self.run_student: FeatureTap | None = None
         if student is not None:
             self.run_student = FeatureTap(student, self.layers_of(student), pick=student_logits, role="student")
@@ -176,8 +204,10 @@ class Distillation(nn.Module):
 
     @property
     def needs_target(self) -> bool:
-        """Whether one of the methods reads the target."""
-        return any(method.needs_target and method.full_weight > 0 for method in self.terms.values())
+        """Whether one of the methods reads the target, or the teachers' fusion learns from it."""
+        return learns(self.teacher_fusion) or any(
+            method.needs_target and method.full_weight > 0 for method in self.terms.values()
+        )
 
     @property
     def uses_temperature(self) -> bool:
@@ -195,8 +225,9 @@ class Distillation(nn.Module):
 
     @property
     def temperatures(self) -> list[Temperature]:
-        """All of them, those within others too."""
-        return [part for part in self.temperature.modules() if isinstance(part, Temperature)]
+        """All of them, those within others and of the teachers' fusion too."""
+        roots = [self.temperature] if self.teacher_fusion is None else [self.temperature, self.teacher_fusion]
+        return [part for root in roots for part in root.modules() if isinstance(part, Temperature)]
 
     def layers_of(self, student: nn.Module) -> dict[str, str]:
         """The student's layers that the methods read, by role.
@@ -355,7 +386,7 @@ class Distillation(nn.Module):
         return losses
 
     def ask(self, call: StudentCall, batch: Any = None) -> NetworkOutput:
-        """The teacher's output for a call of the student, without gradients.
+        """The teacher's output for a call of the student, without gradients; of M teachers their scores (B, M, …).
 
         Args:
             call: the student's arguments (and its output, for ``ask_teacher``).
@@ -384,7 +415,8 @@ class Distillation(nn.Module):
             batch: where else a multi-hot target may be, to see in the first step whether the task is the right one.
 
         Returns:
-            ``"loss"``, the weighted sum to minimise; ``"ce"``, the task's loss; and each method's unweighted term.
+            ``"loss"``, the weighted sum to minimise; ``"ce"``, the task's loss; each method's unweighted term; and with
+            several teachers whose fusion learns ``"teacher_fusion"``, its loss.
         """
         given = Step() if step is None else step
         student, teacher, canonical = self._canonical(self._output(student), self._output(teacher), given, batch)
@@ -399,14 +431,14 @@ class Distillation(nn.Module):
     def terms_of(
         self, student: NetworkOutput, teacher: NetworkOutput, step: Step, batch: Any = None
     ) -> dict[str, Tensor]:
-        """Each method's unweighted term, as in :meth:`losses`."""
+        """Each method's unweighted term, and the loss of the teachers' fusion, as in :meth:`losses`."""
         return self._terms(*self._canonical(student, teacher, step, batch), step)
 
     def weigh(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum of the methods' terms."""
+        """The weighted sum of the terms; the loss of the teachers' fusion counts as it is."""
         total: Tensor | None = None
         for name, term in terms.items():
-            weighted = cast(Method, self.methods[name]).weight * term
+            weighted = cast(Method, self.methods[name]).weight * term if name in self.methods else term
             total = weighted if total is None else total + weighted
         return torch.zeros(()) if total is None else total
 
@@ -437,12 +469,17 @@ class Distillation(nn.Module):
         return NetworkOutput(pick_logits(output, self.student_logits, "student"))
 
     def _terms(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, given: Step) -> dict[str, Tensor]:
+        of_fusion = {}
+        if learns(self.teacher_fusion):
+            of_fusion[FUSION] = fusion_loss(self.scores, teacher.logits, given, step)
+            teacher = NetworkOutput(teacher.logits.detach())
         inputs = self._inputs(student, teacher, step, given)
-        return {
+        found = {
             name: _term(method, inputs.for_method(name, method))
             for name, method in cast(Mapping[str, Method], self.methods).items()
             if method.full_weight > 0
         }
+        return found | of_fusion
 
     def _inputs(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, given: Step) -> TermInputs:
         leaves_out = given.mask is not None or self._ignored.seen
@@ -452,6 +489,7 @@ class Distillation(nn.Module):
         self, student: NetworkOutput, teacher: NetworkOutput, step: Step, batch: Any = None
     ) -> tuple[NetworkOutput, NetworkOutput, Step]:
         """Scores as logits with the classes last, the target as class indices, the mask as one entry a position."""
+        raw, teacher = teacher.logits, self._fused(teacher)
         own, guide = student.logits, teacher.logits
         if self._looked and self.scores.as_they_are(own, guide, step) and self._mask(step, own.shape[:1]) is None:
             return student, teacher, step  # the usual case, made cheap
@@ -465,8 +503,11 @@ class Distillation(nn.Module):
         if not self._looked:
             self._looked = True
             check_finite(s.detach(), t, mask)
-            for role, values in (("student", own), ("teacher", guide)):
-                check_kind(self.scores, role, values, mask, class_dim)
+            check_kind(self.scores, "student", own, mask, class_dim)
+            if self.teacher_fusion is None:
+                check_kind(self.scores, "teacher", guide, mask, class_dim)
+            else:
+                check_each(self.teacher_fusion, raw, mask, class_dim)
             entries = tensors_of(batch) if step.target is None else [step.target]
             check_one_class(self.scores, own.shape, class_dim, entries)
             check_target_values(self.scores, step.target, s.shape, mask)
@@ -477,6 +518,10 @@ class Distillation(nn.Module):
             NetworkOutput(t, teacher.features, teacher.classifier),
             Step(target, step.index, mask),
         )
+
+    def _fused(self, teacher: NetworkOutput) -> NetworkOutput:
+        """The teacher's output; of several teachers what they say together."""
+        return teacher if self.teacher_fusion is None else NetworkOutput(fuse(self.teacher_fusion, teacher.logits))
 
     def _mask(self, step: Step, positions: torch.Size) -> Tensor | None:
         masks = []
@@ -534,9 +579,10 @@ def named_methods(method: Method | Mapping[str, Method] | nn.ModuleDict) -> dict
     for name, term in methods.items():
         if not isinstance(term, Method):
             raise UserError(f"method {name!r} must be a Method such as KD(), found {term!r}")
-        if name in ("loss", "ce") or not str(name).isidentifier():
+        if name in ("loss", "ce", FUSION) or not str(name).isidentifier():
             raise UserError(
-                f"a method is named {name!r}: its loss is logged as train/NAME, so take a word other than loss and ce"
+                f"a method is named {name!r}: its loss is logged as train/NAME, so take a word other than loss, ce and "
+                f"{FUSION}"
             )
     return dict(methods.items())
 
@@ -562,10 +608,17 @@ def named_temperatures(
     return temperature if isinstance(temperature, nn.ModuleDict) else nn.ModuleDict(temperature)
 
 
-def _frozen(teacher: nn.Module, ask: AskTeacher | None, student: nn.Module | None) -> FrozenNetwork:
-    if isinstance(teacher, FrozenNetwork):
-        return teacher
-    return FrozenNetwork(teacher if ask is None else AskedTeacher(teacher, ask), shared=student)
+def _frozen(
+    teacher: nn.Module, ask: AskTeacher | None, student: nn.Module | None, pick: Pick | None
+) -> FrozenNetwork | FrozenTeachers:
+    def freeze(network: nn.Module) -> FrozenNetwork:
+        if isinstance(network, FrozenNetwork):
+            return network
+        return FrozenNetwork(network if ask is None else AskedTeacher(network, ask), shared=student)
+
+    if isinstance(teacher, nn.ModuleDict):
+        return FrozenTeachers({name: freeze(network) for name, network in teacher.items()}, pick)
+    return freeze(teacher)
 
 
 def _tried(role: str, run: Callable[..., NetworkOutput], *args: Any, **kwargs: Any) -> NetworkOutput:

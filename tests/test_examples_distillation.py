@@ -156,6 +156,39 @@ def test_the_plain_loop_is_one_by_hand():
     torch.testing.assert_close(distillation.temperature(None, None), hand.tau, rtol=0, atol=1e-9)
 
 
+def test_several_teachers_take_the_steps_of_a_loop_by_hand():
+    """A temperature for each teacher: the fused teachers teach the student, and learn from the labels alone."""
+    case = example("several_teachers")
+    torch.manual_seed(7)
+    student, teachers = case["network"](8).double(), {n: case["network"](12).double() for n in ("a", "b", "c")}
+    x, y = torch.rand(70, 64, dtype=torch.float64), torch.randint(10, (70,))
+    own = copy.deepcopy(student)
+    start = math.log(10) / math.log(1000)  # where τ = 1 lies between 0.1 and 100
+    raw = torch.full((3,), math.log(start / (1 - start)), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([*own.parameters(), raw], lr=0.01)
+
+    distillation = case["distilled"](teachers, student, "global").double()
+    torch.manual_seed(5)
+    case["distil"](distillation, x, y, epochs=EPOCHS)
+    torch.manual_seed(5)
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(70).split(case["BATCH"]):
+            with torch.no_grad():
+                scores = torch.stack([teacher(x[rows]).log_softmax(-1) for teacher in teachers.values()])
+            share = 1 / (0.1 * 1000 ** torch.sigmoid(raw))
+            share = share / share.sum()
+            fused = (share[:, None, None] * scores).sum(0).log_softmax(-1)
+            log_p, log_q = (fused.detach() / 2).log_softmax(-1), (own(x[rows]) / 2).log_softmax(-1)
+            kd = 4 * F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+            optimizer.zero_grad()
+            (0.1 * F.cross_entropy(own(x[rows]), y[rows]) + 0.9 * kd + F.nll_loss(fused, y[rows])).backward()
+            optimizer.step()
+    assert (raw.detach() - raw.detach().mean()).abs().max() > 1e-3
+    torch.testing.assert_close(distillation.teacher_fusion.temperature.value, raw, rtol=0, atol=1e-6)
+    for found, expected in zip(student.parameters(), own.parameters(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
 @with_transformers
 def test_accumulated_steps_of_transformers_are_those_of_a_loop_by_hand(tmp_path):
     """Two half batches an optimizer's step: their mean, whichever sample is in which half."""
@@ -187,6 +220,15 @@ def test_accumulated_steps_of_transformers_are_those_of_a_loop_by_hand(tmp_path)
 def test_a_student_gains_by_its_teacher(name):
     results = example(name)["main"](seeds=(0,))
     assert results["gain"] > 0
+
+
+@pytest.mark.slow
+def test_a_broken_teacher_is_turned_down():
+    results = example("several_teachers")["main"](seeds=(0, 1, 2))
+    good = results["student, the good two"]
+    assert results["student, averaged"] < good - 1
+    assert results["student, instance"] > good - 0.5
+    assert results["share of the broken, instance"] < 10
 
 
 @pytest.mark.slow

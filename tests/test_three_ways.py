@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 from torch.utils.data import DataLoader, TensorDataset
 
 from ctkd_lightning import (
@@ -16,6 +17,7 @@ from ctkd_lightning import (
     DistillationModule,
     GlobalTemperature,
     LinearCurriculum,
+    TemperatureFusion,
 )
 from ctkd_lightning.methods import (
     AB,
@@ -98,28 +100,44 @@ def trainer(tmp_path, *callbacks, **settings):
     return quiet_trainer(tmp_path, callbacks=list(callbacks), **{"max_epochs": EPOCHS, **settings})
 
 
-def through_the_module(tmp_path, method, temperature, masked, **settings):
+def through_the_module(tmp_path, method, temperature, masked, teacher=None, teacher_fusion=None, **settings):
     module = DistillationModule(
-        network(2, 16),
+        teacher or network(2, 16),
         network(1),
         method,
         temperature,
         curriculum=CURRICULUM,
         optimizer=lambda p: torch.optim.SGD(p, **SETTINGS),
+        teacher_fusion=teacher_fusion,
     )
     trainer(tmp_path, **settings).fit(module, loader(masked))
     return module.student
 
 
-def through_the_callback(tmp_path, method, temperature, masked, **settings):
-    added = CurriculumTemperatureCallback(CURRICULUM, network(2, 16), method=method, temperature=temperature)
+def through_the_callback(tmp_path, method, temperature, masked, teacher=None, teacher_fusion=None, **settings):
+    added = CurriculumTemperatureCallback(
+        CURRICULUM,
+        teacher or network(2, 16),
+        method=method,
+        temperature=temperature,
+        teacher_fusion=teacher_fusion,
+    )
     module = Plain(network(1))
     trainer(tmp_path, added, **settings).fit(module, loader(masked))
     return module.net
 
 
-def through_the_engine(tmp_path, method, temperature, masked, accumulate_grad_batches=1):
-    distillation = Distillation(network(1), network(2, 16), method, temperature, curriculum=CURRICULUM)
+def through_the_engine(
+    tmp_path, method, temperature, masked, accumulate_grad_batches=1, teacher=None, teacher_fusion=None
+):
+    distillation = Distillation(
+        network(1),
+        teacher or network(2, 16),
+        method,
+        temperature,
+        curriculum=CURRICULUM,
+        teacher_fusion=teacher_fusion,
+    )
     optimizer = torch.optim.SGD(distillation.parameters(), **SETTINGS)
     for epoch in range(EPOCHS):
         distillation.progress(epoch, epoch / EPOCHS)
@@ -150,6 +168,22 @@ def test_the_same_weights(tmp_path, method, temperature, masked, accumulate):
     moved = (found[0] - start).abs()
     assert moved.mean() > 0.01
     assert moved[-1] > 0  # the temperature
+    torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found[2], found[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["fixed", "global", "instance"])
+def test_the_same_weights_of_several_teachers(tmp_path, kind):
+    found, moved = [], None
+    for way in (through_the_module, through_the_callback, through_the_engine):
+        torch.manual_seed(7)
+        fusion = TemperatureFusion(None, ["a", "b"], kind, normalize=True).double()
+        start = parameters_to_vector([*fusion.parameters(), torch.zeros(1)])
+        tau, given = TEMPERATURES["global"](), {"a": network(2, 16), "b": network(3, 16)}
+        net = way(tmp_path, KD(), tau, True, teacher=given, teacher_fusion=fusion)
+        moved = parameters_to_vector([*fusion.parameters(), torch.zeros(1)]) - start
+        found.append(torch.cat([values(net, tau), moved]))
+    assert (moved.abs().max() > 1e-3) == (kind != "fixed")
     torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(found[2], found[0], rtol=1e-10, atol=1e-12)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -33,8 +33,12 @@ class Sample(NamedTuple):
     view: Tensor | None = None
 
 
-def read_batch(batch: Any) -> Sample:
+def read_batch(batch: Any, pick: Callable[[Any], Tensor] | None = None) -> Sample:
     """The entries of a batch: a tensor, a tuple (inputs, target[, index, …]), or fields and keys of the usual names.
+
+    Args:
+        batch: what a loader gave.
+        pick: from the batch to the inputs, where they have another name.
 
     Raises:
         UserError: it is none of these.
@@ -53,6 +57,8 @@ def read_batch(batch: Any) -> Sample:
         inputs, *rest = (batch[i] if len(batch) > i else None for i in range(4))
     else:
         inputs, *rest = (None,)
+    if pick is not None:
+        inputs = pick(batch)
     if not isinstance(inputs, Tensor):
         found = f"with {', '.join(map(str, fields)) or 'nothing'}" if fields is not None else _kinds(batch)
         raise UserError(

@@ -51,6 +51,10 @@ class Scores:
         self.class_dim = class_dim
         self._plain = task == "multiclass" and class_dim in (None, 1, -1) and set(self.kinds.values()) == {"logits"}
 
+    def with_logits_of(self, role: str) -> Scores:
+        """The same, but that a role gives logits."""
+        return Scores(self.task, {**self.kinds, role: "logits"}, self.class_dim)
+
     @property
     def single(self) -> bool:
         """Whether each score is a position of its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.features.teachers import Teacher, named_teachers
 from ctkd_lightning.models import load_weights
 
 # By the names of their classes: each of Lightning's distributions has its own.
@@ -23,8 +24,8 @@ _LEAVES_OTHERS_ALONE = ("ModelParallelStrategy",)  # trains a temperature beside
 _TRUE_PRECISIONS = ("HalfPrecision", "DoublePrecision")
 
 
-def load_teacher(teacher: nn.Module | str | Path | None, model: nn.Module | None) -> nn.Module | None:
-    """The teacher itself, or ``model`` with the weights in the file that it names.
+def load_teacher(teacher: Teacher | str | Path | None, model: nn.Module | None) -> nn.Module | None:
+    """The teacher itself, or ``model`` with the weights in the file that it names; several in one module.
 
     Raises:
         UserError: neither a network nor a file with a network for it, or a file that does not fit.
@@ -38,9 +39,11 @@ def load_teacher(teacher: nn.Module | str | Path | None, model: nn.Module | None
         return model
     if model is not None:
         raise UserError("teacher_model is the network for a teacher that is a file: pass the file's path as teacher=")
-    if teacher is not None and not isinstance(teacher, nn.Module):
+    if teacher is None:
+        return None
+    if not isinstance(teacher, nn.Module | Mapping):
         raise UserError(f"teacher must be a module or a path, found a {type(teacher).__name__}")
-    return teacher
+    return named_teachers(teacher)
 
 
 def check_same_everywhere(teacher: nn.Module, strategy: Any) -> None:
@@ -87,7 +90,8 @@ def check_strategy(strategy: Any, inside: Iterable[nn.Module], own: nn.Module | 
     if sharded not in _LEAVES_OTHERS_ALONE and own is not None and any(True for _ in own.parameters()):
         raise UserError(
             f"{sharded} {_SHARDED[sharded]}, so that a learned temperature cannot be trained beside: use "
-            "strategy='ddp' or ModelParallelStrategy (FSDP2), or with this strategy FixedTemperature(4.0)"
+            "strategy='ddp' or ModelParallelStrategy (FSDP2), or with this strategy FixedTemperature(4.0) and, for "
+            "several teachers, teacher_fusion='fixed'"
         )
 
 

@@ -24,6 +24,8 @@ from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features._asking import AskTeacher, TeacherInput
 from ctkd_lightning.features.frozen import check_separate
 from ctkd_lightning.features.outputs import Pick
+from ctkd_lightning.features.teachers import Teacher
+from ctkd_lightning.fusion.teachers import FUSION, TeacherFusion, fusion_of
 from ctkd_lightning.methods import KD, Method
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Temperature
 from ctkd_lightning.temperature._rule import RuleTemperature
@@ -72,8 +74,8 @@ class CurriculumTemperatureCallback(Callback):
 
     Args:
         curriculum: λ(epoch); :class:`~ctkd_lightning.CosineCurriculum` over 10 epochs by default.
-        teacher: takes what the student takes; a module, or the path of its weights with ``teacher_model``. It is
-            frozen and put into eval mode.
+        teacher: takes what the student takes; a module, or the path of its weights with ``teacher_model``; or several
+            modules by name, fused as ``teacher_fusion`` says. It is frozen and put into eval mode.
         student: dotted name of the network whose call is distilled, such as ``"model"`` or ``"net.head"``; by default
             the module itself, be it called as ``self(x)`` or ``self.forward(x)``.
         interval: ``"epoch"``: λ is set at the start of each epoch, as in the CTKD paper; ``"step"``: at each step, of
@@ -113,6 +115,9 @@ class CurriculumTemperatureCallback(Callback):
         teacher_cache: a folder: keep there what the teacher gives, and ask it once for each view of each sample. The
             Trainer's datamodule must be one of :mod:`ctkd_lightning.data`, whose batches say which they hold.
         teacher_model: the network for a teacher that is a path.
+        teacher_fusion: how several teachers are fused: ``"instance"``, the default, ``"global"`` or ``"fixed"``, or a
+            :class:`~ctkd_lightning.TemperatureFusion`, as in :class:`~ctkd_lightning.Distillation`. The callback logs
+            ``ctkd/temperature/<teacher>`` and the loss ``train/teacher_fusion``.
         accumulate_grad_batches: for a module that optimizes by hand and divides its loss by as much, since it
             accumulates gradients over several batches: the distillation is divided as well. With automatic optimization
             it is the Trainer's argument, which divides both.
@@ -127,7 +132,7 @@ class CurriculumTemperatureCallback(Callback):
     def __init__(
         self,
         curriculum: Curriculum | None = None,
-        teacher: nn.Module | str | Path | None = None,
+        teacher: Teacher | str | Path | None = None,
         student: str | None = None,
         *,
         interval: Literal["epoch", "step"] = "epoch",
@@ -155,6 +160,7 @@ class CurriculumTemperatureCallback(Callback):
         teacher_cache: str | Path | None = None,
         teacher_model: nn.Module | None = None,
         accumulate_grad_batches: int = 1,
+        teacher_fusion: TeacherFusion | None = None,
     ) -> None:
         if interval not in ("epoch", "step"):
             raise UserError(f"the curriculum's interval is 'epoch' or 'step', found {interval!r}")
@@ -202,9 +208,11 @@ class CurriculumTemperatureCallback(Callback):
                 "num_samples": num_samples,
                 "teacher_cache": teacher_cache,
                 "accumulate_grad_batches": accumulate_grad_batches,
+                "teacher_fusion": teacher_fusion,
             },
         )
-        Scores(task, scores, class_dim)
+        meaning = Scores(task, scores, class_dim)
+        self.teacher_fusion = None if self.teacher is None else fusion_of(self.teacher, teacher_fusion, meaning)
         TeacherInput(teacher_input)
         self._temperature_given = temperature is not None
         self.methods = nn.ModuleDict(named_methods(_weighted(method, kd_weight)))
@@ -216,7 +224,7 @@ class CurriculumTemperatureCallback(Callback):
         self._optimizer: CompanionOptimizer | None = None
         self._loaded_methods: dict[str, Any] = {}
         self._built = False  # the methods' own parts, which a second training goes on with
-        self._shared = SharedValues(self.temperature)
+        self._shared = SharedValues(*self._brought.values())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Attach the teacher."""
@@ -228,7 +236,8 @@ class CurriculumTemperatureCallback(Callback):
         if self.teacher is None:
             return
         check_separate(self.teacher, pl_module)
-        check_strategy(trainer.strategy, (), self.temperature)
+        for own in self._brought.values():
+            check_strategy(trainer.strategy, (), own)
         if not self._shared.detach():
             self._warn_once("shared", "this machine shares no memory: the temperature stays in the child processes")
         self._engine = engine = Distillation(
@@ -237,6 +246,7 @@ class CurriculumTemperatureCallback(Callback):
             temperature=self.temperature,
             ce_weight=self.ce_weight,
             shared=pl_module,
+            teacher_fusion=self.teacher_fusion,
             **self._settings,
         )
         match_precision(engine, getattr(trainer, "precision_plugin", None))  # before a checkpoint's values come
@@ -258,9 +268,10 @@ class CurriculumTemperatureCallback(Callback):
         if self._engine is not None:
             find_network(pl_module, self.student)
             self._move_engine(trainer, pl_module)
-            for name, temperature in _named(self.temperature):
-                if not any(module is temperature for module in found.values()):
-                    _add_named(found, name, temperature)
+            for root, part in self._brought.items():
+                for name, temperature in _named(root, part):
+                    if not any(module is temperature for module in found.values()):
+                        _add_named(found, name, temperature)
         if not found:
             raise UserError(_NOTHING_TO_DO.format(module=type(pl_module).__name__))
         self._records = {name: TemperatureRecord(module) for name, module in found.items()}
@@ -348,30 +359,38 @@ class CurriculumTemperatureCallback(Callback):
         """Temperature and methods that the callback brought, and their optimizer; the module's are the module's."""
         state: dict[str, Any] = {} if self._optimizer is None else {"optimizer": self._optimizer.state_dict()}
         if self.teacher is not None:
-            state |= {"temperature": self.temperature.state_dict(), "method": self.methods.state_dict()}
+            state |= {name: part.state_dict() for name, part in self._brought.items()}
+            state |= {"method": self.methods.state_dict()}
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the temperature, and with what the methods have built as soon as they build it.
 
         Raises:
-            UserError: the checkpoint has a temperature of another kind.
+            UserError: the checkpoint has a temperature of another kind, or of other teachers.
         """
         if self._optimizer is not None:
             self._optimizer.load_state_dict(state_dict.get("optimizer") or _of_version_0_1(state_dict))
         if self.teacher is None or "temperature" not in state_dict:
             return
-        try:
-            self.temperature.load_state_dict(state_dict["temperature"])
-        except RuntimeError as error:
-            found = ", ".join(state_dict["temperature"]) or "none"
-            raise UserError(
-                f"the checkpoint's temperature is another than this {type(self.temperature).__name__} (entries: "
-                f"{found}): resume with the temperature and method of the first run"
-            ) from error
+        for name, part in self._brought.items():
+            try:
+                part.load_state_dict(state_dict.get(name, {}))
+            except RuntimeError as error:
+                found = ", ".join(state_dict.get(name, {})) or "none"
+                raise UserError(
+                    f"the checkpoint's {name} is another than this {type(part).__name__} (entries: {found}): resume "
+                    "with the temperature, method and teachers of the first run"
+                ) from error
         self._loaded_methods = dict(state_dict.get("method", {}))
         if self._loaded_methods.keys() <= self.methods.state_dict().keys():
             self._load_methods()
+
+    @property
+    def _brought(self) -> dict[str, nn.Module]:
+        """What the callback brings that holds temperatures, by name."""
+        of_teachers = {} if self.teacher_fusion is None else {FUSION: self.teacher_fusion}
+        return {_OWN: self.temperature, **of_teachers}
 
     @property
     def _learned(self) -> dict[str, LearnedTemperature]:
@@ -518,9 +537,9 @@ def _of_version_0_1(state: dict[str, Any]) -> dict[str, Any]:
     return {name: {"state": entry} for part in kept for name, entry in part.items()}
 
 
-def _named(temperature: nn.Module) -> list[tuple[str, Temperature]]:
-    """The temperatures that the callback brings: one, or one for each method."""
-    parts = [(f"{_OWN}.{n}" if n else _OWN, part) for n, part in temperature.named_modules()]
+def _named(root: str, module: nn.Module) -> list[tuple[str, Temperature]]:
+    """The temperatures in what the callback brings under a name: one, or one for each method."""
+    parts = [(f"{root}.{n}" if n else root, part) for n, part in module.named_modules()]
     return [(name, part) for name, part in parts if isinstance(part, Temperature)]
 
 

@@ -13,17 +13,19 @@ from torch import Tensor
 from ctkd_lightning.data._labelled import LabelledDataModule, Split
 from ctkd_lightning.data._loading.multimodal import MultimodalLoader
 from ctkd_lightning.data._loading.sampler import EpochSampler
-from ctkd_lightning.data._samples import LABELS, Samples, Standardization
+from ctkd_lightning.data._samples import LABELS, Samples, Scaling
 from ctkd_lightning.data._split import group_subset
 from ctkd_lightning.errors import UserError, suggest
+
+SCALINGS = ("standard", "unit")
 
 
 class MultimodalDataModule(LabelledDataModule):
     """Labelled samples of several modalities, all in the training device's memory.
 
     A batch is a dictionary: of each modality (B, ...), float32; ``target`` (B,), int64 class indices; ``index`` (B,),
-    int64, the samples' positions in the full training (or evaluation) set. The values are standardised with mean and
-    deviation of the samples that train: of vectors for each feature, of series (C, T) and maps for each channel.
+    int64, the samples' positions in the full training (or evaluation) set. The values are scaled by those
+    of the samples that train: of vectors each feature, of series (C, T) and maps each channel.
 
     Where the samples come from subjects, :meth:`load` says so in the samples' ``groups``, and ``val_size`` is a
     fraction or count of the training *subjects*: none of them is seen both in training and in validation.
@@ -32,6 +34,7 @@ class MultimodalDataModule(LabelledDataModule):
 
     Args:
         modalities: the names of those to give, in this order; all of them by default.
+        scaling: ``"standard"``: to mean 0 and deviation 1; ``"unit"``: to the range from 0 to 1.
         **common: the arguments of ``LabelledDataModule``: batch_size, eval_batch_size, batch_size_is_total, val_size,
             limit_train, limit_eval, seed, drop_last.
 
@@ -42,11 +45,14 @@ class MultimodalDataModule(LabelledDataModule):
         modalities: the shape of one sample in each modality that a batch has, by name, in the batch's order.
     """
 
-    def __init__(self, *, modalities: Sequence[str] | None = None, **common: Any) -> None:
+    def __init__(self, *, modalities: Sequence[str] | None = None, scaling: str = "standard", **common: Any) -> None:
         super().__init__(**common)
+        if scaling not in SCALINGS:
+            raise UserError(f"unknown scaling {scaling!r}: {suggest(str(scaling), SCALINGS)}")
+        self.scaling = scaling
         self.modalities = self._selected(modalities)
         self._samples: dict[Split, Samples] = {}
-        self._standard: dict[Split, Samples] = {}
+        self._scaled: dict[Split, Samples] = {}
 
     # What a data set defines
 
@@ -91,13 +97,14 @@ class MultimodalDataModule(LabelledDataModule):
         return self._samples[split]
 
     @cached_property
-    def standardization(self) -> Standardization:
-        """Of the samples that train."""
-        return Standardization(self.split_samples("train").select(self.train_indices).values)
+    def scale(self) -> Scaling:
+        """By the samples that train."""
+        training = self.split_samples("train").select(self.train_indices)
+        return Scaling(training.values, unit=self.scaling == "unit")
 
     def validation_batch(self) -> dict[str, Tensor]:
         """All validation samples in one batch, on the CPU; the same on every process."""
-        samples = self._standardised(self._val_split).select(self.val_indices)
+        samples = self._scaled_samples(self._val_split).select(self.val_indices)
         return {**samples.values, "target": samples.targets, "index": self.val_indices}
 
     # What the splits and loaders are made of
@@ -124,11 +131,11 @@ class MultimodalDataModule(LabelledDataModule):
         return group_subset(groups, self._val_count(len(groups.unique()), "subjects"))
 
     def _loader(self, split: Split, sampler: EpochSampler, training: bool) -> MultimodalLoader:
-        return MultimodalLoader(self._standardised(split), sampler, self._device())
+        return MultimodalLoader(self._scaled_samples(split), sampler, self._device())
 
-    def _standardised(self, split: Split) -> Samples:
-        if split not in self._standard:
+    def _scaled_samples(self, split: Split) -> Samples:
+        if split not in self._scaled:
             samples = self.split_samples(split)
-            values = self.standardization(samples.values)
-            self._standard[split] = Samples(values, samples.targets, samples.groups)
-        return self._standard[split]
+            values = self.scale(samples.values)
+            self._scaled[split] = Samples(values, samples.targets, samples.groups)
+        return self._scaled[split]

@@ -71,29 +71,40 @@ class Samples:
         return self
 
 
-class Standardization:
-    """x ↦ (x − mean) / deviation, with mean and deviation of the samples that it is made from.
+class Scaling:
+    """x ↦ (x − shift) / width, with shift and width of the samples that it is made from.
 
-    Of vectors (N, F) for each feature; of series (N, C, T) or maps for each channel. What does not vary there is only
-    centred. The deviation is the population's (1 / N).
+    Of vectors (N, F) for each feature; of series (N, C, T) or maps for each channel. Mean and deviation (the
+    population's, 1 / N) make mean 0 and deviation 1; under ``unit`` least and greatest value make the range 0 to 1.
+    What does not vary there is only shifted.
 
     Args:
         values: of each modality, (N, ...).
+        unit: which of the two.
     """
 
-    def __init__(self, values: Mapping[str, Tensor]) -> None:
-        self.moments = {name: _moments(x.double()) for name, x in values.items()}
+    def __init__(self, values: Mapping[str, Tensor], unit: bool = False) -> None:
+        measure = _range if unit else _moments
+        self.measures = {name: measure(x.double()) for name, x in values.items()}
 
     def __call__(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Standardised values of the same modalities, float32."""
-        standard = {}
+        """Scaled values of the same modalities, float32."""
+        scaled = {}
         for name, x in values.items():
-            mean, deviation = self.moments[name]
-            standard[name] = ((x - mean) / deviation).float()
-        return standard
+            shift, width = self.measures[name]
+            scaled[name] = ((x - shift) / width).float()
+        return scaled
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    others = [dim for dim in range(x.ndim) if dim != 1]
-    deviation, mean = torch.std_mean(x, dim=others, correction=0, keepdim=True)
+    deviation, mean = torch.std_mean(x, dim=_others(x), correction=0, keepdim=True)
     return mean, torch.where(deviation > 0, deviation, 1.0)
+
+
+def _range(x: Tensor) -> tuple[Tensor, Tensor]:
+    low, high = x.amin(dim=_others(x), keepdim=True), x.amax(dim=_others(x), keepdim=True)
+    return low, torch.where(high > low, high - low, 1.0)
+
+
+def _others(x: Tensor) -> list[int]:
+    return [dim for dim in range(x.ndim) if dim != 1]

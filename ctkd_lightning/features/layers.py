@@ -12,6 +12,7 @@ from ctkd_lightning.features._asking import AskedTeacher
 from ctkd_lightning.features._head import find_classifier
 from ctkd_lightning.features.frozen import FrozenNetwork
 from ctkd_lightning.features.outputs import is_stage
+from ctkd_lightning.features.teachers import FrozenTeachers
 
 # torchvision's networks whose children, in the order of their definition, run one after the other
 _CHAINS = {"ResNet", "VGG", "MobileNetV2", "MobileNetV3", "ShuffleNetV2", "DenseNet", "EfficientNet", "ConvNeXt"}
@@ -73,9 +74,9 @@ def layer_before_activation(network: nn.Module, layer: str) -> str | None:
 
 
 def unwrap(network: nn.Module) -> nn.Module:
-    """The network inside ``torch.compile``, DDP or a :class:`FrozenNetwork`."""
+    """The network inside ``torch.compile``, DDP or a :class:`FrozenNetwork`; several of them in one."""
     while True:
-        if isinstance(network, FrozenNetwork | AskedTeacher):
+        if isinstance(network, FrozenNetwork | FrozenTeachers | AskedTeacher):
             network = network.network
         elif isinstance(network, DistributedDataParallel):
             network = network.module

@@ -91,7 +91,7 @@ def stack(
     given: Mapping[str, Tensor | None],
     names: Sequence[str],
     scores: Scores,
-    num_classes: int,
+    num_classes: int | None,
     mask: Tensor | Mapping[str, Tensor] | None,
     broken: BrokenNumbers,
 ) -> Experts:
@@ -101,7 +101,7 @@ def stack(
         given: scores by name, all of one shape; ``None`` for a modality that is missing everywhere.
         names: of the modalities, in their order.
         scores: what they mean.
-        num_classes: how many classes they must score.
+        num_classes: how many classes they must score; ``None`` for any number.
         mask: see :meth:`~ctkd_lightning.TemperatureFusion.forward`.
         broken: who tells of scores that are not finite.
 
@@ -164,10 +164,10 @@ def _check_given(given: Mapping[str, Tensor | None], names: Sequence[str]) -> No
         )
 
 
-def _layout(name: str, value: Tensor, scores: Scores, num_classes: int) -> Layout:
+def _layout(name: str, value: Tensor, scores: Scores, num_classes: int | None) -> Layout:
     shape = value.shape
     if scores.single:
-        if scores.task == "multilabel" and (value.ndim < 2 or shape[-1] != num_classes):
+        if scores.task == "multilabel" and num_classes is not None and (value.ndim < 2 or shape[-1] != num_classes):
             raise UserError(
                 f"the fusion was made for {num_classes} labels, found scores {tuple(shape)} of {name!r}: pass (B, "
                 f"{num_classes}), or another num_classes"
@@ -179,12 +179,17 @@ def _layout(name: str, value: Tensor, scores: Scores, num_classes: int) -> Layou
         )
     if scores.class_dim is not None:
         dim = scores.class_dim if scores.class_dim >= 0 else scores.class_dim + value.ndim
-        fits = 0 <= dim < value.ndim and shape[dim] == num_classes
+        fits = 0 <= dim < value.ndim and num_classes in (None, shape[dim])
         places = [dim] if fits else []
     else:
-        places = [d for d in sorted({1, value.ndim - 1}) if shape[d] == num_classes]
+        places = [d for d in sorted({1, value.ndim - 1}) if num_classes in (None, shape[d])]
     if len(places) == 1:
         return Layout(shape, places[0])
+    if num_classes is None:
+        raise UserError(
+            f"where the scores {tuple(shape)} of {name!r} have their classes cannot be told: pass class_dim=, 1 for "
+            "maps (B, C, H, W), -1 for sequences (B, T, C)"
+        )
     why = "two dimensions have that size" if places else "none has that size there"
     raise UserError(
         f"the fusion was made for {num_classes} classes, found scores {tuple(shape)} of {name!r} ({why}): pass another "

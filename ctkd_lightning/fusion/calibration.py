@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from ctkd_lightning.errors import UserError
 from ctkd_lightning.fusion._experts import Experts
 from ctkd_lightning.fusion.fusion import TemperatureFusion
 
@@ -47,7 +48,7 @@ def fit_temperatures(
         k by name, between 0.001 and 1000; 1 for a modality that no sample has.
 
     Raises:
-        UserError: as the fusion.
+        UserError: as the fusion; one whose τ are normalized, of which none has a level of its own.
     """
     training = fusion.training
     fusion.eval()
@@ -66,6 +67,8 @@ def forget_fit(fusion: TemperatureFusion) -> None:
 
 def fit_to(fusion: TemperatureFusion, experts: Experts, tau: Tensor, target: Tensor) -> dict[str, float]:
     """As :func:`fit_temperatures`, to what :meth:`TemperatureFusion.experts` gave with factors of 1."""
+    if fusion.temperature.normalized:
+        raise UserError("fit_temperatures sets the level of each τ, and normalize=True takes it away: fuse without")
     rows = fusion.classes(target, experts)
     softened_all = experts.logits / tau.unsqueeze(-1)
     scale = cast(Tensor, fusion.temperature.scale)

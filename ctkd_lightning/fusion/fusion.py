@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,12 @@ from ctkd_lightning.fusion._broken import BrokenNumbers, finite_rows
 from ctkd_lightning.fusion._experts import Experts, check_names, stack
 from ctkd_lightning.fusion._joint import JointHead, need_features
 from ctkd_lightning.fusion.temperatures import (
+    ExpertTemperatures,
     FixedExpertTemperatures,
     GlobalExpertTemperatures,
     InstanceExpertTemperatures,
 )
-from ctkd_lightning.temperature._base import Temperature
+from ctkd_lightning.temperature._softening import masked_classes
 
 FusionKind = Literal["instance", "global", "fixed"]
 Rule = Literal["product", "mixture"]
@@ -59,7 +60,8 @@ class TemperatureFusion(nn.Module):
     (:func:`~ctkd_lightning.fusion.fit_temperatures`). Learned temperatures for fusion are this package's own.
 
     Args:
-        num_classes: C; the number of labels under ``multilabel``; 1 under ``binary``.
+        num_classes: C; the number of labels under ``multilabel``; 1 under ``binary``. ``None``: whatever the scores
+            have, in dimension 1 of (B, C), else in ``class_dim``; ``prior`` and ``joint`` need the number.
         modalities: their names.
         kind: ``"instance"``: τ for each sample; ``"global"``: one for each modality; ``"fixed"``: ``tau_init`` for all.
         rule: how the distributions are fused.
@@ -75,6 +77,9 @@ class TemperatureFusion(nn.Module):
         task: what the scores say, as in :class:`~ctkd_lightning.Distillation`.
         scores: ``"logits"`` or ``"probabilities"``, for all or by name: ``{"audio": "probabilities"}``.
         class_dim: where the classes are; by default where the shape has ``num_classes``.
+        normalize: whether the τ of a product are multiplied by :math:`\sum_m 1 / \tau_m`, so that their inverses sum
+            to 1. The fused distribution is then as sharp as one modality's, a weighted geometric mean (a logarithmic
+            opinion pool), and the temperatures say whom to believe and not how surely.
 
     Attributes:
         names: of the experts, the joint head last.
@@ -90,11 +95,11 @@ class TemperatureFusion(nn.Module):
         (torch.Size([4, 10]), torch.Size([4, 1]))
     """
 
-    log_prior: Tensor
+    log_prior: Tensor | None
 
     def __init__(
         self,
-        num_classes: int,
+        num_classes: int | None,
         modalities: Sequence[str],
         kind: FusionKind = "instance",
         rule: Rule = "product",
@@ -110,13 +115,16 @@ class TemperatureFusion(nn.Module):
         task: Task = "multiclass",
         scores: Kind | Mapping[str, Kind] = "logits",
         class_dim: int | None = None,
+        normalize: bool = False,
     ) -> None:
         super().__init__()
-        check_number("TemperatureFusion's num_classes", num_classes, least=2 if task == "multiclass" else 1, whole=True)
-        if task == "binary" and num_classes != 1:
-            raise UserError(
-                f"task='binary' is one score a sample, found num_classes={num_classes}: pass 1, or another task"
-            )
+        if num_classes is not None:
+            least = 2 if task == "multiclass" else 1
+            check_number("TemperatureFusion's num_classes", num_classes, least=least, whole=True)
+            if task == "binary" and num_classes != 1:
+                raise UserError(f"task='binary' is one score a sample, found num_classes={num_classes}: pass 1")
+        elif prior is not None or joint is not None:
+            raise UserError("prior= and joint= are made for so many classes: pass num_classes")
         for what, word, words in (
             ("kind", kind, ("instance", "global", "fixed")),
             ("rule", rule, ("product", "mixture")),
@@ -125,16 +133,19 @@ class TemperatureFusion(nn.Module):
                 raise UserError(f"{what} is {word!r}: {suggest(str(word), words)}")
         self.modalities = check_names(modalities)
         self.kind, self.rule = kind, rule
-        self.num_classes = int(num_classes)
+        self.num_classes = num_classes if num_classes is None else int(num_classes)
         self.scores = Scores(task, scores, class_dim, roles=self.modalities)
         self.joint: JointHead | None = None
         if joint is not None:
             self._check_joint(joint)
-            self.joint = JointHead(joint, self.num_classes)
+            self.joint = JointHead(joint, cast(int, self.num_classes))
         self.names = (*self.modalities, *([JOINT] if joint is not None else []))
         self._check_without_effect(kind, agreement, context)
         self.temperature = self._temperature(kind, agreement, context, tau_init, tau_min, tau_max, hidden)
-        self.register_buffer("log_prior", self._log_prior(prior))
+        if normalize and rule != "product":
+            raise UserError(f"normalize is of a product's temperatures, and rule is {rule!r}: leave it out")
+        self.temperature.normalized = normalize
+        self.register_buffer("log_prior", self._log_prior(prior))  # None: all classes alike
         self._broken = BrokenNumbers()
 
     def _check_joint(self, joint: Mapping[str, int]) -> None:
@@ -171,7 +182,7 @@ class TemperatureFusion(nn.Module):
         tau_min: float,
         tau_max: float,
         hidden: int,
-    ) -> Temperature:
+    ) -> FixedExpertTemperatures | ExpertTemperatures:
         if kind == "fixed":
             return FixedExpertTemperatures(self.names, tau_init)
         bounds = {"tau_init": tau_init, "tau_min": tau_min, "tau_max": tau_max}
@@ -180,9 +191,11 @@ class TemperatureFusion(nn.Module):
         agrees = agreement and len(self.names) > 1
         return InstanceExpertTemperatures(self.names, agreement=agrees, context=context, hidden=hidden, **bounds)
 
-    def _log_prior(self, prior: Sequence[float] | None) -> Tensor:
-        """(C,), or for scores of their own (labels, 2)."""
+    def _log_prior(self, prior: Sequence[float] | None) -> Tensor | None:
+        """(C,), or for scores of their own (labels, 2); ``None`` where C is not known."""
         size = self.num_classes
+        if size is None:
+            return None
         if prior is None:
             return torch.full((size, 2), 0.5).log() if self.scores.single else torch.full((size,), 1 / size).log()
         given = torch.as_tensor(prior, dtype=torch.float32)
@@ -237,7 +250,7 @@ class TemperatureFusion(nn.Module):
         context: Mapping[str, Tensor] | None = None,
         expert_weight: float = 1.0,
     ) -> dict[str, Tensor]:
-        r"""The loss to minimise, and its parts: :math:`L = L_\mathrm{fused} + w \cdot \frac{1}{M} \sum_m L_m`.
+        r"""The loss to minimise, and its parts: :math:`L = L_\mathrm{fused} + w \sum_m L_m`.
 
         Each modality's own loss is that of its scores without τ, over the samples that have it. That of a frozen
         network is a constant: it is in the sum and trains nothing.
@@ -268,7 +281,7 @@ class TemperatureFusion(nn.Module):
         with torch.autocast(scored.device.type, enabled=False):
             each = self._losses(scored, given, rows, counted).masked_fill(~there, 0.0)
             mean = each.sum(dim=0) / there.sum(dim=0).clamp(min=1)
-            loss = mean[0] + expert_weight * mean[1:].mean()
+            loss = mean[0] + expert_weight * mean[1:].sum()
         return {"loss": loss, **dict(zip(("fused", *self.names), mean.unbind(), strict=True))}
 
     def _losses(self, scored: Tensor, given: Tensor, rows: Tensor, counted: Tensor) -> Tensor:
@@ -298,7 +311,9 @@ class TemperatureFusion(nn.Module):
         """Fused log-probabilities (N, C)."""
         z, missing = experts.logits, ~experts.present.unsqueeze(-1)
         with torch.autocast(z.device.type, enabled=False):
-            softened = (z / tau.unsqueeze(-1)).log_softmax(dim=-1)
+            # a masked class stays as impossible as it is, whatever τ
+            z = z - z.detach().amax(dim=-1, keepdim=True)  # where scores lie says nothing of which are masked
+            softened = torch.where(masked_classes(z), z, z / tau.unsqueeze(-1)).log_softmax(dim=-1)
             if self.rule == "product":
                 fused = softened.masked_fill(missing, 0.0).sum(dim=1)
             else:
@@ -377,6 +392,8 @@ class TemperatureFusion(nn.Module):
         return {name: value.masked_fill(out, 0.0) for (name, value), out in found}, there
 
     def _prior_of(self, experts: Experts) -> Tensor:
+        if self.log_prior is None or self.num_classes is None:
+            return torch.full_like(experts.logits[:, 0], 1 / experts.logits.shape[-1]).log()
         if not self.scores.single:
             return self.log_prior.to(experts.logits.dtype)
         labels = self.log_prior.expand(*experts.layout.positions, 2) if self.num_classes > 1 else self.log_prior

@@ -22,9 +22,11 @@ class _OfExperts(Temperature):
     Attributes:
         names: of the experts.
         scale: (M,) factors of their τ, from :func:`~ctkd_lightning.fusion.fit_temperatures`.
+        normalized: whether the τ are multiplied by the sum of their inverses.
     """
 
     scale: Tensor
+    normalized = False
 
     def _name(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
@@ -33,7 +35,12 @@ class _OfExperts(Temperature):
     def _scaled(self, tau: Tensor, present: Tensor) -> Tensor:
         """τ times its factor; ∞ where there is no expert."""
         tau = tau * self.scale
-        return tau if tau.ndim == 1 else tau.masked_fill(~present, torch.inf)
+        for_all = tau.ndim == 1
+        if self.normalized:
+            inverse = 1 / tau if for_all else (1 / tau).masked_fill(~present, 0.0)
+            total = inverse.sum(dim=-1, keepdim=True)
+            tau = tau * torch.where(total > 0, total, 1.0)  # 0 where there is no expert at all
+        return tau if for_all else tau.masked_fill(~present, torch.inf)
 
 
 class FixedExpertTemperatures(_OfExperts):

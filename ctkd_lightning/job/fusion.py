@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,12 +27,13 @@ from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.summary import FusionSummary, describe_environment, parameters_of, read_summary
 from ctkd_lightning.job.training import Training, recorded, write
 from ctkd_lightning.models import load_weights, save_weights
-from ctkd_lightning.modules import FusionModule
+from ctkd_lightning.modules import FusionModule, SupervisedModule
 from ctkd_lightning.temperature import LearnedTemperature
 
 log = logging.getLogger(__name__)
 
-_OF_DISTILLATIONS = ("model", "teacher", "method", "temperature", "student_layers", "teacher_layers", "teacher_cache")
+_OF_STUDENTS = ("method", "temperature", "temperature_per_method", "student_layers")
+_OF_DISTILLATIONS = ("model", "teacher", "teacher_layers", "teacher_cache", "compile", "channels_last", *_OF_STUDENTS)
 
 
 def fuse(
@@ -99,7 +101,38 @@ def fuse(
             summary.conditions[name] = _test(cfg, module, data, corruption)
             told[name] = _temperatures(module, data, corruption)
         rank_zero_only(save_weights)(module.network, run.fused)
+        if cfg.fusion.student:
+            summary.stage = summary.status = "student"
+            write(summary, run)
+            summary.student = _distil(cfg, module, data, run)
     return summary.best.top1
+
+
+def _distil(cfg: DictConfig, module: FusionModule, data: MultimodalDataModule, run: RunDirectory) -> dict[str, float]:
+    """Distil the fused network into a new encoder of one modality; test top-1 of that one and of one without teacher.
+
+    Its files are those of a run of their own, in the run's folder.
+    """
+    name = cfg.fusion.student
+    own = RunDirectory(run.path / "student")
+    cfg = cast(DictConfig, copy.deepcopy(cfg))
+    cfg.run_dir = str(own)
+    resume = own.resume_from("auto") if cfg.resume else None
+    found: dict[str, float] = {}
+    for label in ("alone", "distilled"):
+        student = build.encoders(cfg, data)[name]
+        if label == "alone":
+            trained: SupervisedModule = build.student_alone(cfg, student, name)
+            trainer = build.trainer(cfg, callbacks=build.progress_bar(cfg), logger=False)
+            trainer.fit(trained, datamodule=data)
+        else:
+            trained = build.student_of_fusion(cfg, module.network, student, name, data)
+            build.trainer(cfg).fit(trained, datamodule=data, ckpt_path=resume, weights_only=True)
+            rank_zero_only(save_weights)(student, own.student)
+        tester = _tester(cfg)
+        tester.test(trained, datamodule=data, verbose=False)
+        found[label] = float(tester.callback_metrics["test/top1"])
+    return found
 
 
 def _train_encoders(cfg: DictConfig, module: FusionModule, data: MultimodalDataModule, run: RunDirectory) -> None:
@@ -188,8 +221,10 @@ def _fit(module: FusionModule, data: MultimodalDataModule) -> dict[str, float]:
 
 def _say_what_has_no_effect(cfg: DictConfig, overrides: Sequence[str]) -> None:
     for key in _OF_DISTILLATIONS:
-        if sets(overrides, key):
-            rank_zero_warn(f"{key} has no effect: this run fuses modalities, and distils no teacher; leave it out")
+        if not (cfg.fusion.student and key in _OF_STUDENTS) and sets(overrides, key):
+            rank_zero_warn(
+                f"{key} has no effect: this run fuses modalities, and distils no image teacher; leave it out"
+            )
     if cfg.fusion.frozen is False and sets(overrides, "fusion.encoder_epochs"):
         rank_zero_warn(
             "fusion.encoder_epochs has no effect: encoders and fusion train together; set fusion.frozen=true"

@@ -31,7 +31,7 @@ def plot_conditions(summary: FusionSummary, run: RunDirectory) -> Path | None:
     if "joint" in next(iter(summary.conditions.values())):
         series.append("joint")
     labels = {"fused": "fused with temperatures", "joint": "joint head alone"}
-    figure, axes = plt.subplots(figsize=(1.6 + 1.5 * len(conditions), 3.8), layout="constrained")
+    figure, axes = plt.subplots(figsize=(max(6.0, 1.6 + 1.5 * len(conditions)), 3.8), layout="constrained")
     shift = 0.5 / len(series)
     for place, (name, marker) in enumerate(zip(series, "osD^", strict=False)):
         heights = [summary.conditions[condition].get(name, 0.0) for condition in conditions]

@@ -44,4 +44,7 @@ def _temperature_lines(summary: FusionSummary) -> list[tuple[str, str]]:
     if summary.fitted is not None:
         fitted = ", ".join(f"{number(value)} {name}" for name, value in summary.fitted.items())
         lines.append(("factors of τ, fitted", fitted))
+    if summary.student is not None:
+        distilled, alone = (number(summary.student.get(key)) for key in ("distilled", "alone"))
+        lines.append(("student", f"test top-1 {distilled} % distilled from the fusion, {alone} % alone"))
     return lines

@@ -65,6 +65,8 @@ def check_fusion_settings(cfg: DictConfig) -> None:
     if cfg.fusion.encoder_weights is not None and not cfg.fusion.frozen:
         raise UserError("fusion.encoder_weights are those of encoders that stay frozen: set fusion.frozen=true")
     _check_file(cfg, "fusion.encoder_weights")
+    if cfg.fusion.student is not None and not isinstance(cfg.fusion.student, str):
+        raise UserError(f"fusion.student must be the name of a modality, found {cfg.fusion.student}")
 
 
 def _check_training(cfg: DictConfig) -> None:

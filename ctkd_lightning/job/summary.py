@@ -132,6 +132,7 @@ class FusionSummary(RunSummary):
         modalities: their names.
         parameters: of encoders and fusion.
         fitted: the factors that were fitted on the validation data in the end, by modality.
+        student: test top-1 of the student of one modality, ``alone`` and ``distilled`` from the fused network.
         conditions: by condition of the test, accuracies in percent by name: ``fused``, each modality's, ``product``
             and ``average`` of the same scores; and by ``auroc/<modality>`` how well τ tells corrupted samples.
     """
@@ -143,6 +144,7 @@ class FusionSummary(RunSummary):
     stage: Stage = "encoders"
     parameters: int | None = None
     fitted: dict[str, float] | None = None
+    student: dict[str, float] | None = None
     conditions: dict[str, dict[str, float]] = field(default_factory=dict)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 
-from ctkd_lightning._scores.batches import need_labels, read_batch
+from ctkd_lightning._scores.batches import Sample, need_labels, read_batch
 from ctkd_lightning._scores.ignored import IgnoredTargets, fit_mask
 from ctkd_lightning._scores.scores import Kind, Scores, Task
 from ctkd_lightning._scores.task_loss import task_loss
@@ -41,6 +41,8 @@ class SupervisedModule(TrainedModule):
         class_dim: where the classes are, likewise.
         ignore_index: the target that leaves its position out of losses and metrics.
         student_logits: from the network's output to its scores, where that is neither a tensor nor has ``.logits``.
+        student_input: from the batch to the network's inputs, where the batch has them under another name, as of
+            several modalities one.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class SupervisedModule(TrainedModule):
         class_dim: int | None = None,
         ignore_index: int = -100,
         student_logits: Pick | None = None,
+        student_input: Callable[[Any], Tensor] | None = None,
     ) -> None:
         super().__init__(optimizer, scheduler)
         self.channels_last = channels_last
@@ -61,6 +64,7 @@ class SupervisedModule(TrainedModule):
         self.ignore_index = ignore_index
         self._ignored = IgnoredTargets(ignore_index)
         self.student_logits = student_logits
+        self.student_input = student_input
         self.accuracy = nn.ModuleDict({f"{stage}_{name}": make() for stage in _STAGES for name, make in self._metrics})
 
     @property
@@ -78,6 +82,10 @@ class SupervisedModule(TrainedModule):
     @abstractmethod
     def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
         """The training losses by name; ``"loss"`` is the one to minimise."""
+
+    def read(self, batch: Any) -> Sample:
+        """The entries of a batch."""
+        return read_batch(batch, self.student_input)
 
     def mask_of(self, batch: Any) -> Tensor | None:
         """The positions of a batch that count; ``None`` for all but ignored targets."""
@@ -100,7 +108,7 @@ class SupervisedModule(TrainedModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step: the total loss."""
-        losses = self.losses(self.images_in_layout(read_batch(batch).inputs), batch)
+        losses = self.losses(self.images_in_layout(self.read(batch).inputs), batch)
         self.record.add(losses)
         return losses["loss"]
 
@@ -114,7 +122,7 @@ class SupervisedModule(TrainedModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Any:
         """What the network gives for a batch of inputs, with labels or without."""
-        return self(read_batch(batch).inputs)
+        return self(self.read(batch).inputs)
 
     def _scored(self, output: Any, target: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """A network's logits (..., C) in float32, the target as class indices, and the positions that count."""
@@ -125,7 +133,7 @@ class SupervisedModule(TrainedModule):
         return logits, classes, mask
 
     def _evaluate(self, stage: str, batch: Any) -> None:
-        sample = read_batch(batch)
+        sample = self.read(batch)
         target = need_labels(sample)
         logits, classes, mask = self._scored(self(sample.inputs), target)
         if (given := self.mask_of(batch)) is not None:
@@ -166,7 +174,7 @@ class ClassifierModule(SupervisedModule):
 
     def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
         """Cross-entropy."""
-        target = need_labels(read_batch(batch))
+        target = need_labels(self.read(batch))
         logits, classes, mask = self._scored(self.classifier(images), target)
         ce = task_loss(self.scores, logits, target, classes, mask)
         return {"loss": ce, "ce": ce}

@@ -9,7 +9,7 @@ from typing import Any, cast
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from ctkd_lightning._scores.batches import TARGET_KEYS, read_batch
+from ctkd_lightning._scores.batches import TARGET_KEYS
 from ctkd_lightning._training_progress import curriculum_at_zero, planned_epochs, training_fraction
 from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
@@ -18,6 +18,8 @@ from ctkd_lightning.distillation import Distillation
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features._asking import AskTeacher, StudentCall
 from ctkd_lightning.features.outputs import Pick, Step
+from ctkd_lightning.features.teachers import Teacher, named_teachers
+from ctkd_lightning.fusion.teachers import TeacherFusion
 from ctkd_lightning.methods import Method
 from ctkd_lightning.modules.classifier import SupervisedModule
 from ctkd_lightning.teacher_cache.cached import CachedTeacher
@@ -40,7 +42,7 @@ class DistillationModule(SupervisedModule):
     validation and test data.
 
     Args:
-        teacher: from images to scores, (B, C) of a classifier.
+        teacher: from images to scores, (B, C) of a classifier; or several by name, fused as ``teacher_fusion`` says.
         student: likewise.
         method: a term of the loss, or several by name; ``KD()`` by default.
         temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default; or
@@ -57,8 +59,10 @@ class DistillationModule(SupervisedModule):
         teacher_logits: from the teacher's output to its scores, where that is neither a tensor nor has ``.logits``.
         teacher_input: as in :class:`~ctkd_lightning.Distillation`.
         ask_teacher: likewise.
+        teacher_fusion: likewise; its loss is logged as ``train/teacher_fusion``.
         **settings: as in :class:`~ctkd_lightning.modules.classifier.SupervisedModule`: ``optimizer``, ``scheduler``,
-            ``channels_last``; ``task``, ``scores``, ``class_dim``, ``ignore_index``, ``student_logits``.
+            ``channels_last``; ``task``, ``scores``, ``class_dim``, ``ignore_index``, ``student_logits``,
+            ``student_input``.
 
     Raises:
         UserError: no method, or one of a name that the losses have; temperatures by name that are not those of the
@@ -68,7 +72,7 @@ class DistillationModule(SupervisedModule):
 
     def __init__(
         self,
-        teacher: nn.Module,
+        teacher: Teacher,
         student: nn.Module,
         method: Method | Mapping[str, Method] | None = None,
         temperature: Temperature | Mapping[str, Temperature] | None = None,
@@ -83,13 +87,14 @@ class DistillationModule(SupervisedModule):
         teacher_logits: Pick | None = None,
         teacher_input: Callable[..., Any] | None = None,
         ask_teacher: AskTeacher | None = None,
+        teacher_fusion: TeacherFusion | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         scores = self.scores
         engine = Distillation(
             self.network_in_layout(student),
-            self.network_in_layout(teacher),
+            self.network_in_layout(named_teachers(teacher)),
             method,
             temperature,
             ce_weight=ce_weight,
@@ -104,11 +109,13 @@ class DistillationModule(SupervisedModule):
             teacher_input=teacher_input,
             ask_teacher=ask_teacher,
             num_samples=num_samples,
+            teacher_fusion=teacher_fusion,
         )
         # The engine's parts are the module's own, under these names in checkpoints and logs; the engine itself is not.
         self._engine = (engine,)
         self.teacher, self.student = engine.teacher, cast(nn.Module, engine.student)
         self.methods, self.temperature = engine.methods, engine.temperature
+        self.teacher_fusion = engine.teacher_fusion
         self.curriculum, self._mask = curriculum, mask
         self._told_unlabelled = False
         if temperature is not None and not self.uses_temperature:
@@ -186,8 +193,9 @@ class DistillationModule(SupervisedModule):
             if message := method.unfinished_warmup(planned_epochs(self.trainer)):
                 rank_zero_warn(message)
         curriculum = self.distillation.curriculum
-        learns = any(isinstance(t, LearnedTemperature) for t in self.distillation.temperatures)
-        if learns and self.uses_temperature and curriculum and (m := curriculum_at_zero(self.trainer, curriculum)):
+        learned = [t for t in self.distillation.temperatures if isinstance(t, LearnedTemperature)]
+        learns = any(p.requires_grad for temperature in learned for p in temperature.parameters())
+        if learns and curriculum and (m := curriculum_at_zero(self.trainer, curriculum)):
             rank_zero_warn(m)
         self.on_train_epoch_start()
 
@@ -201,7 +209,7 @@ class DistillationModule(SupervisedModule):
 
     def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
         """The total loss, the task's loss and each method's unweighted term."""
-        sample = read_batch(batch)
+        sample = self.read(batch)
         engine = self.distillation
         teacher = engine.ask(StudentCall((images,), {}), batch)
         student = engine.run(images)

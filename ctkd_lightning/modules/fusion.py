@@ -34,7 +34,7 @@ BASELINES = ("product", "average")
 class FusionModule(TrainedModule):
     r"""Train an encoder for each modality and the fusion of their scores, or the fusion alone over frozen encoders.
 
-    .. math:: L = L_\mathrm{fused} + w \cdot \frac{1}{M} \sum_m L_m
+    .. math:: L = L_\mathrm{fused} + w \sum_m L_m
 
     Batches are mappings by name: an entry for each modality, the target under a usual name (``target``, ``label``, …),
     and perhaps ``mask``, (B, M) or by name (B,), for modalities that samples miss. A modality whose input holds NaN

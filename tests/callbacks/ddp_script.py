@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 from torch.utils.data import DataLoader, DistributedSampler
 
 from ctkd_lightning import (
@@ -15,6 +16,7 @@ from ctkd_lightning import (
     DistillationModule,
     InstanceTemperature,
     LinearCurriculum,
+    TemperatureFusion,
 )
 from ctkd_lightning.errors import UserError
 from tests.callbacks import foreign
@@ -49,12 +51,19 @@ def module_of_the_package(**settings):
     def optimizer(parameters):
         return torch.optim.SGD(parameters, lr=foreign.LEARNING_RATE, momentum=foreign.MOMENTUM)
 
-    temperature = foreign.temperature()
-    module = DistillationModule(
-        foreign.teacher(), foreign.student(), temperature=temperature, optimizer=optimizer, **settings
-    )
+    defaults = {"teacher": foreign.teacher(), "temperature": foreign.temperature()}
+    module = DistillationModule(student=foreign.student(), optimizer=optimizer, **(defaults | settings))
     module.net = module.student
     return module
+
+
+def several():
+    return {"good": foreign.teacher(), "other": foreign.network(3)}
+
+
+def fused():
+    torch.manual_seed(int(os.environ["LOCAL_RANK"]))  # the first process's weights must win
+    return TemperatureFusion(None, list(several()), "instance", normalize=True)
 
 
 CASES = {
@@ -74,6 +83,12 @@ CASES = {
     "way 2, per sample": lambda: (foreign.Plain(), callback(temperature=per_sample()), {}),
     "module": lambda: (module_of_the_package(), CurriculumTemperatureCallback(CURRICULUM), {}),
     "module without a callback": lambda: (module_of_the_package(curriculum=CURRICULUM), None, {}),
+    "way 2, several teachers": lambda: (foreign.Plain(), callback(teacher=several(), teacher_fusion=fused()), {}),
+    "module, several teachers": lambda: (
+        module_of_the_package(teacher=several(), teacher_fusion=fused()),
+        CurriculumTemperatureCallback(CURRICULUM),
+        {},
+    ),
     "way 2, teachers differ": lambda: (foreign.Plain(), callback(teacher=differing_teacher()), {}),
 }
 
@@ -94,10 +109,12 @@ def run(make, folder):
     except UserError as error:
         return str(error)
     module = getattr(module, "_orig_mod", module)
-    temperature = module.temperature if hasattr(module, "temperature") else added.temperature
+    holder = module if hasattr(module, "temperature") else added
+    temperature, fusion = holder.temperature, getattr(holder, "teacher_fusion", None)
     return {
         "weights": torch.cat([p.detach().flatten() for p in module.net.parameters()]).tolist(),
         "temperature": torch.cat([p.detach().flatten() for p in temperature.parameters()]).tolist(),
+        "fusion": [] if fusion is None else parameters_to_vector(fusion.parameters()).tolist(),
         "logged": sorted(trainer.callback_metrics),
     }
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
-from ctkd_lightning import InstanceTemperature, LinearCurriculum
+from ctkd_lightning import Distillation, InstanceTemperature, LinearCurriculum, TemperatureFusion
 from tests.callbacks import foreign
 
 pytestmark = pytest.mark.slow
@@ -72,6 +73,35 @@ def test_temperature_starts_from_the_first_process(results):
     torch.manual_seed(0)
     start = flat(InstanceTemperature(3, hidden=4))
     assert 0 < (torch.tensor(first["temperature"]) - start).abs().max() < 0.5  # it moved, from there
+
+
+@pytest.mark.parametrize("case", ["way 2, several teachers", "module, several teachers"])
+def test_the_fusion_of_several_teachers_is_that_of_one_process_that_sees_both_batches(results, case):
+    first, second = (result[case] for result in results)
+    assert first == second
+    torch.manual_seed(0)
+    teachers = {"good": foreign.teacher(), "other": foreign.network(3)}
+    fusion = TemperatureFusion(None, list(teachers), "instance", normalize=True)
+    start = parameters_to_vector(fusion.parameters()).detach().clone()
+    engine = Distillation(
+        foreign.student(),
+        teachers,
+        temperature=foreign.temperature(),
+        curriculum=CURRICULUM,
+        teacher_fusion=fusion,
+    )
+    optimizer = torch.optim.SGD(engine.parameters(), lr=foreign.LEARNING_RATE, momentum=foreign.MOMENTUM)
+    for epoch in range(foreign.EPOCHS):
+        engine.progress(epoch)
+        for x, y in zip(*(part.split(16) for part in foreign.samples()), strict=True):
+            optimizer.zero_grad()
+            engine(x, target=y)["loss"].backward()
+            optimizer.step()
+    expected = parameters_to_vector(fusion.parameters()).detach()
+    assert (expected - start).abs().max() > 0.01
+    assert torch.tensor(first["fusion"]) == pytest.approx(expected, abs=1e-5)
+    assert torch.tensor(first["weights"]) == pytest.approx(flat(engine.student), abs=1e-5)
+    assert {"ctkd/temperature/good", "ctkd/temperature/other", "train/teacher_fusion"} <= set(first["logged"])
 
 
 def test_teachers_that_differ(results):

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.preprocessing import MinMaxScaler
 
 from ctkd_lightning.data import Samples
-from ctkd_lightning.data._samples import Standardization
+from ctkd_lightning.data._samples import Scaling
 from ctkd_lightning.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -49,7 +50,7 @@ def test_groups_and_modalities_must_be_there():
 def test_standardised_for_each_feature_or_channel(shape, axes):
     fitted, other = RNG.normal(7, 3, shape), RNG.normal(size=(4, *shape[1:]))
     mean, deviation = fitted.mean(axis=axes, keepdims=True), fitted.std(axis=axes, keepdims=True)
-    found = Standardization({"a": torch.from_numpy(fitted)})({"a": torch.from_numpy(other)})["a"]
+    found = Scaling({"a": torch.from_numpy(fitted)})({"a": torch.from_numpy(other)})["a"]
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), (other - mean) / deviation, rtol=1e-5, atol=1e-6)
 
@@ -58,6 +59,21 @@ def test_standardised_for_each_feature_or_channel(shape, axes):
 def test_what_does_not_vary_is_centred(shape):
     constant = torch.full(shape, 0.1, dtype=torch.float64)  # of which numpy's deviation is not zero, but 1e-17
     assert constant.numpy().std(axis=0).max() > 0
-    standardise = Standardization({"a": constant})
+    standardise = Scaling({"a": constant})
     assert standardise({"a": constant})["a"].abs().max() < 1e-6
     torch.testing.assert_close(standardise({"a": constant + 2})["a"], torch.full(shape, 2.0))
+
+
+def test_unit_scaling_is_that_of_scikit_learn():
+    rng = np.random.default_rng(3)
+    fitted, other = rng.normal(5, 3, (40, 6)), rng.normal(5, 3, (10, 6))
+    scaled = Scaling({"a": torch.from_numpy(fitted)}, unit=True)({"a": torch.from_numpy(other)})["a"]
+    expected = MinMaxScaler().fit(fitted).transform(other)
+    np.testing.assert_allclose(scaled.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_unit_scaling_of_a_series_is_by_channel_and_leaves_a_constant_at_zero():
+    series = torch.stack([torch.arange(12.0).reshape(3, 4), torch.full((3, 4), 7.0)], dim=1)
+    scaled = Scaling({"a": series}, unit=True)({"a": series})["a"]
+    torch.testing.assert_close(scaled[:, 0], torch.arange(12.0).reshape(3, 4) / 11)
+    assert not scaled[:, 1].any()

@@ -42,7 +42,7 @@ def test_it_trains_as_a_loop_by_hand(driver, tmp_path):
     torch.testing.assert_close(module.fusion.temperature.value.detach(), p, rtol=1e-4, atol=1e-6)
     assert p.abs().min() > 1e-3
     assert {"train/loss", "train/fused", "train/image", "train/audio"} <= set(trainer.callback_metrics)
-    total = trainer.callback_metrics["train/fused"] + 0.25 * (
+    total = trainer.callback_metrics["train/fused"] + 0.5 * (
         trainer.callback_metrics["train/image"] + trainer.callback_metrics["train/audio"]
     )
     assert trainer.callback_metrics["train/loss"].item() == pytest.approx(total.item(), rel=1e-5)
