@@ -4,14 +4,15 @@ Learned temperatures beside each modality alone, concatenation, average, product
 
     python -m benchmarks.fusion --study six_views --data DIR [--seeds 5] [--out FILE]
     python -m benchmarks.fusion --study sensors [--seeds 8] [--grouping sensors axes channels]
-    python -m benchmarks.fusion --study noise_view | overhead
+    python -m benchmarks.fusion --study noise_view --data DIR
+    python -m benchmarks.fusion --study overhead
 
 ``six_views``: the UCI multiple-features archive, linear encoders trained together with the fusion, half of the training
 samples with noise (deviation 0.5 to 3) in one random view; a seed chooses the test samples (20 %), too. ``sensors``: a
 watch's motion, encoders trained on clean windows, each by itself, then frozen; the fusion alone is trained, half of its
 windows with one modality noisy, dead, stuck or shuffled; a seed is another three of the ten subjects for the test.
-``sensors_end_to_end``: the same trained together. ``noise_view``: a view of pure noise in all samples; what the
-global τ make of it. ``overhead``: a training step with the fusion over the encoders' alone.
+``sensors_end_to_end``: the same trained together. ``noise_view``: frozen encoders of the six views, of which one is
+pure noise in all samples, and a global τ. ``overhead``: a training step with the fusion over the encoders' alone.
 
 Fixed beforehand: the last epoch counts, nothing is chosen on test data, the same number of steps for all arms. Each
 line of the JSON file is one arm of one seed; what it holds is not run again. Differences to our default are paired by
@@ -35,7 +36,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from benchmarks.fusion_arms import BEST, OURS, Encoders, end_to_end, over_frozen
+from benchmarks.fusion_arms import BEST, OURS, Encoders, StoredTemperatures, Temperatures, end_to_end, over_frozen
 from benchmarks.quiet import hush
 from ctkd_lightning import ModalityCorruption
 from ctkd_lightning.data import MultimodalDataModule, SixViews, WatchSensors
@@ -302,7 +303,122 @@ def _to_run(
     return [name for name in chosen if (study, seed, name) not in done]
 
 
-STUDIES = {"six_views": six_views, "sensors": sensors, "sensors_end_to_end": sensors_end_to_end}
+def noise_view(arguments: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
+    """Encoders that know clean views, frozen; then one view is pure noise in all samples, of training and test."""
+    for seed in range(arguments.seeds):
+        settings: Any = {"val_size": 0, "batch_size": ALL, "eval_batch_size": ALL}
+        split = Split(SixViews(arguments.data, split=seed, scaling="unit", **settings))
+        broken = split.names[seed % len(split.names)]
+        encoders = train_clean(split, epochs=arguments.epochs, seed=seed)
+        for number, part in enumerate((split.train, split.test)):
+            part[broken] = torch.rand(part[broken].shape, generator=torch.Generator().manual_seed(2 * seed + number))
+        for arm, names in (("with noise", split.names), ("without", [n for n in split.names if n != broken])):
+            if ("noise_view", seed, arm) not in done:
+                yield _global(split, {name: encoders[name] for name in names}, seed, arm, broken, arguments.epochs)
+
+
+def _global(
+    split: Split, encoders: dict[str, nn.Module], seed: int, name: str, broken: str, epochs: int
+) -> dict[str, Any]:
+    torch.manual_seed(seed)
+    given, test = stored(encoders, split.train), stored(encoders, split.test)
+    widths = {view: x.shape[1] - split.num_classes for view, x in given.items()}
+    arm = StoredTemperatures(split.num_classes, widths, kind="global")
+    fit(arm, lambda epoch: given, split.train_target, epochs=epochs, batch=64, seed=seed)
+    tau = {view: float(values[0]) for view, values in arm.tau(test).items()}
+    found = evaluate(arm, {"clean": (test, {})}, split.test_target)
+    return {
+        "study": "noise_view",
+        "seed": seed,
+        "arm": name,
+        "seconds": 0.0,
+        "broken": broken,
+        "tau": tau,
+        "found": found,
+    }
+
+
+def noise_table(lines: list[dict[str, Any]]) -> str:
+    """τ of the noise over the others', and accuracy with and without it, by seed."""
+    headings = ["pure noise", "top-1 % with it", "without it", "its τ", "greatest other τ"]
+    rows = [_row("seed", headings), _row("---", ["---:"] * len(headings))]
+    found = {(line["seed"], line["arm"]): line for line in lines}
+    differences = []
+    for seed in sorted({line["seed"] for line in lines}):
+        noisy, without = found[seed, "with noise"], found[seed, "without"]
+        accuracies = [line["found"]["clean"]["top1"] for line in (noisy, without)]
+        differences.append(accuracies[0] - accuracies[1])
+        others = max(tau for view, tau in noisy["tau"].items() if view != noisy["broken"])
+        numbers = [*accuracies, noisy["tau"][noisy["broken"]], others]
+        rows.append(_row(str(seed), [noisy["broken"], *(f"{number:.2f}" for number in numbers)]))
+    rows.append(f"\nmean difference {statistics.mean(differences):+.2f} points")
+    return "\n".join(rows)
+
+
+def overhead(arguments: argparse.Namespace) -> str:
+    """A training step with the fusion over the encoders' alone, in turns; processor time of one thread."""
+    rows = [_row("modalities", ["encoders alone, ms", *OVERHEADS]), _row("---", ["---:"] * (1 + len(OVERHEADS)))]
+    for grouping in arguments.grouping:
+        split = _sensors(grouping, 0, arguments)
+        inputs, target = {name: x[:64] for name, x in split.train.items()}, split.train_target[:64]
+        widths = feature_widths(split.encoders(), {name: x[:2] for name, x in inputs.items()})
+        arms = {"alone": _Encoders(split.encoders())}
+        arms |= {
+            name: Temperatures(split.encoders(), split.num_classes, widths, **kind)  # type: ignore[dict-item]
+            for name, kind in OVERHEADS.items()
+        }
+        steps = {name: _stepper(arm, inputs, target) for name, arm in arms.items()}
+        times: dict[str, list[float]] = {name: [] for name in steps}
+        for _ in range(STEPS):
+            for name, step in steps.items():
+                started = time.process_time()
+                step()
+                times[name].append(time.process_time() - started)
+        middle = {name: statistics.median(values[STEPS // 5 :]) for name, values in times.items()}
+        ratios = [f"{100 * (middle[name] / middle['alone'] - 1):+.1f} %" for name in OVERHEADS]
+        rows.append(_row(f"{len(split.names)}", [f"{1000 * middle['alone']:.2f}", *ratios]))
+    return "\n".join(rows)
+
+
+STEPS = 200
+OVERHEADS: dict[str, dict[str, Any]] = {
+    "global τ": {"kind": "global"},
+    "τ": {},
+    "τ, joint": {"joint": True},
+    "τ, joint, features": {"joint": True, "context": True},
+}
+
+
+class _Encoders(nn.Module):
+    """Each by itself, with its own loss."""
+
+    def __init__(self, encoders: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(encoders)
+
+    def loss(self, inputs: Inputs, target: Tensor, index: Tensor, epoch: int) -> Tensor:
+        return torch.stack([F.cross_entropy(e(inputs[n]), target) for n, e in self.encoders.items()]).sum()
+
+
+def _stepper(arm: nn.Module, inputs: Inputs, target: Tensor) -> Callable[[], None]:
+    optimizer = torch.optim.AdamW(arm.parameters(), 1e-3, fused=True)
+    index = torch.arange(len(target))
+
+    def step() -> None:
+        loss = arm.loss(inputs, target, index, 0)  # type: ignore[operator]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+STUDIES = {
+    "six_views": six_views,
+    "sensors": sensors,
+    "sensors_end_to_end": sensors_end_to_end,
+    "noise_view": noise_view,
+}
 
 
 # Tables
@@ -370,7 +486,7 @@ def _row(first: str, cells: Iterable[str]) -> str:
 def main() -> None:
     """Run what is not there yet, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--study", choices=list(STUDIES), required=True)
+    parser.add_argument("--study", choices=[*STUDIES, "overhead"], required=True)
     parser.add_argument("--data", help="folder of the study's files")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=40)
@@ -380,6 +496,9 @@ def main() -> None:
     arguments = parser.parse_args()
     hush()
     torch.set_num_threads(1)
+    if arguments.study == "overhead":
+        print(overhead(arguments))
+        return
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
     done = {(line["study"], line["seed"], line["arm"]) for line in lines}
@@ -388,20 +507,10 @@ def main() -> None:
             lines.append(line)
             file.write(json.dumps(line) + "\n")
             file.flush()
-            clean = line["found"]["clean"]["top1"]
-            print(
-                f"{line['study']}, seed {line['seed']}: {line['arm']} {clean:.1f} clean, {line['seconds']:.0f} s",
-                flush=True,
-            )
-    print(
-        table(
-            [
-                line
-                for line in lines
-                if line["study"].startswith(arguments.study.replace("_", " ")) or line["study"] == arguments.study
-            ]
-        )
-    )
+            clean = f"{line['found']['clean']['top1']:.1f} % clean"
+            print(f"{line['study']}, seed {line['seed']}: {line['arm']}, {clean}, {line['seconds']:.0f} s", flush=True)
+    own = [line for line in lines if line["study"].partition(",")[0] == arguments.study]
+    print(noise_table(own) if arguments.study == "noise_view" else table(own))
 
 
 if __name__ == "__main__":

@@ -121,10 +121,12 @@ class TemperatureFusion(nn.Module):
         if num_classes is not None:
             least = 2 if task == "multiclass" else 1
             check_number("TemperatureFusion's num_classes", num_classes, least=least, whole=True)
-            if task == "binary" and num_classes != 1:
-                raise UserError(f"task='binary' is one score a sample, found num_classes={num_classes}: pass 1")
         elif prior is not None or joint is not None:
             raise UserError("prior= and joint= are made for so many classes: pass num_classes")
+        if task == "binary" and num_classes not in (None, 1):
+            raise UserError(
+                f"task='binary' is one score a sample, found num_classes={num_classes}: pass 1, or another task"
+            )
         for what, word, words in (
             ("kind", kind, ("instance", "global", "fixed")),
             ("rule", rule, ("product", "mixture")),

@@ -14,6 +14,7 @@ from ctkd_lightning.temperature._base import LearnedTemperature, Temperature
 
 AGREEMENT = 4  # numbers that agreement_statistics gives
 OWN = 5  # that own_statistics gives
+_GAIN = 5.0  # of a global raw value over its parameter
 
 
 class _OfExperts(Temperature):
@@ -108,7 +109,10 @@ class ExpertTemperatures(_OfExperts, LearnedTemperature):
 
 
 class GlobalExpertTemperatures(ExpertTemperatures):
-    """One learned τ for each expert, whatever the sample: for experts that are bad for all samples.
+    r"""One learned τ for each expert, whatever the sample: for experts that are bad for all samples.
+
+    The raw value is :math:`p_m = 5 v_m` of the parameter v: optimizers such as Adam move each parameter by about their
+    learning rate a step, and at usual rates a lone number would take thousands of steps from τ = 1 to 30.
 
     Args:
         names: of the experts.
@@ -121,7 +125,7 @@ class GlobalExpertTemperatures(ExpertTemperatures):
 
     def forward(self, logits: Tensor, present: Tensor, context: Mapping[str, Tensor] | None = None) -> Tensor:
         """τ (M,)."""
-        return self._scaled(self.bounded(self.value), present)
+        return self._scaled(self.bounded(_GAIN * self.value), present)
 
 
 class InstanceExpertTemperatures(ExpertTemperatures):

@@ -133,7 +133,7 @@ def test_a_loop_by_hand():
     for epoch in range(3):
         for _ in range(4):
             by_hand.zero_grad()
-            tau = 0.1 * 1000 ** torch.sigmoid(raw - math.log(2))  # 1 is a third of the way from 0.1 to 100
+            tau = 0.1 * 1000 ** torch.sigmoid(5 * raw - math.log(2))  # 1 is a third of the way from 0.1 to 100
             fused = pooled(scores, tau * (1 / tau).sum())
             loss = 0.1 * F.cross_entropy(net(x), LABELS) + 0.9 * kl(net(x), fused.detach())
             (loss + F.nll_loss(fused, LABELS)).backward()
@@ -319,7 +319,7 @@ def test_teachers_that_are_asked_otherwise():
 def test_a_fusion_that_is_ready():
     fusion = TemperatureFusion(3, NAMES, "global", rule="mixture").double()
     losses = engine(teacher_fusion=fusion)(data(), target=LABELS)
-    tau = 0.1 * 1000 ** torch.sigmoid(fusion.temperature.value.detach() - math.log(2))
+    tau = 0.1 * 1000 ** torch.sigmoid(5 * fusion.temperature.value.detach() - math.log(2))
     mixture = sum((net(data()) / t).softmax(-1) for net, t in zip(teachers().values(), tau, strict=True)) / 3
     torch.testing.assert_close(losses["kd"], kl(network(1)(data()), mixture.log()))
 
