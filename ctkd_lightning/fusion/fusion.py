@@ -314,6 +314,7 @@ class TemperatureFusion(nn.Module):
         z, missing = experts.logits, ~experts.present.unsqueeze(-1)
         with torch.autocast(z.device.type, enabled=False):
             # a masked class stays as impossible as it is, whatever τ
+            z = z - z.detach().amax(dim=-1, keepdim=True)  # where scores lie says nothing of which are masked
             softened = torch.where(masked_classes(z), z, z / tau.unsqueeze(-1)).log_softmax(dim=-1)
             if self.rule == "product":
                 fused = softened.masked_fill(missing, 0.0).sum(dim=1)

@@ -128,13 +128,12 @@ def test_a_loop_by_hand():
             optimizer.step()
 
     net, scores = network(1), [guide(x).detach() for guide in teachers().values()]
-    start = math.log(0.1**-1) / math.log(1000)  # where τ = 1 lies between 0.1 and 100
-    raw = torch.full((3,), math.log(start / (1 - start)), dtype=torch.float64, requires_grad=True)
+    raw = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     by_hand = torch.optim.SGD([*net.parameters(), raw], lr=0.5, momentum=0.9)
     for epoch in range(3):
         for _ in range(4):
             by_hand.zero_grad()
-            tau = 0.1 * 1000 ** torch.sigmoid(raw)
+            tau = 0.1 * 1000 ** torch.sigmoid(5 * raw - math.log(2))  # 1 is a third of the way from 0.1 to 100
             fused = pooled(scores, tau * (1 / tau).sum())
             loss = 0.1 * F.cross_entropy(net(x), LABELS) + 0.9 * kl(net(x), fused.detach())
             (loss + F.nll_loss(fused, LABELS)).backward()
@@ -320,7 +319,7 @@ def test_teachers_that_are_asked_otherwise():
 def test_a_fusion_that_is_ready():
     fusion = TemperatureFusion(3, NAMES, "global", rule="mixture").double()
     losses = engine(teacher_fusion=fusion)(data(), target=LABELS)
-    tau = 0.1 * 1000 ** torch.sigmoid(fusion.temperature.value.detach())
+    tau = 0.1 * 1000 ** torch.sigmoid(5 * fusion.temperature.value.detach() - math.log(2))
     mixture = sum((net(data()) / t).softmax(-1) for net, t in zip(teachers().values(), tau, strict=True)) / 3
     torch.testing.assert_close(losses["kd"], kl(network(1)(data()), mixture.log()))
 

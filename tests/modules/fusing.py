@@ -70,10 +70,10 @@ def by_hand(epochs=EPOCHS, weight=1.0):
     data = loader()
     for epoch in range(epochs):
         for batch in data:
-            tau = (low + (high - low) * torch.sigmoid(p + math.log(1 / 2))).exp()  # 1 is a third of the way up
+            tau = (low + (high - low) * torch.sigmoid(5 * p + math.log(1 / 2))).exp()  # 1 is a third of the way up
             scores = {name: nets[name](batch[name]) for name in NAMES}
             fused = sum(F.log_softmax(scores[name] / tau[m], -1) for m, name in enumerate(NAMES))
-            own = sum(F.cross_entropy(z, batch["target"]) for z in scores.values()) / 2
+            own = sum(F.cross_entropy(z, batch["target"]) for z in scores.values())
             optimizer.zero_grad()
             (F.cross_entropy(fused, batch["target"]) + weight * own).backward()
             p.grad *= 0.5 + 0.5 * epoch / 4
