@@ -468,6 +468,42 @@ def _paired(ours: Mapping[int, Any], other: Mapping[int, Any], seeds: list[int],
     return f"{mean:+.1f} ± {half:.1f}"
 
 
+SHOWN = ("concatenation", "average", "product", "TMC", "QMF", "τ", BEST)
+
+
+def draw(lines: list[dict[str, Any]], path: Path) -> None:
+    """Mean accuracy and its 95 % interval by condition, a panel a study."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    studies = list(dict.fromkeys(line["study"] for line in lines))
+    figure, grid = plt.subplots(len(studies), 1, figsize=(9, 3.1 * len(studies)), squeeze=False, layout="constrained")
+    for axes, study in zip(grid[:, 0], studies, strict=True):
+        own = [line for line in lines if line["study"] == study]
+        names = list(own[0]["found"])
+        for place, arm in enumerate(SHOWN):
+            found = [line["found"] for line in own if line["arm"] == arm]
+            if not found:
+                continue
+            columns = [[one[name]["top1"] for one in found] for name in names]
+            means = [statistics.mean(column) for column in columns]
+            halves = [stats.t.ppf(0.975, len(c) - 1) * stats.sem(c) if len(c) > 1 else 0.0 for c in columns]
+            places = [i + (place - len(SHOWN) / 2) * 0.1 for i in range(len(names))]
+            ours = arm in OURS
+            axes.errorbar(
+                places, means, halves, fmt="D" if ours else "o", color=f"C{place}", markersize=6 if ours else 4,
+                linewidth=0.8, label=arm,
+            )  # fmt: skip
+        axes.set_xticks(range(len(names)), names)
+        axes.set(ylabel="test top-1 %", title=f"{study}, {len({line['seed'] for line in own})} seeds")
+        axes.grid(axis="y", alpha=0.3)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 def _values(found: Mapping[int, Any], seeds: list[int], name: str) -> list[float]:
     return [found[seed][name]["top1"] for seed in seeds]
 
@@ -496,6 +532,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", help="only these")
     parser.add_argument("--grouping", nargs="*", default=["sensors", "axes", "channels"])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/fusion.jsonl"))
+    parser.add_argument("--figure", type=Path, help="draw what is there into this file")
     arguments = parser.parse_args()
     hush()
     torch.set_num_threads(1)
@@ -513,6 +550,8 @@ def main() -> None:
             clean = f"{line['found']['clean']['top1']:.1f} % clean"
             print(f"{line['study']}, seed {line['seed']}: {line['arm']}, {clean}, {line['seconds']:.0f} s", flush=True)
     own = [line for line in lines if line["study"].partition(",")[0] == arguments.study]
+    if arguments.figure:
+        draw(own, arguments.figure)
     print(noise_table(own) if arguments.study == "noise_view" else table(own))
 
 

@@ -44,16 +44,20 @@ class Temperatures(nn.Module):
 
 
 class StoredTemperatures(nn.Module):
-    """The same over what frozen encoders gave."""
+    """The same over what frozen encoders gave; with ``new_heads`` on scores of new layers on their features."""
 
-    def __init__(self, num_classes: int, widths: Mapping[str, int], **kind: Any):
+    def __init__(self, num_classes: int, widths: Mapping[str, int], new_heads: bool = False, **kind: Any):
         super().__init__()
         self.num_classes = num_classes
+        self.heads = nn.ModuleDict(heads(widths, num_classes, hidden=32) if new_heads else {})
         self.fusion = TemperatureFusion(num_classes, list(widths), **_widths(kind, widths))
 
     def _experts(self, inputs: Mapping[str, Tensor]) -> Any:
-        scores = {name: x[:, : self.num_classes] for name, x in inputs.items()}
         features = {name: x[:, self.num_classes :] for name, x in inputs.items()}
+        scores = {
+            name: self.heads[name](features[name]) if self.heads else x[:, : self.num_classes]
+            for name, x in inputs.items()
+        }
         reads = bool(getattr(self.fusion.temperature, "context", None))
         return self.fusion.experts(
             scores, features=features if self.fusion.joint else None, context=features if reads else None
@@ -219,10 +223,22 @@ def over_frozen(num_classes: int, widths: Mapping[str, int], samples: int) -> di
         "τ": lambda: StoredTemperatures(num_classes, widths),
         "τ, joint": lambda: StoredTemperatures(num_classes, widths, joint=True),
         "τ, joint, features": lambda: StoredTemperatures(num_classes, widths, joint=True, context=True),
+        "τ, joint, new heads": lambda: StoredTemperatures(num_classes, widths, True, joint=True),
+        "τ, joint, features, new heads": lambda: StoredTemperatures(
+            num_classes, widths, True, joint=True, context=True
+        ),
     }
 
 
-OURS = ("mixture τ", "global τ", "τ", "τ, joint", "τ, joint, features")
+OURS = (
+    "mixture τ",
+    "global τ",
+    "τ",
+    "τ, joint",
+    "τ, joint, features",
+    "τ, joint, new heads",
+    "τ, joint, features, new heads",
+)
 BEST = "τ, joint, features"
 """The command's default."""
 
