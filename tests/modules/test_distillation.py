@@ -320,3 +320,37 @@ def test_temperature_that_no_method_uses_is_not_trained():
 
 class Unsoftened(KD):
     uses_temperature = False
+
+
+def test_a_student_of_one_entry_of_the_batch_and_a_teacher_of_all(tmp_path):
+    seed_everything(0, verbose=False)
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(5, 4)
+
+        def forward(self, batch):
+            return self.layer(torch.cat([batch["sound"], batch["touch"]], dim=1))
+
+    student, teacher = nn.Linear(2, 4), Both()
+    generator = torch.Generator().manual_seed(0)
+    batch = {
+        "sound": torch.randn(8, 3, generator=generator),
+        "touch": torch.randn(8, 2, generator=generator),
+        "target": torch.arange(8) % 4,
+    }
+    module = DistillationModule(
+        teacher,
+        student,
+        KD(),
+        FixedTemperature(2.0),
+        student_input=lambda batch: batch["touch"],
+        teacher_input=lambda batch: (batch,),
+    )
+    s, t = student(batch["touch"]), teacher(batch)
+    expected = 0.1 * F.cross_entropy(s, batch["target"]) + 0.9 * softened_kl(s, t, 2.0)
+    torch.testing.assert_close(module.training_step(batch, 0), expected)
+    torch.testing.assert_close(module.predict_step(batch, 0), s)
+    metrics = trainer(tmp_path).validate(module, DataLoader([batch], batch_size=None), verbose=False)[0]
+    assert metrics["val/top1"] == pytest.approx(100 * (s.argmax(1) == batch["target"]).float().mean().item())
