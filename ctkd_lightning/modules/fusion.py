@@ -163,7 +163,7 @@ class FusionModule(TrainedModule):
         return {"log_probabilities": output.fused, "tau": dict(zip(self.fusion.names, tau, strict=True)), "bad": bad}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """No weight decay on the temperatures: it would pull all of them to the middle of their range."""
+        """No weight decay on the temperatures: it would pull all of them back to where they start."""
         own = {id(parameter) for parameter in self.fusion.temperature.parameters()}
         trained = [p for p in self.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = [

@@ -553,7 +553,7 @@ def test_a_folder_that_cannot_be_written_any_more(command, monkeypatch, capsys):
         command("run_dir=run")
     assert stopped.value.code == "error: x is 3: use 4"
     said = capsys.readouterr().err
-    assert "cannot write the student's weights" in said
+    assert "cannot write the trained weights" in said
     assert re.search(r"cannot write .*run/summary.json: No space left on device", said)
     assert summary()["status"] == "student"
 
