@@ -98,10 +98,10 @@ def test_composes_and_instantiates(group, choice, tmp_path, monkeypatch):
         here = {"accelerator": "cpu", "devices": 1, "strategy": "auto", "num_nodes": 1, "precision": "32-true"}
         assert isinstance(instantiate(cfg.trainer, **here), Trainer)
     elif group == "experiment":
-        assert isinstance(instantiate(cfg.data), MultimodalDataModule if cfg.fusion else ImageDataModule)
+        assert isinstance(instantiate(cfg.data), MultimodalDataModule if "fusion" in cfg else ImageDataModule)
         for node in (cfg.method.terms, cfg.curriculum, cfg.optimizer, cfg.teacher):
             instantiate(node)
-        if cfg.fusion:
+        if "fusion" in cfg:
             check_fusion(cfg)
     elif group == "fusion":
         check_fusion(cfg)
