@@ -162,10 +162,8 @@ def student_alone(cfg: DictConfig, student: nn.Module, name: str) -> ClassifierM
     )
 
 
-def student_of_fusion(
-    cfg: DictConfig, teacher: nn.Module, student: nn.Module, name: str, data: MultimodalDataModule
-) -> DistillationModule:
-    """The module that distils a fused network, which is given all modalities, into an encoder of one.
+def methods_of_fusion(cfg: DictConfig) -> dict[str, Method]:
+    """The terms of the loss, where a fused network is the teacher.
 
     Raises:
         UserError: a method that reads features, which the fused network has not.
@@ -177,6 +175,18 @@ def student_of_fusion(
                 f"method {term} reads features of the teacher, and a fusion has those of several networks: take "
                 "methods of logits, such as method=kd, dkd or dist"
             )
+    return terms
+
+
+def student_of_fusion(
+    cfg: DictConfig, teacher: nn.Module, student: nn.Module, name: str, data: MultimodalDataModule
+) -> DistillationModule:
+    """The module that distils a fused network, which is given all modalities, into an encoder of one.
+
+    Raises:
+        UserError: a method that reads features, which the fused network has not.
+    """
+    terms = methods_of_fusion(cfg)
     return DistillationModule(
         teacher,
         student,
@@ -192,9 +202,30 @@ def student_of_fusion(
 
 
 def conditions(cfg: DictConfig) -> dict[str, ModalityCorruption | None]:
-    """Under which the test is repeated, by name; the first is none."""
-    named = {str(name): node for name, node in (cfg.fusion.conditions or {}).items() if node is not None}
-    return {"clean": None, **{name: ModalityCorruption(**plain(node)) for name, node in named.items()}}
+    """Under which the test is repeated, by name; the first, ``clean``, is none.
+
+    Raises:
+        UserError: one that is no corruption.
+    """
+    nodes = {} if cfg.fusion.conditions is None else cfg.fusion.conditions
+    if not isinstance(nodes, Mapping):
+        raise UserError(
+            f"fusion.conditions must be corruptions by name, as in {{dead: {{kinds: [drop]}}}}, found {nodes}"
+        )
+    made: dict[str, ModalityCorruption | None] = {"clean": None}
+    for name, node in nodes.items():
+        if node is None:
+            continue
+        key = f"fusion.conditions.{name}"
+        if name in made:
+            raise UserError(f"{key}: the test on clean samples has this name; take another")
+        if not isinstance(node, Mapping):
+            raise UserError(f"{key} must be a corruption's settings, as in {{kinds: [drop]}}, found {node}")
+        try:
+            made[str(name)] = ModalityCorruption(**plain(node))
+        except TypeError as error:
+            raise UserError(f"{key}: {error}") from error
+    return made
 
 
 def networks(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, nn.Module]:

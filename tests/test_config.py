@@ -11,9 +11,9 @@ from hydra.utils import get_object, instantiate
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf, open_dict
 
-from ctkd_lightning import methods, temperature
+from ctkd_lightning import build, methods, temperature
 from ctkd_lightning._facts import choices
-from ctkd_lightning.data import ImageDataModule
+from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
 from ctkd_lightning.job.configuration import config_dir
 from ctkd_lightning.models import create_model
 
@@ -48,7 +48,16 @@ PROMISED = {
     "trainer": {"auto", "cpu", "gpu", "ddp", "ddp_cpu", "fsdp", "multi_node"},
     "logger": {"csv"},
     "callbacks": {"default"},
-    "experiment": {"cifar100_paper", "imagenet_paper"},
+    "fusion": {"instance", "global", "fixed"},
+    "encoders": {"linear", "vector", "series"},
+    "experiment": {
+        "cifar100_paper",
+        "imagenet_paper",
+        "fusion_digits",
+        "fusion_six_views",
+        "fusion_sensors",
+        "fusion_student",
+    },
 }
 NEEDS_PACKAGES = {"tensorboard", "wandb"}
 
@@ -89,13 +98,32 @@ def test_composes_and_instantiates(group, choice, tmp_path, monkeypatch):
         here = {"accelerator": "cpu", "devices": 1, "strategy": "auto", "num_nodes": 1, "precision": "32-true"}
         assert isinstance(instantiate(cfg.trainer, **here), Trainer)
     elif group == "experiment":
-        assert isinstance(instantiate(cfg.data), ImageDataModule)
+        assert isinstance(instantiate(cfg.data), MultimodalDataModule if "fusion" in cfg else ImageDataModule)
         for node in (cfg.method.terms, cfg.curriculum, cfg.optimizer, cfg.teacher):
             instantiate(node)
+        if "fusion" in cfg:
+            check_fusion(cfg)
+    elif group == "fusion":
+        check_fusion(cfg)
+    elif group == "encoders":
+        shape = (3, 40)
+        assert instantiate(cfg.encoders, shape=shape, num_classes=7).eval()(torch.zeros(2, *shape)).shape == (2, 7)
     elif group == "temperature":
         instantiate(cfg.temperature, **({"num_classes": 7} if "num_classes" in cfg.temperature else {}))
     elif choice not in NEEDS_PACKAGES:
         instantiate(cfg[group])
+
+
+def check_fusion(cfg):
+    """The fusion, its corruption, its conditions and the encoders' training can be made."""
+    widths = {"a": 4, "b": 5}
+    seen = {key: widths if cfg.fusion.network[key] else None for key in ("joint", "context")}
+    fusion = instantiate(cfg.fusion.network, num_classes=7, modalities=["a", "b"], **seen)
+    assert fusion.names == ("a", "b", "joint")[: 3 if cfg.fusion.network.joint else 2]
+    instantiate(cfg.fusion.corruption, _convert_="all")
+    assert next(iter(build.conditions(cfg).items())) == ("clean", None)
+    optimizer = instantiate(cfg.fusion.encoder_training.optimizer)([torch.nn.Parameter(torch.zeros(1))])
+    assert instantiate(cfg.fusion.encoder_training.scheduler)(optimizer).T_max == cfg.fusion.encoder_epochs
 
 
 @pytest.mark.parametrize("part", PARTS, ids=str)
@@ -189,6 +217,7 @@ def test_layers_can_be_named():
 
 # Names that saved configurations have: later versions must find them too. Add to them; none may go.
 TARGETS = {
+    "ctkd_lightning": {"ModalityCorruption", "TemperatureFusion"},
     "ctkd_lightning.callbacks": {"CurriculumTemperatureCallback", "ProgressBar"},
     "ctkd_lightning.callbacks.progress": {"ProgressBar"},  # of version 0.1
     "ctkd_lightning.curriculum": {"ConstantCurriculum", "CosineCurriculum", "LinearCurriculum"},
@@ -200,6 +229,7 @@ TARGETS = {
         "AB", "AT", "CC", "CRD", "DIST", "DKD", "FSP", "FT", "FitNet", "KD", "KDSVD", "LSKD", "MLKD", "NST", "NormKD",
         "OFD", "PKT", "RKD", "ReviewKD", "SP", "SRRL", "TTM", "VID", "WTTM",
     },
+    "ctkd_lightning.models": {"SeriesEncoder", "VectorEncoder"},
     "ctkd_lightning.schedule": {"step_decay"},
     "ctkd_lightning.temperature": {
         "FixedTemperature", "GlobalTemperature", "InstanceTemperature", "LSKDTemperature", "NormKDTemperature",

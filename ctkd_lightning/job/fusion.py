@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ctkd_lightning import build
 from ctkd_lightning.data import MultimodalDataModule
+from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.fusion import ModalityCorruption
 from ctkd_lightning.fusion.calibration import fit_to, forget_fit
 from ctkd_lightning.job.figures import plot_training
@@ -81,9 +82,15 @@ def fuse(
         encoders = build.encoders(cfg, data)
         module = build.fusion_module(cfg, encoders, build.fusion(cfg, encoders, data))
         conditions = build.conditions(cfg)
+        _check_student(cfg, module)
         summary.modalities, summary.parameters = list(module.fusion.modalities), parameters_of(module.network)
         if not isinstance(module.fusion.temperature, LearnedTemperature):
             summary.without_effect.append("curriculum")
+            if sets(overrides, "curriculum"):
+                rank_zero_warn(
+                    f"curriculum={summary.curriculum} has no effect: fusion={summary.fusion} does not learn its "
+                    "temperatures; take fusion=global or instance"
+                )
         log.info("Fusing %s on %s in %s", ", ".join(summary.modalities), build.accelerator(cfg), summary.precision)
         training = Training(cfg, run, module, data, resume, lambda: save_weights(module.network, run.fused))
 
@@ -101,11 +108,21 @@ def fuse(
             summary.conditions[name] = _test(cfg, module, data, corruption)
             told[name] = _temperatures(module, data, corruption)
         rank_zero_only(save_weights)(module.network, run.fused)
-        if cfg.fusion.student:
+        if cfg.fusion.student is not None:
             summary.stage = summary.status = "student"
             write(summary, run)
             summary.student = _distil(cfg, module, data, run)
     return summary.best.top1
+
+
+def _check_student(cfg: DictConfig, module: FusionModule) -> None:
+    """Find now what would go wrong after the teacher's training."""
+    name, modalities = cfg.fusion.student, module.fusion.modalities
+    if name is None:
+        return
+    if name not in modalities:
+        raise UserError(f"fusion.student={name} is no modality of these data: {suggest(name, modalities)}")
+    build.temperature(cfg, build.methods_of_fusion(cfg), module.fusion.num_classes or 0)
 
 
 def _distil(cfg: DictConfig, module: FusionModule, data: MultimodalDataModule, run: RunDirectory) -> dict[str, float]:
@@ -221,10 +238,12 @@ def _fit(module: FusionModule, data: MultimodalDataModule) -> dict[str, float]:
 
 def _say_what_has_no_effect(cfg: DictConfig, overrides: Sequence[str]) -> None:
     for key in _OF_DISTILLATIONS:
-        if not (cfg.fusion.student and key in _OF_STUDENTS) and sets(overrides, key):
+        if not (cfg.fusion.student is not None and key in _OF_STUDENTS) and sets(overrides, key):
             rank_zero_warn(
                 f"{key} has no effect: this run fuses modalities, and distils no image teacher; leave it out"
             )
+    if cfg.fusion.encoder_weights and sets(overrides, "fusion.encoder_epochs"):
+        rank_zero_warn("fusion.encoder_epochs has no effect: fusion.encoder_weights are not trained; leave it out")
     if cfg.fusion.frozen is False and sets(overrides, "fusion.encoder_epochs"):
         rank_zero_warn(
             "fusion.encoder_epochs has no effect: encoders and fusion train together; set fusion.frozen=true"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC
 
-from ctkd_lightning._scores.batches import INDEX_KEYS, TARGET_KEYS, find_index, find_targets
+from ctkd_lightning._scores.batches import TARGET_KEYS, find_index, find_targets
 from ctkd_lightning._scores.scores import Scores
 from ctkd_lightning._scores.task_loss import task_loss
 from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
@@ -179,12 +179,12 @@ class FusionModule(TrainedModule):
 
     def _read(self, batch: Any) -> tuple[dict[str, Tensor], Any, Tensor]:
         inputs, mask = self._inputs(batch)
-        return inputs, mask, need_target(batch)
+        return inputs, mask, need_target(batch, inputs)
 
     def _corrupted(
         self, corruption: ModalityCorruption, inputs: dict[str, Tensor], batch: Mapping[str, Any], epoch: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        return corruption(inputs, find_index(batch), epoch)
+        return corruption(inputs, find_index(_without(batch, inputs)), epoch)
 
     def _evaluate(self, stage: str, output: FusionOutput, target: Tensor) -> None:
         fusion, experts = self.fusion, output.experts
@@ -242,7 +242,7 @@ class EncodersModule(TrainedModule):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """One step: the sum of the encoders' cross-entropies."""
         names, mask = list(self.encoders), _need_mapping(batch, self.encoders).get("mask")
-        target, meant = need_target(batch), {} if mask is None else mask_by_name(mask, names)
+        target, meant = need_target(batch, names), {} if mask is None else mask_by_name(mask, names)
         losses = {}
         for name, encoder in self.encoders.items():
             x, there = without_broken(need_input(batch, name))
@@ -254,9 +254,9 @@ class EncodersModule(TrainedModule):
 
 
 def _check_entries(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse modalities that batches or the test's metrics have other entries for."""
+    """Refuse modalities that masks or the test's metrics are named like."""
     for name in names:
-        if name in (*TARGET_KEYS, *INDEX_KEYS, "mask", *BASELINES):
+        if name in ("mask", *BASELINES):
             raise UserError(f"a modality cannot be named {name!r}, which stands for something else: take another name")
     return names
 
@@ -270,13 +270,17 @@ def _need_mapping(batch: Any, names: Iterable[str]) -> Mapping[str, Any]:
     return batch
 
 
-def need_target(batch: Mapping[str, Any]) -> Tensor:
-    """A batch's target, under a usual name.
+def _without(batch: Mapping[str, Any], modalities: Container[str]) -> dict[str, Any]:
+    return {name: entry for name, entry in batch.items() if name not in modalities}
+
+
+def need_target(batch: Mapping[str, Any], modalities: Container[str] = ()) -> Tensor:
+    """A batch's target, under a usual name that no modality has: of sensors, ``y`` may be an axis.
 
     Raises:
         UserError: there is none.
     """
-    targets = find_targets(batch)
+    targets = find_targets(_without(batch, modalities))
     if not targets:
         raise UserError(
             f"the batch has no target under {', '.join(TARGET_KEYS)}, found {', '.join(map(str, batch))}: collate it "

@@ -180,7 +180,7 @@ def test_temperatures_stay_in_float32(tmp_path):
                 ),
                 f"cannot be named {name!r}",
             )
-            for name in ("target", "index", "mask", "average")
+            for name in ("mask", "product", "average")
         ),
         (lambda: EncodersModule({"a.b": nn.Linear(2, 3)}), "without a dot"),
         (lambda: EncodersModule({"loss": nn.Linear(2, 3)}), "cannot be named 'loss'"),
@@ -304,3 +304,18 @@ def test_names_stay_where_one_modality_is_missing_throughout(tmp_path):
     assert {n for n in trainer.callback_metrics if n.startswith("ctkd/temperature")} == {
         f"ctkd/temperature{suffix}/image" for suffix in ("", "_std", "_min", "_max")
     }
+
+
+def test_a_modality_may_be_named_as_a_target_is():
+    """The axes of a sensor are x, y and z."""
+    names = ("x", "y", "index")
+    module = FusionModule({name: nn.Linear(2, 3) for name in names}, TemperatureFusion(3, names))
+    inputs = {name: torch.randn(4, 2) for name in names}
+    target = torch.tensor([0, 2, 1, 2])
+    loss = module.training_step({**inputs, "target": target}, 0)
+    scores = {name: module.network.encoders[name](inputs[name]) for name in names}
+    log_p, _ = module.fusion(scores)
+    own = sum(nn.functional.cross_entropy(scores[name], target) for name in names)
+    torch.testing.assert_close(loss, nn.functional.nll_loss(log_p, target) + own)
+    with pytest.raises(UserError, match="no target"):
+        module.training_step(inputs, 0)

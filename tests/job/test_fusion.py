@@ -1,0 +1,106 @@
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from scipy.special import log_softmax, softmax
+
+from ctkd_lightning import build
+
+SMALL = ("experiment=fusion_digits", "trainer=cpu", "data.limit_train=200", "curriculum=constant", "max_epochs=2")
+VIEWS = ("pixels", "fourier", "profiles", "edges", "cosines", "noise")
+
+
+def summary(run="run"):
+    return json.loads(Path(run, "summary.json").read_text())
+
+
+def test_the_summary_is_what_its_weights_give(command):
+    command(
+        *SMALL, "fusion=global", "fusion.fit_temperatures=true", "fusion.conditions=null", "run_dir=run", small=False
+    )
+    found, weights = summary(), load_file("run/fused.safetensors")
+    assert (found["status"], found["modalities"], list(found["conditions"])) == ("complete", list(VIEWS), ["clean"])
+    batches = list(build.multimodal_data(build.config(run="run")).test_dataloader())
+    inputs = {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in VIEWS}
+    target = np.concatenate([batch["target"].numpy() for batch in batches])
+    scores = {
+        name: inputs[name] @ weights[f"encoders.{name}.head.weight"].T + weights[f"encoders.{name}.head.bias"]
+        for name in VIEWS
+    }
+    tau = {name: found["final"][f"ctkd/temperature/{name}"] * found["fitted"][name] for name in VIEWS}
+    expected = {
+        "fused": sum(log_softmax(z / tau[name], axis=1) for name, z in scores.items()),
+        "product": sum(log_softmax(z, axis=1) for z in scores.values()),
+        "average": sum(softmax(z, axis=1) for z in scores.values()),
+        **scores,
+    }
+    for name, values in expected.items():
+        top1 = 100 * np.mean(values.argmax(axis=1) == target)
+        assert found["conditions"]["clean"][name] == pytest.approx(top1, abs=100.5 / len(target)), name  # rounding
+    assert found["conditions"]["clean"]["fused"] != found["conditions"]["clean"]["noise"]
+
+
+def test_files_and_table(command, capsys):
+    command(*SMALL, "fusion.frozen=true", "fusion.encoder_epochs=1", "run_dir=run", small=False)
+    for name in ("fused.safetensors", "encoders.safetensors", "metrics.csv", "figures/training.png",
+                 "figures/conditions.png", "figures/temperatures.svg"):  # fmt: skip
+        assert Path("run", name).is_file(), name
+    kept, fused = load_file("run/encoders.safetensors"), load_file("run/fused.safetensors")
+    assert all(np.array_equal(value, fused[f"encoders.{name}"]) for name, value in kept.items())
+    found = summary()["conditions"]
+    assert list(found) == ["clean", "noise", "drop", "stuck", "shuffle"]
+    assert all(0 <= found["noise"][f"auroc/{name}"] <= 1 for name in VIEWS)
+    printed = capsys.readouterr().out
+    for word in ("fused", "product", "average", "pixels alone", "joint alone", "AUROC", "shuffle"):
+        assert word in printed, word
+    assert f"{found['clean']['fused']:.2f}" in printed
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=digits"], "takes data of several modalities"),
+        (["encoders=series"], "takes samples"),
+        (["fusion.student=nose"], "fusion.student=nose is no modality.*did you mean noise"),
+        (["fusion.student=pixels", "method=at"], "reads features of the teacher"),
+        (["fusion.conditions.noise.kinds=[nois]"], "did you mean noise"),
+        (["+fusion.conditions.noise.foo=3"], r"fusion.conditions.noise: .*'foo'"),
+        (["fusion.conditions=3"], "must be corruptions by name, .*found 3"),
+        (["fusion.conditions.noise=3"], "fusion.conditions.noise must be a corruption's settings"),
+        (["+fusion.conditions.clean.kinds=[drop]"], "fusion.conditions.clean: the test on clean samples"),
+        (["fusion.corruption.kinds=[nois]"], "did you mean noise"),
+        (["fusion.network.kind=nonsense"], "Valid: fixed, global, instance"),
+        (["fusion=global", "fusion.network.context=true"], "context says what"),
+        (["fusion=fixed", "fusion.frozen=true"], "nothing to train"),
+        (["fusion.encoder_weights=other.pth"], "set fusion.frozen=true"),
+        (["fusion.encoder_weights=missing.pth", "fusion.frozen=true"], "no file at missing.pth"),
+        (["fusion.encoder_weights=other.pth", "fusion.frozen=true"], "other.pth"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_mistakes_show_before_anything_is_trained(command, monkeypatch, overrides, message):
+    monkeypatch.setattr("lightning.pytorch.Trainer.fit", lambda *_, **__: pytest.fail("trained"))
+    torch.save({"weight": torch.zeros(3)}, "other.pth")
+    with pytest.raises(SystemExit) as stopped:
+        command(*[word for word in SMALL if "limit" not in word or "data=digits" not in overrides], *overrides,
+                "run_dir=run", small=False)  # fmt: skip
+    assert re.search(message, str(stopped.value.code)), stopped.value.code
+    assert "\n" not in stopped.value.code
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=dkd"], "method has no effect"),
+        (["fusion=fixed"], "curriculum=constant has no effect"),
+        (["fusion.encoder_epochs=2"], "fusion.encoder_epochs has no effect"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_settings_without_effect_are_told(command, overrides, message):
+    with pytest.warns(UserWarning, match=message):
+        command(*SMALL, "fusion.conditions=null", "max_epochs=1", *overrides, "run_dir=run", small=False)
