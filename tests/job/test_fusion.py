@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 from safetensors.numpy import load_file
 from scipy.special import log_softmax, softmax
 
 from ctkd_lightning import build
+from ctkd_lightning.modules import FusionModule
 
 SMALL = ("experiment=fusion_digits", "trainer=cpu", "data.limit_train=200", "curriculum=constant", "max_epochs=2")
 VIEWS = ("pixels", "fourier", "profiles", "edges", "cosines", "noise")
@@ -58,6 +60,28 @@ def test_files_and_table(command, capsys):
     for word in ("fused", "product", "average", "pixels alone", "joint alone", "AUROC", "shuffle"):
         assert word in printed, word
     assert f"{found['clean']['fused']:.2f}" in printed
+
+
+class Stop(Callback):
+    """Ctrl-C in the fusion's second epoch."""
+
+    def on_train_epoch_start(self, trainer, module):
+        if isinstance(module, FusionModule) and trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_run_is_the_same(command):
+    # without the joint head, whose dropout draws from a generator that checkpoints do not hold
+    settings = (*SMALL, "fusion.network.joint=false", "fusion.frozen=true", "fusion.conditions=null")
+    command(*settings, "run_dir=whole", small=False)
+    with pytest.raises(SystemExit) as stopped:
+        command(*settings, "run_dir=run", "+callbacks.stop={_target_: tests.job.test_fusion.Stop}", small=False)
+    assert stopped.value.code == 1  # Lightning's
+    assert (summary()["status"], summary()["stage"], summary()["epochs"]) == ("stopped", "fusion", 1)
+    command(*settings, "run_dir=run", "resume=auto", small=False)
+    whole, run = load_file("whole/fused.safetensors"), load_file("run/fused.safetensors")
+    assert all(np.array_equal(value, run[name]) for name, value in whole.items())
+    assert summary()["conditions"] == summary("whole")["conditions"]
 
 
 @pytest.mark.parametrize(
