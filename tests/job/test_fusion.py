@@ -71,8 +71,7 @@ class Stop(Callback):
 
 
 def test_a_resumed_run_is_the_same(command):
-    # without the joint head, whose dropout draws from a generator that checkpoints do not hold
-    settings = (*SMALL, "fusion.network.joint=false", "fusion.frozen=true", "fusion.conditions=null")
+    settings = (*SMALL, "fusion.frozen=true", "fusion.conditions=null")  # the joint head's dropout draws numbers
     command(*settings, "run_dir=whole", small=False)
     with pytest.raises(SystemExit) as stopped:
         command(*settings, "run_dir=run", "+callbacks.stop={_target_: tests.job.test_fusion.Stop}", small=False)
