@@ -164,7 +164,8 @@ def test_several_teachers_take_the_steps_of_a_loop_by_hand():
     x, y = torch.rand(70, 64, dtype=torch.float64), torch.randint(10, (70,))
     own = copy.deepcopy(student)
     start = math.log(10) / math.log(1000)  # where τ = 1 lies between 0.1 and 100
-    raw = torch.full((3,), math.log(start / (1 - start)), dtype=torch.float64, requires_grad=True)
+    offset = math.log(start / (1 - start))
+    raw = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([*own.parameters(), raw], lr=0.01)
 
     distillation = case["distilled"](teachers, student, "global").double()
@@ -175,7 +176,7 @@ def test_several_teachers_take_the_steps_of_a_loop_by_hand():
         for rows in torch.randperm(70).split(case["BATCH"]):
             with torch.no_grad():
                 scores = torch.stack([teacher(x[rows]).log_softmax(-1) for teacher in teachers.values()])
-            share = 1 / (0.1 * 1000 ** torch.sigmoid(raw))
+            share = 1 / (0.1 * 1000 ** torch.sigmoid(offset + 5 * raw))
             share = share / share.sum()
             fused = (share[:, None, None] * scores).sum(0).log_softmax(-1)
             log_p, log_q = (fused.detach() / 2).log_softmax(-1), (own(x[rows]) / 2).log_softmax(-1)
