@@ -138,28 +138,18 @@ def fusion_module(cfg: DictConfig, encoders: Mapping[str, nn.Module], fusion: Te
         frozen=cfg.fusion.frozen,
         corruption=instantiate(cfg.fusion.corruption, _convert_="all"),
         expert_weight=cfg.fusion.expert_weight,
-        optimizer=instantiate(cfg.optimizer.optimizer),
-        scheduler=instantiate(cfg.optimizer.scheduler),
+        **_optimization(cfg.optimizer),
     )
 
 
 def encoders_module(cfg: DictConfig, encoders: Mapping[str, nn.Module]) -> EncodersModule:
     """The module that trains each encoder by itself."""
-    return EncodersModule(
-        encoders,
-        optimizer=instantiate(cfg.fusion.encoder_training.optimizer),
-        scheduler=instantiate(cfg.fusion.encoder_training.scheduler),
-    )
+    return EncodersModule(encoders, **_optimization(cfg.fusion.encoder_training))
 
 
 def student_alone(cfg: DictConfig, student: nn.Module, name: str) -> ClassifierModule:
     """The module that trains an encoder of one modality on the labels alone."""
-    return ClassifierModule(
-        student,
-        student_input=itemgetter(name),
-        optimizer=instantiate(cfg.optimizer.optimizer),
-        scheduler=instantiate(cfg.optimizer.scheduler),
-    )
+    return ClassifierModule(student, student_input=itemgetter(name), **_optimization(cfg.optimizer))
 
 
 def methods_of_fusion(cfg: DictConfig) -> dict[str, Method]:
@@ -196,8 +186,7 @@ def student_of_fusion(
         student_input=itemgetter(name),
         teacher_input=lambda batch: (batch,),
         num_samples=len(data.train_targets),
-        optimizer=instantiate(cfg.optimizer.optimizer),
-        scheduler=instantiate(cfg.optimizer.scheduler),
+        **_optimization(cfg.optimizer),
     )
 
 
@@ -280,20 +269,19 @@ def module(cfg: DictConfig, teacher: nn.Module, student: nn.Module, data: ImageD
         student_layers=cfg.student_layers,
         teacher_layers=cfg.teacher_layers,
         num_samples=len(data.train_targets),
-        optimizer=instantiate(cfg.optimizer.optimizer),
-        scheduler=instantiate(cfg.optimizer.scheduler),
+        **_optimization(cfg.optimizer),
         channels_last=channels_last(cfg),
     )
 
 
 def teacher_module(cfg: DictConfig, teacher: nn.Module) -> ClassifierModule:
     """The module that trains the teacher."""
-    return ClassifierModule(
-        teacher,
-        optimizer=instantiate(cfg.teacher.optimizer),
-        scheduler=instantiate(cfg.teacher.scheduler),
-        channels_last=channels_last(cfg),
-    )
+    return ClassifierModule(teacher, channels_last=channels_last(cfg), **_optimization(cfg.teacher))
+
+
+def _optimization(node: DictConfig) -> dict[str, Any]:
+    """What makes optimizer and scheduler, as the modules take it."""
+    return {"optimizer": instantiate(node.optimizer), "scheduler": instantiate(node.scheduler)}
 
 
 def callbacks(cfg: DictConfig) -> list[Callback]:

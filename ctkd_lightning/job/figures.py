@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ctkd_lightning.job.metrics import read_series
 from ctkd_lightning.job.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _TAU = "ctkd/temperature"
 _WIDE = 10  # times the least τ: from there on a logarithmic axis
@@ -25,11 +29,7 @@ def plot_training(run: RunDirectory, validated_on: str) -> Path | None:
     series = read_series(run.metrics)
     if not series:
         return None
-    import matplotlib as mpl  # half a second that only this function needs
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     figure, (accuracy, losses, temperature) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
     for name, label in (("val/top1", "top-1"), ("val/top5", "top-5")):
         if name in series:
@@ -66,8 +66,23 @@ def plot_training(run: RunDirectory, validated_on: str) -> Path | None:
             axes.grid(alpha=0.3)
     if temperature.get_yscale() == "linear":
         temperature.ticklabel_format(axis="y", useOffset=False)
-    path = run.figures / "training.png"
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    return save(figure, run, "training.png")
+
+
+def pyplot() -> Any:
+    """Matplotlib without a display; half a second that only pictures need."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def save(figure: Figure, run: RunDirectory, *names: str) -> Path:
+    """Write a picture into the run's ``figures``, under each name, and close it; the last one's path."""
+    run.figures.mkdir(exist_ok=True)
+    for name in names:
+        figure.savefig(path := run.figures / name, dpi=110)
+    pyplot().close(figure)
     return path

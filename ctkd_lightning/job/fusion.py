@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -25,8 +25,8 @@ from ctkd_lightning.job.fusion_table import print_fusion_table
 from ctkd_lightning.job.overrides import sets
 from ctkd_lightning.job.preflight import check_fusion_settings
 from ctkd_lightning.job.run_directory import RunDirectory
-from ctkd_lightning.job.summary import FusionSummary, describe_environment, parameters_of, read_summary
-from ctkd_lightning.job.training import Training, recorded, write
+from ctkd_lightning.job.summary import FusionSummary, describe_environment, parameters_of
+from ctkd_lightning.job.training import Training, begin, recorded, tester, write
 from ctkd_lightning.models import load_weights, save_weights
 from ctkd_lightning.modules import FusionModule, SupervisedModule
 from ctkd_lightning.temperature import LearnedTemperature
@@ -51,10 +51,7 @@ def fuse(
     Returns:
         The best validation top-1 of the fused scores, percent.
     """
-    run = RunDirectory(run_dir)
-    cfg.run_dir = str(run)
-    resume = run.resume_from(cfg.resume)
-    earlier = read_summary(run) if resume else None
+    run, resume, earlier = begin(cfg, run_dir)
     summary = FusionSummary(
         data=choices["data"],
         encoders=str(choices["encoders"]),
@@ -64,8 +61,7 @@ def fuse(
         seed=cfg.seed,
         **describe_environment(),
     )
-    if isinstance(earlier, FusionSummary):
-        summary.take_over(earlier)
+    summary.take_over(earlier)
     told: dict[str, Any] = {}
 
     def close() -> None:
@@ -102,12 +98,11 @@ def fuse(
         training.run(summary)
         if cfg.fusion.fit_temperatures:
             summary.fitted = _fit(module, data)
+            rank_zero_only(save_weights)(module.network, run.fused)  # the factors are among them
 
         summary.stage = "test"
         for name, corruption in conditions.items():
-            summary.conditions[name] = _test(cfg, module, data, corruption)
-            told[name] = _temperatures(module, data, corruption)
-        rank_zero_only(save_weights)(module.network, run.fused)
+            summary.conditions[name], told[name] = _test(cfg, module, data, corruption)
         if cfg.fusion.student is not None:
             summary.stage = summary.status = "student"
             write(summary, run)
@@ -135,21 +130,22 @@ def _distil(cfg: DictConfig, module: FusionModule, data: MultimodalDataModule, r
     cfg = cast(DictConfig, copy.deepcopy(cfg))
     cfg.run_dir = str(own)
     resume = own.resume_from("auto") if cfg.resume else None
-    found: dict[str, float] = {}
-    for label in ("alone", "distilled"):
-        student = build.encoders(cfg, data)[name]
-        if label == "alone":
-            trained: SupervisedModule = build.student_alone(cfg, student, name)
-            trainer = build.trainer(cfg, callbacks=build.progress_bar(cfg), logger=False)
-            trainer.fit(trained, datamodule=data)
-        else:
-            trained = build.student_of_fusion(cfg, module.network, student, name, data)
-            build.trainer(cfg).fit(trained, datamodule=data, ckpt_path=resume, weights_only=True)
-            rank_zero_only(save_weights)(student, own.student)
-        tester = _tester(cfg)
-        tester.test(trained, datamodule=data, verbose=False)
-        found[label] = float(tester.callback_metrics["test/top1"])
-    return found
+
+    alone = build.student_alone(cfg, build.encoders(cfg, data)[name], name)
+    build.trainer(cfg, callbacks=build.progress_bar(cfg), logger=False).fit(alone, datamodule=data)
+    top1_alone = _top1(cfg, alone, data)
+
+    student = build.encoders(cfg, data)[name]  # from the same start
+    distilled = build.student_of_fusion(cfg, module.network, student, name, data)
+    build.trainer(cfg).fit(distilled, datamodule=data, ckpt_path=resume, weights_only=True)
+    rank_zero_only(save_weights)(student, own.student)
+    return {"alone": top1_alone, "distilled": _top1(cfg, distilled, data)}
+
+
+def _top1(cfg: DictConfig, module: SupervisedModule, data: MultimodalDataModule) -> float:
+    trainer = tester(cfg)
+    trainer.test(module, datamodule=data, verbose=False)
+    return float(trainer.callback_metrics["test/top1"])
 
 
 def _train_encoders(cfg: DictConfig, module: FusionModule, data: MultimodalDataModule, run: RunDirectory) -> None:
@@ -181,15 +177,30 @@ def _train_encoders(cfg: DictConfig, module: FusionModule, data: MultimodalDataM
     trainer.strategy.barrier("encoders saved")
 
 
-def _tester(cfg: DictConfig) -> Trainer:
-    return build.trainer(cfg, precision="32-true", logger=False, callbacks=build.progress_bar(cfg))
+class _Outputs(Callback):
+    """Keep what the test's steps give, on this process."""
+
+    def __init__(self) -> None:
+        self.parts: list[Any] = []
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        """Keep one."""
+        self.parts.append(outputs)
+
+    def joined(self, kind: str) -> dict[str, Tensor]:
+        """One kind of them, by name, over all batches, on the CPU."""
+        return {name: torch.cat([part[kind][name] for part in self.parts]).cpu() for name in self.parts[0][kind]}
 
 
 def _test(
     cfg: DictConfig, module: FusionModule, data: MultimodalDataModule, corruption: ModalityCorruption | None
-) -> dict[str, float]:
-    """Accuracies of the fused scores, of each modality and of the plain fusions on corrupted test data."""
-    trainer = _tester(cfg)
+) -> tuple[dict[str, float], dict[str, dict[str, Tensor]]]:
+    """Accuracies of the fused scores, of each modality and of the plain fusions on corrupted test data.
+
+    And τ of this process's samples by modality, and which of them are corrupted.
+    """
+    outputs = _Outputs()
+    trainer = tester(cfg, outputs)
     module.test_corruption = corruption
     try:
         trainer.test(module, datamodule=data, verbose=False)
@@ -198,27 +209,8 @@ def _test(
     metrics = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
     found = {"fused": metrics["top1"]}
     found |= {name.removeprefix("top1/"): value for name, value in metrics.items() if name.startswith("top1/")}
-    return found | {name: value for name, value in metrics.items() if name.startswith("auroc/")}
-
-
-@torch.no_grad()
-def _temperatures(
-    module: FusionModule, data: MultimodalDataModule, corruption: ModalityCorruption | None
-) -> dict[str, dict[str, Tensor]]:
-    """τ of this process's test samples by modality, and which of them are corrupted."""
-    module.test_corruption = corruption
-    training = module.training
-    module.eval()
-    try:
-        parts = [module.predict_step(batch, 0) for batch in data.test_dataloader()]
-    finally:
-        module.test_corruption = None
-        module.train(training)
-    names = module.fusion.names
-    return {
-        "tau": {name: torch.cat([part["tau"][name] for part in parts]).cpu() for name in names},
-        "bad": {name: torch.cat([part["bad"][name] for part in parts]).cpu() for name in parts[0]["bad"]},
-    }
+    found |= {name: value for name, value in metrics.items() if name.startswith("auroc/")}
+    return found, {kind: outputs.joined(kind) for kind in ("tau", "bad")}
 
 
 @torch.no_grad()

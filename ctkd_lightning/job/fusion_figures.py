@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ctkd_lightning.job.figures import pyplot, save
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.summary import FusionSummary
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _BINS = 40
 
@@ -25,7 +22,7 @@ def plot_conditions(summary: FusionSummary, run: RunDirectory) -> Path | None:
     """
     if not summary.conditions:
         return None
-    plt = _pyplot()
+    plt = pyplot()
     conditions = list(summary.conditions)
     series = ["fused", "product", "average"]
     if "joint" in next(iter(summary.conditions.values())):
@@ -41,7 +38,7 @@ def plot_conditions(summary: FusionSummary, run: RunDirectory) -> Path | None:
     axes.set_xticks(range(len(conditions)), conditions)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=len(series), frameon=False)
     axes.grid(axis="y", alpha=0.3)
-    return _save(figure, run, "conditions")
+    return save(figure, run, "conditions.svg", "conditions.png")
 
 
 def plot_temperatures(told: Mapping[str, Mapping[str, Mapping[str, Tensor]]], run: RunDirectory) -> Path | None:
@@ -63,10 +60,9 @@ def plot_temperatures(told: Mapping[str, Mapping[str, Mapping[str, Tensor]]], ru
         return None
     import numpy as np
 
-    plt = _pyplot()
-    modalities = [
-        name for name in next(iter(corrupted.values()))["tau"] if name in next(iter(corrupted.values()))["bad"]
-    ]
+    plt = pyplot()
+    first = next(iter(corrupted.values()))
+    modalities = [name for name in first["tau"] if name in first["bad"]]
     figure, grid = plt.subplots(
         len(corrupted),
         len(modalities),
@@ -95,24 +91,4 @@ def plot_temperatures(told: Mapping[str, Mapping[str, Mapping[str, Tensor]]], ru
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle("τ of clean and of corrupted test samples")
-    return _save(figure, run, "temperatures")
-
-
-def _pyplot():  # type: ignore[no-untyped-def]
-    import matplotlib as mpl  # half a second that only pictures need
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
-
-
-def _save(figure: Figure, run: RunDirectory, name: str) -> Path:
-    import matplotlib.pyplot as plt
-
-    run.figures.mkdir(exist_ok=True)
-    path = run.figures / f"{name}.png"
-    for suffix in (".svg", ".png"):
-        figure.savefig(path.with_suffix(suffix), dpi=110)
-    plt.close(figure)
-    return path
+    return save(figure, run, "temperatures.svg", "temperatures.png")

@@ -20,17 +20,15 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.figures import plot_training
 from ctkd_lightning.job.overrides import sets
 from ctkd_lightning.job.preflight import check_settings
-from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.summary import (
     NetworkSummary,
     Summary,
     describe_environment,
     parameters_of,
-    read_summary,
 )
 from ctkd_lightning.job.table import print_table
 from ctkd_lightning.job.teacher import check_beats_chance, ready_teacher
-from ctkd_lightning.job.training import Training, recorded, write
+from ctkd_lightning.job.training import Training, begin, recorded, tester, write
 from ctkd_lightning.models import save_weights
 from ctkd_lightning.modules import ClassifierModule, DistillationModule
 from ctkd_lightning.teacher_cache.cached import check_cacheable
@@ -53,10 +51,7 @@ def distil(
     Returns:
         The student's best validation top-1, percent; of the test data where they validate; ``None`` without either.
     """
-    run = RunDirectory(run_dir)
-    cfg.run_dir = str(run)
-    resume = run.resume_from(cfg.resume)
-    earlier = read_summary(run) if resume else None
+    run, resume, earlier = begin(cfg, run_dir)
     summary = Summary(
         model=_pair_name(cfg.model, choices["model"], overrides),
         data=choices["data"],
@@ -68,8 +63,7 @@ def distil(
         student=NetworkSummary(cfg.model.student.name),
         **describe_environment(),
     )
-    if isinstance(earlier, Summary):
-        summary.take_over(earlier)
+    summary.take_over(earlier)
 
     def close() -> None:
         print_table(summary, run)
@@ -115,7 +109,7 @@ def distil(
 
 def _accuracy(cfg: DictConfig, network: nn.Module, data: ImageDataModule, stage: str) -> dict[str, float]:
     """Accuracy of a network on validation or test data, in float32 whatever the training's precision."""
-    trainer = build.trainer(cfg, precision="32-true", logger=False, callbacks=build.progress_bar(cfg))
+    trainer = tester(cfg)
     evaluate: Any = trainer.validate if stage == "val" else trainer.test
     module = ClassifierModule(network, channels_last=build.channels_last(cfg))
     evaluate(module, datamodule=data, verbose=False)

@@ -91,10 +91,15 @@ class RunSummary:
 
     _taken_over: ClassVar[tuple[str, ...]] = ("epochs", "best", "final", "train_seconds", "images_per_second")
 
-    def take_over(self, earlier: RunSummary) -> None:
-        """Go on from the part of the training before a resume: what it came to stands until this part has more."""
-        for name in self._taken_over:
-            setattr(self, name, getattr(earlier, name))
+    def take_over(self, earlier: RunSummary | None) -> None:
+        """Go on from the part of the training before a resume: what it came to stands until this part has more.
+
+        Args:
+            earlier: of this job; one of another job, or none, has nothing to take over.
+        """
+        if isinstance(earlier, type(self)):
+            for name in self._taken_over:
+                setattr(self, name, getattr(earlier, name))
 
     def write(self, run: RunDirectory) -> None:
         """Write ``summary.json``."""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -23,9 +23,22 @@ from ctkd_lightning.job.explain import described
 from ctkd_lightning.job.metrics import carry_over, read_rows
 from ctkd_lightning.job.preflight import check_resumable
 from ctkd_lightning.job.run_directory import RunDirectory
-from ctkd_lightning.job.summary import Best, RunSummary
+from ctkd_lightning.job.summary import Best, RunSummary, read_summary
 
 log = logging.getLogger(__name__)
+
+
+def begin(cfg: DictConfig, run_dir: str | Path) -> tuple[RunDirectory, Path | None, RunSummary | None]:
+    """A run's files, the checkpoint to go on from, and the summary of the earlier part.
+
+    Args:
+        cfg: whose ``run_dir`` is set.
+        run_dir: for what the run makes.
+    """
+    run = RunDirectory(run_dir)
+    cfg.run_dir = str(run)
+    resume = run.resume_from(cfg.resume)
+    return run, resume, read_summary(run) if resume else None
 
 
 @contextmanager
@@ -70,6 +83,16 @@ def recorded(
 def write(summary: RunSummary, run: RunDirectory) -> None:
     """Write the summary, on one process."""
     summary.write(run)
+
+
+def tester(cfg: DictConfig, *callbacks: Callback) -> Trainer:
+    """A Trainer for tests: in float32 whatever the training's precision, without loggers.
+
+    Args:
+        cfg: the configuration.
+        *callbacks: beside the progress bar.
+    """
+    return build.trainer(cfg, precision="32-true", logger=False, callbacks=[*build.progress_bar(cfg), *callbacks])
 
 
 class Training:

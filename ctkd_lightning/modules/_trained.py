@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ctkd_lightning._loss_record import LossRecord
+from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
 from ctkd_lightning.errors import UserError
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -72,6 +73,12 @@ class TrainedModule(LightningModule):
                     "the weights of the loss's terms, or look for broken images and teacher weights"
                 )
         self.record.reset()
+
+    @property
+    def driven(self) -> bool:
+        """Whether a callback of the Trainer drives λ."""
+        callbacks = cast(Any, self.trainer).callbacks
+        return any(isinstance(callback, CurriculumTemperatureCallback) for callback in callbacks)
 
     def parameter_groups(self) -> Any:
         """What is trained: one group of parameters, unless a subclass has settings for some of them."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ctkd_lightning._scores.batches import TARGET_KEYS
 from ctkd_lightning._training_progress import curriculum_at_zero, planned_epochs, training_fraction
-from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
 from ctkd_lightning.data._base import ImageDataModule
 from ctkd_lightning.distillation import Distillation
@@ -182,10 +181,7 @@ class DistillationModule(SupervisedModule):
 
     def on_fit_start(self) -> None:
         """See who drives λ."""
-        driven = any(
-            isinstance(callback, CurriculumTemperatureCallback) for callback in cast(Any, self.trainer).callbacks
-        )
-        self.distillation.curriculum = None if driven else self.curriculum or CosineCurriculum()
+        self.distillation.curriculum = None if self.driven else self.curriculum or CosineCurriculum()
 
     def on_train_start(self) -> None:
         """Set λ and the methods' weights (a run resumed within an epoch has no epoch start); say what is too short."""

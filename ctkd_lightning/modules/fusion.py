@@ -13,7 +13,6 @@ from torchmetrics.classification import BinaryAUROC
 from ctkd_lightning._scores.batches import TARGET_KEYS, find_index, find_targets
 from ctkd_lightning._scores.scores import Scores
 from ctkd_lightning._scores.task_loss import task_loss
-from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
 from ctkd_lightning.curriculum import ConstantCurriculum, CosineCurriculum, Curriculum
 from ctkd_lightning.distillation import drive
 from ctkd_lightning.errors import UserError, check_number
@@ -114,9 +113,7 @@ class FusionModule(TrainedModule):
         return self.network(inputs, mask)
 
     def on_fit_start(self) -> None:
-        """See who drives λ."""
-        callbacks = cast(Any, self.trainer).callbacks
-        self._driven = any(isinstance(callback, CurriculumTemperatureCallback) for callback in callbacks)
+        """Go on with the random numbers of a checkpoint."""
         if self._random is not None:
             _restore_random(self._random, self.device)
             self._random = None
@@ -126,7 +123,7 @@ class FusionModule(TrainedModule):
         checkpoint[_RANDOM] = _random_state(self.device)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with them."""
+        """Keep them until the training starts."""
         self._random = checkpoint.get(_RANDOM)
 
     def on_train_start(self) -> None:
@@ -135,7 +132,7 @@ class FusionModule(TrainedModule):
 
     def on_train_epoch_start(self) -> None:
         """Set λ of this epoch."""
-        if not self._driven:
+        if not self.driven:
             default = ConstantCurriculum(1.0) if self.network.frozen else CosineCurriculum()
             drive([self.fusion.temperature], self.curriculum or default, self.current_epoch)
 
@@ -154,24 +151,28 @@ class FusionModule(TrainedModule):
         inputs, mask, target = self._read(batch)
         self._evaluate("val", self.network.run(inputs, mask), target)
 
-    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
-        """Those of a test batch, and of the plain fusions."""
-        inputs, mask, target = self._read(batch)
-        bad: dict[str, Tensor] = {}
-        if self.test_corruption is not None:
-            inputs, bad = self._corrupted(self.test_corruption, inputs, batch, 0)
-        output = self.network.run(inputs, mask)
+    def test_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
+        """Those of a test batch, and of the plain fusions; gives what :meth:`predict_step` gives."""
+        output, bad = self._tested(batch)
+        target = need_target(batch, self.fusion.modalities)
         self._evaluate("test", output, target)
         self._compare(output, target)
         self._tell_apart(output, bad)
+        return self._told(output, bad)
 
     def predict_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Any]:
         """Log-probabilities and τ by name; under :attr:`test_corruption` also which samples are corrupted."""
+        return self._told(*self._tested(batch))
+
+    def _tested(self, batch: Mapping[str, Any]) -> tuple[FusionOutput, dict[str, Tensor]]:
+        """The output for a batch under the test's corruption, and by modality which samples are corrupted."""
         inputs, mask = self._inputs(batch)
         bad: dict[str, Tensor] = {}
         if self.test_corruption is not None:
             inputs, bad = self._corrupted(self.test_corruption, inputs, batch, 0)
-        output = self.network.run(inputs, mask)
+        return self.network.run(inputs, mask), bad
+
+    def _told(self, output: FusionOutput, bad: dict[str, Tensor]) -> dict[str, Any]:
         tau = output.tau.expand(len(output.fused), -1).unbind(dim=-1)
         return {"log_probabilities": output.fused, "tau": dict(zip(self.fusion.names, tau, strict=True)), "bad": bad}
 
