@@ -36,7 +36,16 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from benchmarks.fusion_arms import BEST, OURS, Encoders, StoredTemperatures, Temperatures, end_to_end, over_frozen
+from benchmarks.fusion_arms import (
+    BEST,
+    OURS,
+    Alone,
+    Encoders,
+    StoredTemperatures,
+    Temperatures,
+    end_to_end,
+    over_frozen,
+)
 from benchmarks.quiet import hush
 from ctkd_lightning import ModalityCorruption
 from ctkd_lightning.data import MultimodalDataModule, SixViews, WatchSensors
@@ -143,18 +152,8 @@ def train_clean(split: Split, epochs: int, seed: int) -> dict[str, nn.Module]:
     torch.manual_seed(seed)
     encoders = split.encoders()
     for name, encoder in encoders.items():
-        alone = _Single(encoder, name)
-        fit(alone, lambda epoch: split.train, split.train_target, epochs=epochs, batch=64, seed=seed)
+        fit(Alone(encoder, name), lambda epoch: split.train, split.train_target, epochs=epochs, batch=64, seed=seed)
     return {name: encoder.eval().requires_grad_(False) for name, encoder in encoders.items()}
-
-
-class _Single(nn.Module):
-    def __init__(self, encoder: nn.Module, name: str) -> None:
-        super().__init__()
-        self.encoder, self.name = encoder, name
-
-    def loss(self, inputs: Inputs, target: Tensor, index: Tensor, epoch: int) -> Tensor:
-        return F.cross_entropy(self.encoder(inputs[self.name]), target)
 
 
 @torch.no_grad()
@@ -162,8 +161,7 @@ def stored(encoders: Mapping[str, nn.Module], inputs: Inputs) -> Inputs:
     """Scores and features side by side, (N, C + D)."""
     found = {}
     for name, encoder in encoders.items():
-        body = encoder.body(inputs[name])
-        features = body.mean(dim=-1) if body.ndim == 3 else body
+        features = encoder.features(inputs[name])
         found[name] = torch.cat([encoder.head(features), features], dim=1)
     return found
 
@@ -178,6 +176,10 @@ def stored_draws(encoders: Mapping[str, nn.Module], split: Split, seed: int) -> 
         for number in range(1 if kind == "drop" else VERSIONS):
             everywhere = ModalityCorruption([kind], dict.fromkeys(split.names, 1.0), strength=(0.5, 3.0), seed=seed)  # type: ignore[list-item]
             versions[kind].append(stored(encoders, everywhere(split.train, index, number)[0]))
+    made = {  # by kind and modality, (V, N, C + D)
+        kind: {name: torch.stack([version[name] for version in found]) for name in split.names}
+        for kind, found in versions.items()
+    }
 
     def draw(epoch: int) -> Inputs:
         rng = torch.Generator().manual_seed(10_000 * seed + epoch)
@@ -190,13 +192,13 @@ def stored_draws(encoders: Mapping[str, nn.Module], split: Split, seed: int) -> 
         found = {}
         for m, name in enumerate(split.names):
             x = clean[name].clone()
-            for k, word in enumerate((*versions, "shuffle")):
+            for k, word in enumerate((*made, "shuffle")):
                 rows = ((which == m) & (kind == k)).nonzero()[:, 0]
                 if word == "shuffle":
                     x[rows] = clean[name][other[rows]]
                     continue
-                made = torch.stack([version[name] for version in versions[word]])
-                x[rows] = made[number[rows] % len(made), rows]
+                own = made[word][name]
+                x[rows] = own[number[rows] % len(own), rows]
             found[name] = x
         return found
 

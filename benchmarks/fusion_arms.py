@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from benchmarks.fusion_rules import QMF, TMC, heads
 from ctkd_lightning import TemperatureFusion
 from ctkd_lightning.fusion import FusedNetwork
+from ctkd_lightning.fusion.network import FusionOutput
 
 Encoders = Callable[[], dict[str, nn.Module]]
 """Makes new encoders of the study's modalities."""
@@ -23,57 +24,55 @@ Encoders = Callable[[], dict[str, nn.Module]]
 HIDDEN = 128  # of networks on concatenated features
 
 
-class Temperatures(nn.Module):
-    """This package's fusion, encoders and all."""
+class Fusing(nn.Module):
+    """An arm of this package's fusion, of whatever :meth:`run` gives."""
+
+    fusion: TemperatureFusion
+
+    def run(self, inputs: Mapping[str, Tensor]) -> FusionOutput:
+        raise NotImplementedError
+
+    def loss(self, inputs: Mapping[str, Tensor], target: Tensor, index: Tensor, epoch: int) -> Tensor:
+        output = self.run(inputs)
+        return self.fusion.losses_of(output.experts, output.fused, target)["loss"]
+
+    def scores(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return self.run(inputs).fused
+
+    def tau(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        output = self.run(inputs)
+        tau = output.tau.expand(len(output.fused), -1)
+        return dict(zip(self.fusion.names, tau.unbind(dim=1), strict=True))
+
+
+class Temperatures(Fusing):
+    """Encoders and all."""
 
     def __init__(self, encoders: Mapping[str, nn.Module], num_classes: int, widths: Mapping[str, int], **kind: Any):
         super().__init__()
-        self.network = FusedNetwork(encoders, TemperatureFusion(num_classes, list(encoders), **_widths(kind, widths)))
+        self.fusion = TemperatureFusion(num_classes, list(encoders), **_widths(kind, widths))
+        self.network = FusedNetwork(encoders, self.fusion)
 
-    def loss(self, inputs: Mapping[str, Tensor], target: Tensor, index: Tensor, epoch: int) -> Tensor:
-        output = self.network.run(inputs)
-        return self.network.fusion.losses_of(output.experts, output.fused, target)["loss"]
-
-    def scores(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self.network.run(inputs).fused
-
-    def tau(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        output = self.network.run(inputs)
-        tau = output.tau.expand(len(output.fused), -1)
-        return dict(zip(self.network.fusion.names, tau.unbind(dim=1), strict=True))
+    def run(self, inputs: Mapping[str, Tensor]) -> FusionOutput:
+        return self.network.run(inputs)
 
 
-class StoredTemperatures(nn.Module):
-    """The same over what frozen encoders gave; with ``new_heads`` on scores of new layers on their features."""
+class StoredTemperatures(Fusing):
+    """Over what frozen encoders gave."""
 
-    def __init__(self, num_classes: int, widths: Mapping[str, int], new_heads: bool = False, **kind: Any):
+    def __init__(self, num_classes: int, widths: Mapping[str, int], **kind: Any):
         super().__init__()
         self.num_classes = num_classes
-        self.heads = nn.ModuleDict(heads(widths, num_classes, hidden=32) if new_heads else {})
         self.fusion = TemperatureFusion(num_classes, list(widths), **_widths(kind, widths))
 
-    def _experts(self, inputs: Mapping[str, Tensor]) -> Any:
+    def run(self, inputs: Mapping[str, Tensor]) -> FusionOutput:
+        scores = {name: x[:, : self.num_classes] for name, x in inputs.items()}
         features = {name: x[:, self.num_classes :] for name, x in inputs.items()}
-        scores = {
-            name: self.heads[name](features[name]) if self.heads else x[:, : self.num_classes]
-            for name, x in inputs.items()
-        }
         reads = bool(getattr(self.fusion.temperature, "context", None))
-        return self.fusion.experts(
+        experts, tau = self.fusion.experts(
             scores, features=features if self.fusion.joint else None, context=features if reads else None
         )
-
-    def loss(self, inputs: Mapping[str, Tensor], target: Tensor, index: Tensor, epoch: int) -> Tensor:
-        experts, tau = self._experts(inputs)
-        return self.fusion.losses_of(experts, self.fusion.fuse(experts, tau), target)["loss"]
-
-    def scores(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        return self.fusion.fuse(*self._experts(inputs))
-
-    def tau(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        _, tau = self._experts(inputs)
-        first = next(iter(inputs.values()))
-        return dict(zip(self.fusion.names, tau.expand(len(first), -1).unbind(dim=1), strict=True))
+        return FusionOutput(self.fusion.fuse(experts, tau), experts, tau)
 
 
 class Plain(nn.Module):
@@ -117,12 +116,19 @@ class Alone(nn.Module):
 
 
 class Concatenation(nn.Module):
-    """One classifier of all inputs, or of all features, side by side."""
+    """One classifier of all inputs, or of all features, side by side.
 
-    def __init__(self, width: int, num_classes: int, start: int = 0, bodies: Mapping[str, nn.Module] | None = None):
+    Args:
+        width: of all together.
+        num_classes: C.
+        start: where in the inputs to begin.
+        encoders: whose features to take; none: the inputs.
+    """
+
+    def __init__(self, width: int, num_classes: int, start: int = 0, encoders: Mapping[str, nn.Module] | None = None):
         super().__init__()
         self.start = start
-        self.bodies = nn.ModuleDict(bodies or {})
+        self.encoders = nn.ModuleDict(encoders or {})
         self.head = nn.Sequential(nn.Linear(width, HIDDEN), nn.ReLU(), nn.Dropout(0.2), nn.Linear(HIDDEN, num_classes))
 
     def loss(self, inputs: Mapping[str, Tensor], target: Tensor, index: Tensor, epoch: int) -> Tensor:
@@ -130,7 +136,8 @@ class Concatenation(nn.Module):
 
     def scores(self, inputs: Mapping[str, Tensor]) -> Tensor:
         parts = [
-            self.bodies[name](x) if name in self.bodies else x.flatten(1)[:, self.start :] for name, x in inputs.items()
+            self.encoders[name].features(x) if self.encoders else x.flatten(1)[:, self.start :]
+            for name, x in inputs.items()
         ]
         found: Tensor = self.head(torch.cat(parts, dim=1))
         return found
@@ -182,9 +189,8 @@ def end_to_end(
 
     def concatenation() -> nn.Module:
         made = encoders()
-        bodies = {name: nn.Sequential(*list(encoder.children())[:-1]) for name, encoder in made.items()}
-        if any(True for body in bodies.values() for _ in body.parameters()):  # not of linear classifiers
-            return Concatenation(sum(features.values()), num_classes, bodies=_pooled(made))
+        if any(True for encoder in made.values() for _ in encoder.body.parameters()):  # not of linear classifiers
+            return Concatenation(sum(features.values()), num_classes, encoders=made)
         return Concatenation(sum(inputs.values()), num_classes)
 
     return {
@@ -223,40 +229,12 @@ def over_frozen(num_classes: int, widths: Mapping[str, int], samples: int) -> di
         "τ": lambda: StoredTemperatures(num_classes, widths),
         "τ, joint": lambda: StoredTemperatures(num_classes, widths, joint=True),
         "τ, joint, features": lambda: StoredTemperatures(num_classes, widths, joint=True, context=True),
-        "τ, joint, new heads": lambda: StoredTemperatures(num_classes, widths, True, joint=True),
-        "τ, joint, features, new heads": lambda: StoredTemperatures(
-            num_classes, widths, True, joint=True, context=True
-        ),
     }
 
 
-OURS = (
-    "mixture τ",
-    "global τ",
-    "τ",
-    "τ, joint",
-    "τ, joint, features",
-    "τ, joint, new heads",
-    "τ, joint, features, new heads",
-)
+OURS = ("mixture τ", "global τ", "τ", "τ, joint", "τ, joint, features")
 BEST = "τ, joint, features"
 """The command's default."""
-
-
-class _Pooled(nn.Module):
-    """A series encoder without its last layer."""
-
-    def __init__(self, encoder: nn.Module):
-        super().__init__()
-        self.body = encoder.body
-
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.body(x)
-        return found.mean(dim=-1) if found.ndim == 3 else found
-
-
-def _pooled(encoders: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    return {name: _Pooled(encoder) for name, encoder in encoders.items()}
 
 
 def _widths(kind: dict[str, Any], widths: Mapping[str, int]) -> dict[str, Any]:

@@ -40,9 +40,14 @@ class VectorEncoder(nn.Module):
         self.body = nn.Sequential(*layers, *([nn.Dropout(dropout)] if dropout else []))
         self.head = nn.Linear(width, num_classes)
 
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer reads, (B, D), of (B, *shape)."""
+        found: Tensor = self.body(x)
+        return found
+
     def forward(self, x: Tensor) -> Tensor:
         """Scores (B, C) of (B, *shape)."""
-        scores: Tensor = self.head(self.body(x))
+        scores: Tensor = self.head(self.features(x))
         return scores
 
 
@@ -84,7 +89,11 @@ class SeriesEncoder(nn.Module):
         )
         self.head = nn.Linear(2 * width, num_classes)
 
+    def features(self, x: Tensor) -> Tensor:
+        """What the last layer reads, (B, D), of (B, channels, T)."""
+        return torch.mean(self.body(x), dim=-1)
+
     def forward(self, x: Tensor) -> Tensor:
         """Scores (B, C) of (B, channels, T)."""
-        scores: Tensor = self.head(torch.mean(self.body(x), dim=-1))
+        scores: Tensor = self.head(self.features(x))
         return scores
