@@ -1,38 +1,21 @@
 """Two gloo processes against the loop by hand, which sees both their batches at once."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
 from ctkd_lightning import Distillation, InstanceTemperature, LinearCurriculum, TemperatureFusion
 from tests.callbacks import foreign
+from tests.processes import launch_two
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[2]
 CURRICULUM = LinearCurriculum(epochs=4, start=0.5)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*command, "-m", "tests.callbacks.ddp_script", str(folder)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+    return launch_two("tests.callbacks.ddp_script", folder)
 
 
 def flat(module):
