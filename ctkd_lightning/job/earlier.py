@@ -1,0 +1,71 @@
+"""What an earlier run left, for the commands that look at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.job.configuration import read_configuration
+from ctkd_lightning.job.run_directory import RunDirectory
+from ctkd_lightning.job.summary import FusionSummary, Summary, read_summary
+
+_ENDED = ("complete", "stopped", "failed")
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """A run that has ended.
+
+    Attributes:
+        files: its folder.
+        configuration: its own, whose ``run_dir`` is where it lies now.
+        summary: what it came to.
+    """
+
+    files: RunDirectory
+    configuration: DictConfig
+    summary: Summary | FusionSummary
+
+
+def read_run(path: str | Path) -> EarlierRun:
+    """Read a run that has ended, well or not.
+
+    Args:
+        path: its folder.
+
+    Raises:
+        UserError: no run there, a summary that is missing or damaged, or a run that is going on.
+    """
+    files = RunDirectory(path)
+    if not files.path.is_dir():
+        raise UserError(f"no folder at {files}: give the run_dir of a run")
+    configuration, summary = read_configuration(files.path), read_summary(files)
+    if summary is None:
+        found = "is damaged" if files.summary.is_file() else "is missing"
+        raise UserError(f"{files.summary} {found}: repeat the run, or go on with it by resume=auto")
+    if summary.status not in _ENDED:
+        raise UserError(
+            f"the run in {files} is going on, or was killed (stage {summary.stage}): wait for its end, or go on with "
+            "the same settings, this run_dir and resume=auto"
+        )
+    return EarlierRun(files, configuration, summary)
+
+
+def need_student(run: EarlierRun) -> Summary:
+    """The summary of a distillation that has a student.
+
+    Raises:
+        UserError: a fusion, or a run that ended before its student had weights.
+    """
+    summary = run.summary
+    if not isinstance(summary, Summary):
+        raise UserError(f"the run in {run.files} is a fusion and has no student: give the folder of a distillation")
+    if not run.files.student.is_file():
+        raise UserError(
+            f"the run in {run.files} ended as {summary.status} without a student ({run.files.student.name} is "
+            "missing): go on with the same settings, this run_dir and resume=auto"
+        )
+    return summary
