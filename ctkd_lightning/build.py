@@ -34,6 +34,9 @@ from ctkd_lightning.models import create_model, load_weights
 from ctkd_lightning.modules import ClassifierModule, DistillationModule, EncodersModule, FusionModule
 from ctkd_lightning.temperature import Temperature
 
+KD_AT = 4.0
+"""A common constant temperature: trainings at others are compared by KD at this one, ``train/kd_at_4``."""
+
 
 def config(*overrides: str, run: str | Path | None = None) -> DictConfig:
     """The configuration under overrides, as on the command line; or that of an earlier run.
@@ -147,9 +150,17 @@ def encoders_module(cfg: DictConfig, encoders: Mapping[str, nn.Module]) -> Encod
     return EncodersModule(encoders, **_optimization(cfg.fusion.encoder_training))
 
 
-def student_alone(cfg: DictConfig, student: nn.Module, name: str) -> ClassifierModule:
-    """The module that trains an encoder of one modality on the labels alone."""
-    return ClassifierModule(student, student_input=itemgetter(name), **_optimization(cfg.optimizer))
+def student_alone(cfg: DictConfig, student: nn.Module, modality: str | None = None) -> ClassifierModule:
+    """The module that trains a student on the labels alone.
+
+    Args:
+        cfg: the configuration.
+        student: of images, or an encoder of one modality.
+        modality: its name in the batches.
+    """
+    if modality is not None:
+        return ClassifierModule(student, student_input=itemgetter(modality), **_optimization(cfg.optimizer))
+    return ClassifierModule(student, channels_last=channels_last(cfg), **_optimization(cfg.optimizer))
 
 
 def methods_of_fusion(cfg: DictConfig) -> dict[str, Method]:
@@ -230,8 +241,17 @@ def networks(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, nn.Modu
     teacher = create_model(**plain(cfg.model.teacher), num_classes=data.num_classes)
     if cfg.teacher.checkpoint:
         load_weights(teacher, cfg.teacher.checkpoint)
-    seed_everything(cfg.seed, workers=True, verbose=False)  # the student's start does not depend on the teacher
-    return teacher, create_model(**plain(cfg.model.student), num_classes=data.num_classes)
+    return teacher, student(cfg, data)
+
+
+def student(cfg: DictConfig, data: ImageDataModule) -> nn.Module:
+    """The student, after the seed: its start does not depend on whether there is a teacher.
+
+    Raises:
+        UserError: a network that there is not.
+    """
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    return create_model(**plain(cfg.model.student), num_classes=data.num_classes)
 
 
 def methods(cfg: DictConfig) -> dict[str, Method]:
@@ -269,6 +289,7 @@ def module(cfg: DictConfig, teacher: nn.Module, student: nn.Module, data: ImageD
         student_layers=cfg.student_layers,
         teacher_layers=cfg.teacher_layers,
         num_samples=len(data.train_targets),
+        kd_at=KD_AT,
         **_optimization(cfg.optimizer),
         channels_last=channels_last(cfg),
     )
@@ -286,7 +307,9 @@ def _optimization(node: DictConfig) -> dict[str, Any]:
 
 def callbacks(cfg: DictConfig) -> list[Callback]:
     """The configured callbacks, the progress bar among them."""
-    left_out = () if _chosen(cfg.logger) else ("learning_rate",)  # which needs a logger
+    left_out = [] if _chosen(cfg.logger) else ["learning_rate"]  # which needs a logger
+    if cfg.method.get("alone"):
+        left_out.append("curriculum")  # which needs a temperature
     chosen = _chosen(cfg.callbacks)
     return [instantiate(node, _convert_="all") for name, node in chosen.items() if name not in left_out]
 

@@ -35,7 +35,7 @@ from ctkd_lightning.fusion.teachers import (
     learns,
     refuse_features,
 )
-from ctkd_lightning.methods import KD, Method
+from ctkd_lightning.methods import KD, Method, kd_loss
 from ctkd_lightning.teacher_cache.cached import CachedTeacher, ViewedData, cache_for
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Softening, Temperature
 
@@ -433,6 +433,19 @@ class Distillation(nn.Module):
     ) -> dict[str, Tensor]:
         """Each method's unweighted term, and the loss of the teachers' fusion, as in :meth:`losses`."""
         return self._terms(*self._canonical(student, teacher, step, batch), step)
+
+    @torch.no_grad()
+    def kd_at(self, tau: float, student: NetworkOutput, teacher: NetworkOutput, step: Step) -> Tensor:
+        """KD at a constant temperature, to compare trainings at different ones: it is no part of any loss.
+
+        Args:
+            tau: the temperature.
+            student: what it gave.
+            teacher: likewise.
+            step: as for :meth:`losses`.
+        """
+        own, guide, canonical = self._canonical(student, teacher, step)
+        return kd_loss(own.logits, guide.logits, tau, mask=canonical.mask)
 
     def weigh(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the terms; the loss of the teachers' fusion counts as it is."""

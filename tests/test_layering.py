@@ -25,10 +25,11 @@ LAYERS = [
     {"modules"},
     {"module", "supervised"},  # names of version 0.1
     {"build", "job"},
+    {"reporting"},
     {"run"},
 ]
-KNOW_LIGHTNING = {"data", "callbacks", "modules", "module", "supervised", "build", "job", "run"}
-KNOW_HYDRA = {"build", "job", "run"}
+KNOW_LIGHTNING = {"data", "callbacks", "modules", "module", "supervised", "build", "job", "reporting", "run"}
+KNOW_HYDRA = {"build", "job", "reporting", "run"}
 
 
 def modules(package: Path = PACKAGE) -> dict[str, Path]:

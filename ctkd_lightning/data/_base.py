@@ -22,7 +22,7 @@ from ctkd_lightning.data._loading.batch import Lookup, ReadsTeacher
 from ctkd_lightning.data._loading.loader import ImageLoader
 from ctkd_lightning.data._loading.memory import MemoryLoader
 from ctkd_lightning.data._loading.preprocess import Preprocess
-from ctkd_lightning.data._loading.sampler import EpochSampler
+from ctkd_lightning.data._loading.sampler import EpochSampler, EvaluationSampler
 from ctkd_lightning.data._loading.workers import WorkerLoader
 from ctkd_lightning.errors import UserError
 
@@ -187,6 +187,19 @@ class ImageDataModule(LabelledDataModule):
     def example_image(self) -> Tensor:
         """(2, 3, H, W): images of the right shape that show nothing, for whoever wants to see a network's outputs."""
         return torch.zeros(2, 3, self.image_size, self.image_size)
+
+    def pictures(self, split: Split, indices: Tensor) -> Tensor:
+        """Images to look at, (n, 3, H, W), uint8, as the networks see them but neither normalised nor augmented.
+
+        Args:
+            split: that they are of.
+            indices: (n,), their positions in the whole split.
+        """
+        order = indices.argsort()
+        sampler = EvaluationSampler(indices[order], self.eval_batch_size)
+        shown = torch.cat([batch.image.cpu() for batch in self._loader(split, sampler, training=False)])
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return ((shown * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)[order.argsort()].contiguous()
 
     def fingerprint(self) -> str:
         """A hash over all that decides the training images, but not their order."""

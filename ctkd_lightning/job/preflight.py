@@ -37,8 +37,13 @@ def check_settings(cfg: DictConfig) -> None:
         ("channels_last", ("auto",)),
         ("temperature_per_method", ()),
         ("teacher.check", ()),
+        ("with_baseline", ()),
+        ("keep_outputs", ()),
+        ("method.alone", ()),
     ):
         _check_flag(cfg, key, words)
+    if cfg.method.alone:
+        _check_alone(cfg)
     if not isinstance(cfg.teacher_cache, str):
         raise UserError(f"teacher_cache must be off, auto or a folder, found {cfg.teacher_cache}: write it as 'off'")
     if not isinstance(cfg.teacher.cache_dir, str):
@@ -46,6 +51,19 @@ def check_settings(cfg: DictConfig) -> None:
     check_number("method.ce_weight", cfg.method.ce_weight, least=0)
     check_optimizer(cfg.teacher, "teacher.optimizer")
     _check_file(cfg, "teacher.checkpoint")
+
+
+def _check_alone(cfg: DictConfig) -> None:
+    """Refuse what only a run with a teacher can have."""
+    for wrong, found, instead in (
+        (cfg.method.terms, f"method {'+'.join(cfg.method.terms)} beside method=none", "take one of them"),
+        (cfg.method.ce_weight != 1, f"method.ce_weight={cfg.method.ce_weight}", "leave it at 1"),
+        (cfg.with_baseline, "with_baseline=true", "the run itself is the baseline, so leave it out"),
+        (cfg.teacher.checkpoint, f"teacher.checkpoint={cfg.teacher.checkpoint}", "leave it out"),
+        (cfg.teacher_cache != "off", f"teacher_cache={cfg.teacher_cache}", "leave it out"),
+    ):
+        if wrong:
+            raise UserError(f"{found} has no effect where the student learns alone (method=none): {instead}")
 
 
 def check_fusion_settings(cfg: DictConfig) -> None:
@@ -60,6 +78,8 @@ def check_fusion_settings(cfg: DictConfig) -> None:
     _check_whole(cfg, "fusion.encoder_epochs", least=1)
     for key in ("fusion.frozen", "fusion.fit_temperatures", "fusion.network.joint", "fusion.network.context"):
         _check_flag(cfg, key)
+    if cfg.with_baseline:
+        raise UserError("with_baseline=true is of distillations, and fusion= is set: leave it out")
     check_number("fusion.expert_weight", cfg.fusion.expert_weight, least=0)
     check_optimizer(cfg.fusion.encoder_training, "fusion.encoder_training")
     if cfg.fusion.encoder_weights is not None and not cfg.fusion.frozen:

@@ -23,6 +23,8 @@ class RunDirectory:
         self.student = self.path / "student.safetensors"
         self.fused = self.path / "fused.safetensors"
         self.encoders = self.path / "encoders.safetensors"
+        self.test_outputs = self.path / "test_outputs.safetensors"
+        self.evaluation, self.report = self.path / "evaluation.json", self.path / "report.html"
         self.figures = self.path / "figures"
         self.checkpoints = self.path / "checkpoints"
         self.last, self.best = self.checkpoints / "last.ckpt", self.checkpoints / "best.ckpt"

@@ -1,11 +1,11 @@
-"""From a configuration to a result: the teacher if need be, then the student and its test."""
+"""From a configuration to a result: the teacher if need be, then the student and the test."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities import rank_zero_warn
@@ -18,6 +18,7 @@ from ctkd_lightning._files import user_path
 from ctkd_lightning.data import ImageDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.figures import plot_training
+from ctkd_lightning.job.outputs import RecordingModule, add_temperatures, outputs_of, test_fingerprint
 from ctkd_lightning.job.overrides import sets
 from ctkd_lightning.job.preflight import check_settings
 from ctkd_lightning.job.summary import (
@@ -27,7 +28,7 @@ from ctkd_lightning.job.summary import (
     parameters_of,
 )
 from ctkd_lightning.job.table import print_table
-from ctkd_lightning.job.teacher import check_beats_chance, ready_teacher
+from ctkd_lightning.job.teacher import check_beats_chance, ready_baseline, ready_teacher
 from ctkd_lightning.job.training import Training, begin, recorded, tester, write
 from ctkd_lightning.models import save_weights
 from ctkd_lightning.modules import ClassifierModule, DistillationModule
@@ -35,6 +36,8 @@ from ctkd_lightning.teacher_cache.cached import check_cacheable
 from ctkd_lightning.temperature import LearnedTemperature
 
 log = logging.getLogger(__name__)
+
+_Tested = TypeVar("_Tested", bound=ClassifierModule)
 
 
 def distil(
@@ -52,15 +55,17 @@ def distil(
         The student's best validation top-1, percent; of the test data where they validate; ``None`` without either.
     """
     run, resume, earlier = begin(cfg, run_dir)
+    alone = bool(cfg.method.alone)
     summary = Summary(
         model=_pair_name(cfg.model, choices["model"], overrides),
         data=choices["data"],
-        method="+".join(cfg.method.terms),
+        method="+".join(cfg.method.terms) or choices["method"],
         temperature=choices["temperature"],
         curriculum=choices["curriculum"],
         seed=cfg.seed,
-        teacher=NetworkSummary(cfg.model.teacher.name),
+        teacher=None if alone else NetworkSummary(cfg.model.teacher.name),
         student=NetworkSummary(cfg.model.student.name),
+        baseline=NetworkSummary(cfg.model.student.name) if cfg.with_baseline else None,
         **describe_environment(),
     )
     summary.take_over(earlier)
@@ -74,46 +79,68 @@ def distil(
         summary.precision = str(build.precision(cfg))
         _say_how(cfg, summary.precision)
         data = build.data(cfg)
-        teacher, student = build.networks(cfg, data)
-        summary.teacher.parameters, summary.student.parameters = parameters_of(teacher), parameters_of(student)
-        module = build.module(cfg, teacher, student, data)
-        _say_what_has_no_effect(summary, module, chosen=sets(overrides, "curriculum"))
-        if cfg.teacher_cache not in ("off", "auto"):
+        summary.num_classes, summary.test_data = data.num_classes, test_fingerprint(data)
+        teacher, student = (None, build.student(cfg, data)) if alone else build.networks(cfg, data)
+        for network, found in ((teacher, summary.teacher), (student, summary.student), (student, summary.baseline)):
+            if network is not None and found is not None:
+                found.parameters = parameters_of(network)
+        module = build.student_alone(cfg, student) if teacher is None else build.module(cfg, teacher, student, data)
+        _say_what_has_no_effect(summary, module, overrides)
+        if isinstance(module, DistillationModule) and cfg.teacher_cache not in ("off", "auto"):
             check_cacheable(module.distillation.teacher_needs)
-        training = Training(cfg, run, module, data, resume, lambda: save_weights(module.student, run.student))
+        training = Training(cfg, run, module, data, resume, lambda: save_weights(student, run.student))
 
-        ready_teacher(cfg, teacher, data)
-        if cfg.teacher.check:
-            top1 = _accuracy(cfg, teacher, data, "val")["val/top1"]
-            check_beats_chance(top1, data.num_classes, len(data.val_indices), cfg.model.teacher.name)
+        if teacher is not None:
+            ready_teacher(cfg, teacher, data)
+            if cfg.teacher.check:
+                top1 = _test(cfg, ClassifierModule, teacher, data, "val")[0]["val/top1"]
+                check_beats_chance(top1, data.num_classes, len(data.val_indices), cfg.model.teacher.name)
+        baseline = None
+        if cfg.with_baseline:
+            summary.stage = summary.status = "baseline"
+            write(summary, run)
+            baseline = ready_baseline(cfg, data, summary.precision)
 
         summary.stage = summary.status = "student"
         write(summary, run)
         seed_everything(cfg.seed, workers=True, verbose=False)  # whatever the teacher's stage has drawn
-        _cache_teacher(cfg, module, data, summary.precision)
+        if isinstance(module, DistillationModule):
+            _cache_teacher(cfg, module, data, summary.precision)
         if cfg.compile:
             module.compile_networks()
         try:
             training.run(summary)
         finally:
-            cached = module.cached_teacher
+            cached = module.cached_teacher if isinstance(module, DistillationModule) else None
             if cached is not None and cached.asked:
                 summary.teacher_cache = cached.known / cached.asked
 
         summary.stage = "test"
-        for network, found in ((teacher, summary.teacher), (student, summary.student)):
-            metrics = _accuracy(cfg, network, data, "test")
+        tested = {}
+        networks = {"teacher": teacher, "student": student, "baseline": baseline}
+        for role, network in networks.items():
+            found = getattr(summary, role)
+            if network is None or found is None:
+                continue
+            metrics, tested[role] = _test(cfg, RecordingModule, network, data, "test")
             found.top1, found.top5 = metrics["test/top1"], metrics["test/top5"]
+        if cfg.keep_outputs and training.trainer.is_global_zero:
+            kept = outputs_of(tested, data.class_names)
+            if isinstance(module, DistillationModule):
+                add_temperatures(kept, module, data)
+            kept.write(run)
     return summary.best.top1
 
 
-def _accuracy(cfg: DictConfig, network: nn.Module, data: ImageDataModule, stage: str) -> dict[str, float]:
+def _test(
+    cfg: DictConfig, kind: type[_Tested], network: nn.Module, data: ImageDataModule, stage: str
+) -> tuple[dict[str, float], _Tested]:
     """Accuracy of a network on validation or test data, in float32 whatever the training's precision."""
     trainer = tester(cfg)
     evaluate: Any = trainer.validate if stage == "val" else trainer.test
-    module = ClassifierModule(network, channels_last=build.channels_last(cfg))
+    module = kind(network, channels_last=build.channels_last(cfg))
     evaluate(module, datamodule=data, verbose=False)
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}, module
 
 
 def _cache_teacher(cfg: DictConfig, module: DistillationModule, data: ImageDataModule, precision: str) -> None:
@@ -138,14 +165,22 @@ def _say_how(cfg: DictConfig, precision: str) -> None:
     log.info("Training on %s in %s%s; tests run in 32-true", accelerator, precision, layout)
 
 
-def _say_what_has_no_effect(summary: Summary, module: DistillationModule, *, chosen: bool) -> None:
-    """Name the choices that change nothing, and warn of a curriculum that the user chose for nothing."""
+def _say_what_has_no_effect(
+    summary: Summary, module: DistillationModule | ClassifierModule, overrides: Sequence[str]
+) -> None:
+    """Name the choices that change nothing, and warn of those that the user made for nothing."""
+    if isinstance(module, ClassifierModule):
+        summary.without_effect += ["temperature", "curriculum"]
+        for group in summary.without_effect:
+            if sets(overrides, group):
+                rank_zero_warn(f"{group}= has no effect: method={summary.method} has no teacher and no temperature")
+        return
     if not module.uses_temperature:
         summary.without_effect.append("temperature")  # the module has said it
     if any(isinstance(t, LearnedTemperature) for t in module.distillation.temperatures):
         return
     summary.without_effect.append("curriculum")
-    if chosen:
+    if sets(overrides, "curriculum"):
         rank_zero_warn(
             f"curriculum={summary.curriculum} has no effect: temperature={summary.temperature} does not learn; take "
             "temperature=global or instance"

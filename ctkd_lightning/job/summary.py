@@ -14,8 +14,8 @@ from torch import nn
 from ctkd_lightning.job.hardware import describe_hardware
 from ctkd_lightning.job.run_directory import RunDirectory
 
-Stage = Literal["teacher", "student", "encoders", "fusion", "test"]
-Status = Literal["teacher", "student", "encoders", "fusion", "complete", "stopped", "failed"]
+Stage = Literal["teacher", "baseline", "student", "encoders", "fusion", "test"]
+Status = Literal["teacher", "baseline", "student", "encoders", "fusion", "complete", "stopped", "failed"]
 
 _NO_EFFECT = " (no effect)"  # version 0.1 wrote it behind a choice
 
@@ -113,14 +113,20 @@ class Summary(RunSummary):
     Attributes:
         model: the pair's name, or the two networks'.
         method: the terms' names.
-        teacher: the one network; likewise ``student``.
+        teacher: the one network, ``None`` where the student learns alone; likewise ``student``.
+        baseline: the student trained alone beside the run, where that was asked for.
+        num_classes: of the data.
+        test_data: what tells these test samples from others; equal for runs that were tested on the same.
         teacher_cache: the share of the views that the cache knew.
     """
 
     model: str
     method: str
-    teacher: NetworkSummary
+    teacher: NetworkSummary | None
     student: NetworkSummary
+    baseline: NetworkSummary | None = None
+    num_classes: int | None = None
+    test_data: str | None = None
     status: Status = "teacher"
     stage: Stage = "teacher"
     teacher_cache: float | None = None
@@ -164,7 +170,10 @@ def read_summary(run: RunDirectory) -> Summary | FusionSummary | None:
 
 def _from_json(content: dict[str, Any]) -> Summary:
     known = {name: value for name, value in content.items() if name in Summary.__dataclass_fields__}
-    known["teacher"], known["student"] = (NetworkSummary(**content[role]) for role in ("teacher", "student"))
+    for role in ("teacher", "student", "baseline"):
+        known[role] = NetworkSummary(**content[role]) if content.get(role) else None
+    if known["student"] is None:
+        raise KeyError("student")
     best = dict(content.get("best") or {})
     if best.get("chosen_on"):
         best["chosen_on"] = best["chosen_on"].removeprefix("best on ")

@@ -16,7 +16,10 @@ def print_table(summary: Summary, run: RunDirectory) -> None:
     table = Table(title=f"{summary.model} on {summary.data}, method {summary.method}", title_justify="left")
     for heading in ("", "network", "parameters", "test top-1 %", "test top-5 %"):
         table.add_column(heading, justify="left" if heading in ("", "network") else "right")
-    for role, network in (("teacher", summary.teacher), ("student", summary.student)):
+    networks = (("teacher", summary.teacher), ("student", summary.student), ("student alone", summary.baseline))
+    for role, network in networks:
+        if network is None:
+            continue
         table.add_row(role, network.name, _count(network.parameters), number(network.top1), number(network.top5))
     console = Console()
     console.print(table)

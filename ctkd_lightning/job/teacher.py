@@ -1,4 +1,4 @@
-"""Find, train or load the teacher."""
+"""Find, train or load what a run needs beside its student: the teacher, and the student alone."""
 
 from __future__ import annotations
 
@@ -51,16 +51,8 @@ def ready_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) ->
         if pretrained_classes(cfg.model.teacher.name) == data.num_classes:
             return
         log.info("The pretrained teacher's classes are not the data's: it gets a new last layer and is trained on")
-    settings = {
-        "data": data.fingerprint(),
-        "batch_size": cfg.data.batch_size,
-        "drop_last": cfg.data.drop_last,
-        "network": plain(cfg.model.teacher),
-        "training": {k: v for k, v in plain(cfg.teacher).items() if k not in _NOT_TRAINED_WITH},
-        "trainer": {k: v for k, v in plain(cfg.trainer).items() if k not in _MACHINE_SETTINGS},
-    }
-    name = cfg.model.teacher.name.replace("/", "_")
-    folder = user_path(cfg.teacher.cache_dir) / f"{name}-{data.name}-{teacher_key(settings)}"
+    settings = _teacher_settings(cfg, data)
+    folder = _folder(cfg, cfg.model.teacher.name, data, settings)
     seed_everything(cfg.teacher.seed, workers=True, verbose=False)
     students_seed, data.seed = data.seed, cfg.teacher.seed  # the teacher is the same for every seed of the student
     network.requires_grad_(True).train()  # the student's module holds it frozen
@@ -70,10 +62,81 @@ def ready_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) ->
         def make_trainer(callbacks: list[Callback], **settings: Any) -> Trainer:
             return build.trainer(cfg, callbacks=[*callbacks, *bar], logger=False, **settings)
 
-        train_teacher(module, data, folder, settings, make_trainer, max_epochs=cfg.teacher.max_epochs)
+        train_once(module, data, folder, settings, make_trainer, max_epochs=cfg.teacher.max_epochs)
     finally:
         network.requires_grad_(False).eval()
         data.seed = students_seed
+
+
+def _teacher_settings(cfg: DictConfig, data: ImageDataModule) -> dict[str, Any]:
+    """What decides the teacher's weights."""
+    return _training_settings(cfg, data) | {
+        "network": plain(cfg.model.teacher),
+        "training": {k: v for k, v in plain(cfg.teacher).items() if k not in _NOT_TRAINED_WITH},
+    }
+
+
+def load_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> None:
+    """Give the teacher the weights that an earlier run used, without any training.
+
+    Args:
+        cfg: the run's configuration.
+        network: as :func:`ctkd_lightning.build.networks` made it.
+        data: the run's.
+
+    Raises:
+        UserError: they are nowhere.
+    """
+    pretrained = cfg.model.teacher.get("pretrained")
+    if cfg.teacher.checkpoint or (pretrained and pretrained_classes(cfg.model.teacher.name) == data.num_classes):
+        return
+    weights = _folder(cfg, cfg.model.teacher.name, data, _teacher_settings(cfg, data)) / "teacher.safetensors"
+    if not weights.is_file():
+        raise UserError(
+            f"the teacher's weights are not in {weights.parent} any more: repeat the run, or set teacher.cache_dir"
+        )
+    load_weights(network, weights)
+
+
+def ready_baseline(cfg: DictConfig, data: ImageDataModule, precision: str) -> nn.Module:
+    """The student as ``method=none`` would train it: found in the cache, or trained and kept there.
+
+    Args:
+        cfg: the configuration.
+        data: what to train it on.
+        precision: of the run's training, and so of this one.
+    """
+    settings = _training_settings(cfg, data) | {
+        "network": plain(cfg.model.student),
+        "training": {**plain(cfg.optimizer), "seed": cfg.seed, "data_seed": data.seed, "epochs": cfg.max_epochs},
+        "precision": precision,
+        "channels_last": build.channels_last(cfg),
+    }
+    folder = _folder(cfg, f"{cfg.model.student.name}-alone", data, settings)
+    network = build.student(cfg, data)
+    module, bar = build.student_alone(cfg, network), build.progress_bar(cfg)
+    seed_everything(cfg.seed, workers=True, verbose=False)
+
+    def make_trainer(callbacks: list[Callback], **settings: Any) -> Trainer:
+        return build.trainer(cfg, callbacks=[*callbacks, *bar], logger=False, **settings)
+
+    train_once(module, data, folder, settings, make_trainer, what="baseline")
+    return network.eval()
+
+
+def _training_settings(cfg: DictConfig, data: ImageDataModule) -> dict[str, Any]:
+    """What decides the weights of any network that is trained on the data, beside its own training."""
+    return {
+        "data": data.fingerprint(),
+        "batch_size": cfg.data.batch_size,
+        "drop_last": cfg.data.drop_last,
+        "trainer": {k: v for k, v in plain(cfg.trainer).items() if k not in _MACHINE_SETTINGS},
+    }
+
+
+def _folder(cfg: DictConfig, name: str, data: ImageDataModule, settings: Mapping[str, Any]) -> Path:
+    name = name.replace("/", "_")
+    return user_path(cfg.teacher.cache_dir) / f"{name}-{data.name}-{teacher_key(settings)}"
 
 
 def teacher_key(settings: Mapping[str, Any]) -> str:
@@ -81,39 +144,41 @@ def teacher_key(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def train_teacher(
+def train_once(
     module: ClassifierModule,
     data: LightningDataModule,
     folder: Path,
     settings: Mapping[str, Any],
     make_trainer: MakeTrainer,
+    what: str = "teacher",
     **trainer_settings: Any,
 ) -> None:
-    """Train a teacher and keep its last weights in ``folder``; go on where an interrupted training stopped.
+    """Train a network and keep its last weights in ``folder``; go on where an interrupted training stopped.
 
     Damaged files there are as good as none: the training writes them anew.
 
     Args:
-        module: the teacher, left with the trained weights.
+        module: the network's, left with the trained weights.
         data: what to train it on.
-        folder: of this teacher alone; holds ``teacher.safetensors`` once the training is complete.
-        settings: what decided the teacher, written beside the weights for the reader.
+        folder: of this network alone; holds ``WHAT.safetensors`` once the training is complete.
+        settings: what decided the weights, written beside the weights for the reader.
         make_trainer: makes the Trainer.
+        what: the network is, ``"teacher"`` or ``"baseline"``.
         **trainer_settings: for it, such as ``max_epochs``.
 
     Raises:
         UserError: a folder that cannot be written.
     """
-    weights = folder / "teacher.safetensors"
-    if _readable(weights, lambda path: load_weights(module.network, path), "trained anew"):
-        log.info("Teacher found: %s", weights)
+    weights = folder / f"{what}.safetensors"
+    if _readable(weights, lambda path: load_weights(module.network, path), f"the {what} is trained anew"):
+        log.info("%s found: %s", what.capitalize(), weights)
         return
     try:
         with written_whole(folder / "settings.json") as partial:
             partial.write_text(json.dumps(settings, indent=2, default=str) + "\n")
     except OSError as error:
         raise UserError(
-            f"cannot write the teacher's folder {folder} ({error.strerror}): set teacher.cache_dir"
+            f"cannot write the {what}'s folder {folder} ({error.strerror}): set teacher.cache_dir"
         ) from error
 
     last = folder / "last.ckpt"
@@ -121,13 +186,13 @@ def train_teacher(
         dirpath=folder, filename="last", auto_insert_metric_name=False, enable_version_counter=False
     )
     trainer = make_trainer(callbacks=[checkpoint], **trainer_settings)
-    resume = _readable(last, read_state_dict, "trained from the start")
-    log.info("Training the teacher%s; it is kept in %s", " from where it stopped" if resume else "", folder)
+    resume = _readable(last, read_state_dict, f"the {what} is trained from the start")
+    log.info("Training the %s%s; it is kept in %s", what, " from where it stopped" if resume else "", folder)
     trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     if trainer.is_global_zero:
         save_weights(module.network, weights)
         last.unlink(missing_ok=True)
-    trainer.strategy.barrier("teacher saved")
+    trainer.strategy.barrier(f"{what} saved")
 
 
 def _readable(path: Path, read: Callable[[Path], object], otherwise: str) -> bool:
@@ -137,7 +202,7 @@ def _readable(path: Path, read: Callable[[Path], object], otherwise: str) -> boo
     try:
         read(path)
     except DamagedCheckpoint:
-        log.warning("%s is empty, truncated or damaged; the teacher is %s", path, otherwise)
+        log.warning("%s is empty, truncated or damaged; %s", path, otherwise)
         return False
     return True
 

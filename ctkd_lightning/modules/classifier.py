@@ -166,6 +166,11 @@ class ClassifierModule(SupervisedModule):
     def __init__(self, network: nn.Module, **settings: Any) -> None:
         super().__init__(**settings)
         self.classifier = self.network_in_layout(network)
+        self._run: tuple[Callable[[Tensor], Any]] = (self.classifier,)  # a tuple, so that it is no module of its own
+
+    def compile_networks(self) -> None:
+        """Train through ``torch.compile`` from now on; validation and test stay as they are."""
+        self._run = (torch.compile(self.classifier),)
 
     @property
     def network(self) -> nn.Module:
@@ -175,6 +180,6 @@ class ClassifierModule(SupervisedModule):
     def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
         """Cross-entropy."""
         target = need_labels(self.read(batch))
-        logits, classes, mask = self._scored(self.classifier(images), target)
+        logits, classes, mask = self._scored(self._run[0](images), target)
         ce = task_loss(self.scores, logits, target, classes, mask)
         return {"loss": ce, "ce": ce}

@@ -14,7 +14,7 @@ from ctkd_lightning._training_progress import curriculum_at_zero, planned_epochs
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
 from ctkd_lightning.data._base import ImageDataModule
 from ctkd_lightning.distillation import Distillation
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features._asking import AskTeacher, StudentCall
 from ctkd_lightning.features.outputs import Pick, Step
 from ctkd_lightning.features.teachers import Teacher, named_teachers
@@ -59,6 +59,8 @@ class DistillationModule(SupervisedModule):
         teacher_input: as in :class:`~ctkd_lightning.Distillation`.
         ask_teacher: likewise.
         teacher_fusion: likewise; its loss is logged as ``train/teacher_fusion``.
+        kd_at: a constant temperature at which KD is logged too, as ``train/kd_at_4``: it is no part of the loss, and
+            makes trainings at different temperatures comparable.
         **settings: as in :class:`~ctkd_lightning.modules.classifier.SupervisedModule`: ``optimizer``, ``scheduler``,
             ``channels_last``; ``task``, ``scores``, ``class_dim``, ``ignore_index``, ``student_logits``,
             ``student_input``.
@@ -87,6 +89,7 @@ class DistillationModule(SupervisedModule):
         teacher_input: Callable[..., Any] | None = None,
         ask_teacher: AskTeacher | None = None,
         teacher_fusion: TeacherFusion | None = None,
+        kd_at: float | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -117,6 +120,9 @@ class DistillationModule(SupervisedModule):
         self.teacher_fusion = engine.teacher_fusion
         self.curriculum, self._mask = curriculum, mask
         self._told_unlabelled = False
+        if kd_at is not None:
+            check_number("kd_at", kd_at, above=0)
+        self.kd_at = kd_at
         if temperature is not None and not self.uses_temperature:
             rank_zero_warn(engine.no_effect)
         if example_image is not None:
@@ -215,4 +221,8 @@ class DistillationModule(SupervisedModule):
                 f"a training batch has no target in a usual place (its second entry, {', '.join(TARGET_KEYS)}), so "
                 "that its loss is the distillation's alone: if it has labels, collate them so"
             )
-        return engine.losses(student, teacher, Step(sample.target, sample.index, self.mask_of(batch)))
+        step = Step(sample.target, sample.index, self.mask_of(batch))
+        losses = engine.losses(student, teacher, step)
+        if self.kd_at is not None:
+            losses[f"kd_at_{self.kd_at:g}"] = engine.kd_at(self.kd_at, student, teacher, step)
+        return losses

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -354,3 +356,18 @@ def test_a_student_of_one_entry_of_the_batch_and_a_teacher_of_all(tmp_path):
     torch.testing.assert_close(module.predict_step(batch, 0), s)
     metrics = trainer(tmp_path).validate(module, DataLoader([batch], batch_size=None), verbose=False)[0]
     assert metrics["val/top1"] == pytest.approx(100 * (s.argmax(1) == batch["target"]).float().mean().item())
+
+
+def test_kd_at_a_constant_temperature_is_logged_and_trains_nothing(tmp_path):
+    torch.manual_seed(0)
+    teacher, student = (nn.Sequential(nn.Flatten(), nn.Linear(12, 5)) for _ in range(2))
+    x, y = torch.randn(6, 3, 2, 2), torch.arange(6) % 5
+    plain, at = (DistillationModule(teacher, copy.deepcopy(student), kd_at=kd_at) for kd_at in (None, 2.5))
+    at.temperature.load_state_dict(plain.temperature.state_dict())
+    expected, found = plain.losses(x, (x, y)), at.losses(x, (x, y))
+    p, q = ((network(x) / 2.5).log_softmax(dim=-1) for network in (teacher, student))
+    by_hand = 2.5**2 * (p.exp() * (p - q)).sum(dim=-1).mean()
+    torch.testing.assert_close(found.pop("kd_at_2.5"), by_hand.detach())
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    with pytest.raises(UserError, match="kd_at"):
+        DistillationModule(teacher, student, kd_at=0)
