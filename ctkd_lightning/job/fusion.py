@@ -81,6 +81,9 @@ def fuse(
         encoders = build.encoders(cfg, data)
         module = build.fusion_module(cfg, encoders, build.fusion(cfg, encoders, data))
         conditions = build.conditions(cfg)
+        for corruption in conditions.values():
+            if corruption is not None:
+                corruption.check(module.fusion.modalities)
         _check_fit(cfg, module, data)
         _check_student(cfg, module)
         summary.modalities, summary.parameters = list(module.fusion.modalities), parameters_of(module.network)
@@ -121,8 +124,8 @@ def _check_fit(cfg: DictConfig, module: FusionModule, data: MultimodalDataModule
         return
     if data.validates_on_test:
         raise UserError(
-            f"fusion.fit_temperatures=true fits on validation samples, and with data.val_size={cfg.data.val_size} those "
-            "are the test's: set data.val_size above 0, or leave fusion.fit_temperatures out"
+            "fusion.fit_temperatures=true fits on validation samples, and with data.val_size=0 those are the "
+            "test's: set data.val_size above 0, or leave fusion.fit_temperatures out"
         )
     check_fittable(module.fusion)
 
@@ -235,7 +238,7 @@ def _test(
     finally:
         module.test_corruption = None
     logged = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
-    metrics = {name: value for name, value in logged.items() if not math.isnan(value)}  # what is not defined is left out
+    metrics = {name: value for name, value in logged.items() if not math.isnan(value)}  # the others are undefined
     found = {"fused": metrics["top1"]}
     found |= {name.removeprefix("top1/"): value for name, value in metrics.items() if name.startswith("top1/")}
     found |= {name: value for name, value in metrics.items() if name.startswith("auroc/")}

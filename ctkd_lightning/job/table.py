@@ -65,7 +65,8 @@ def print_lines(console: Console, lines: Sequence[tuple[str, str]], run: RunDire
 def temperatures(final: Mapping[str, float]) -> str:
     """Several τ in a line, each with its name; empty where there is one."""
     several = {name: value for name, value in final.items() if name.startswith("ctkd/temperature/")}
-    return ", ".join(f"{number(value)}{NO_BREAK}{name.rpartition('/')[2].rpartition('.')[2]}" for name, value in several.items())
+    named = [(name.rpartition("/")[2].rpartition(".")[2], value) for name, value in several.items()]
+    return ", ".join(f"{number(value)}{NO_BREAK}{name}" for name, value in named)
 
 
 def closing_lines(summary: RunSummary) -> list[tuple[str, str]]:

@@ -62,8 +62,8 @@ class FusionModule(TrainedModule):
         test_corruption: of test batches; none by default.
 
     Raises:
-        UserError: encoders that are not those of the fusion's modalities, frozen ones with nothing to train; in use,
-            batches without a modality or a target.
+        UserError: encoders or a corruption that are not those of the fusion's modalities, frozen ones with nothing to
+            train; in use, batches without a modality or a target.
     """
 
     def __init__(
@@ -86,6 +86,8 @@ class FusionModule(TrainedModule):
                 "the fusion in a module of your own"
             )
         _check_entries(fusion.modalities)
+        if corruption is not None:
+            corruption.check(fusion.modalities)
         self.network = FusedNetwork(encoders, fusion, frozen=frozen)
         if not any(p.requires_grad for p in self.network.parameters()):
             raise UserError(

@@ -175,6 +175,8 @@ def test_temperatures_stay_in_float32(tmp_path):
     [
         (lambda: fusing.module("fixed", frozen=True), "nothing to train"),
         (lambda: fusing.module(expert_weight=-1.0), "expert_weight must be"),
+        (lambda: fusing.module(corruption=ModalityCorruption(share={"imag": 0.5})), "did you mean image"),
+        (lambda: fusing.module(corruption=ModalityCorruption(count=3)), "needs as many, found image, audio"),
         (lambda: FusionModule(fusing.encoders(), fusing.fusion(task="multilabel")), "one class out of several"),
         *(
             (
