@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.configuration import compose, config_dir, with_home
+from ctkd_lightning.job.configuration import compose, config_dir, options, with_home
 from ctkd_lightning.job.explain import USER_ERRORS, one_line
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -68,11 +68,8 @@ def help_text(config_name: str, overrides: list[str]) -> str:
     """
     cfg = compose(overrides, config_name, return_hydra_config=True)
     template = cfg.hydra.help.template
-    groups = "".join(
-        f"{folder.name}: {', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}\n"
-        for folder in sorted(Path(config_dir()).iterdir())
-        if folder.is_dir()
-    )
+    folders = sorted(path.name for path in Path(config_dir()).iterdir() if path.name in cfg.hydra.runtime.choices)
+    groups = "".join(f"{group}: {', '.join(options(group))}\n" for group in folders)
     with open_dict(cfg):
         del cfg["hydra"]
     return Template(template).substitute(APP_CONFIG_GROUPS=groups, CONFIG=OmegaConf.to_yaml(cfg))
