@@ -10,6 +10,7 @@ import functools
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,14 @@ from ctkd_lightning.job.configuration import compose, config_dir, options, with_
 from ctkd_lightning.job.explain import USER_ERRORS, one_line
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+
+# Warnings about what is as it should be here.
+_EXPECTED_WARNINGS = (
+    "Experiment logs directory .* exists and is not empty",  # by Hydra; a resumed run keeps its rows
+    "Checkpoint directory .* exists and is not empty",
+    "The number of training batches .* is smaller than the logging interval",  # metrics are logged by epoch
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+)
 
 
 def hydra_main(config_name: str, task: Callable[[Any], Any]) -> None:
@@ -132,7 +141,9 @@ def _configure_logging() -> None:
 
 
 def quiet_lightning() -> None:
-    """Show of Lightning the warnings alone; once it is imported, since it sets its loggers' levels then."""
+    """Show of Lightning the unexpected warnings alone; once it is imported, since it sets its loggers' levels then."""
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -65,8 +65,8 @@ def _check(cfg: DictConfig) -> None:
             raise UserError(f"{key} must be true or false, found {cfg[key]}")
     if cfg.device not in _DEVICES:
         raise UserError(f"device must be {', '.join(_DEVICES)}, found {cfg.device}")
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if cfg.device in there and not there[cfg.device]():
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(cfg.device, True):
         raise UserError(f"device={cfg.device} is not on this machine: take auto or cpu")
 
 
@@ -144,12 +144,12 @@ def _cost(subject: Subject, network: nn.Module, *, timed: bool) -> Cost:
     image = data.example_image[:1]
     found = cost(network, image)
     if timed:
-        place = {
-            "device": torch.device(accelerator_in_use(cfg.trainer.accelerator)),
-            "memory_format": torch.channels_last if build.channels_last(cfg) else torch.contiguous_format,
-        }
-        network, image = network.to(**place).eval(), image.to(**place)
-        batch = image.expand(data.batch_size, -1, -1, -1).contiguous(memory_format=place["memory_format"])
-        found.latency_ms = 1000 * seconds_per_call(network, image)
-        found.images_per_second = data.batch_size / seconds_per_call(network, batch)
+        device = accelerator_in_use(cfg.trainer.accelerator)
+        layout = torch.channels_last if build.channels_last(cfg) else torch.contiguous_format
+        network = network.to(device).to(memory_format=layout).eval()
+        one, several = (
+            image.expand(size, -1, -1, -1).to(device).contiguous(memory_format=layout) for size in (1, data.batch_size)
+        )
+        found.latency_ms = 1000 * seconds_per_call(network, one)
+        found.images_per_second = data.batch_size / seconds_per_call(network, several)
     return found
