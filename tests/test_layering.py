@@ -26,10 +26,21 @@ LAYERS = [
     {"module", "supervised"},  # names of version 0.1
     {"build", "job"},
     {"reporting"},
-    {"run"},
+    {"evaluate", "run"},
 ]
-KNOW_LIGHTNING = {"data", "callbacks", "modules", "module", "supervised", "build", "job", "reporting", "run"}
-KNOW_HYDRA = {"build", "job", "reporting", "run"}
+KNOW_LIGHTNING = {
+    "data",
+    "callbacks",
+    "modules",
+    "module",
+    "supervised",
+    "build",
+    "job",
+    "reporting",
+    "evaluate",
+    "run",
+}
+KNOW_HYDRA = {"build", "job", "reporting", "evaluate", "run"}
 
 
 def modules(package: Path = PACKAGE) -> dict[str, Path]:

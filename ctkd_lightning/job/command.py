@@ -10,6 +10,7 @@ import functools
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,13 +23,22 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.configuration import compose, config_dir, with_home
+from ctkd_lightning.job.configuration import compose, config_dir, options, with_home
 from ctkd_lightning.job.explain import USER_ERRORS, one_line
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
+# Warnings about what is as it should be here.
+_EXPECTED_WARNINGS = (
+    "Experiment logs directory .* exists and is not empty",  # by Hydra; a resumed run keeps its rows
+    "Checkpoint directory .* exists and is not empty",
+    "The number of training batches .* is smaller than the logging interval",  # metrics are logged by epoch
+    r"It is recommended to use `self.log\('(ctkd|train)/.*sync_dist=True",  # these are means over the processes already
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+)
 
-def hydra_main(config_name: str, task: Callable[[Any], Any]) -> None:
+
+def hydra_main(config_name: str, task: Callable[[Any], Any], rewrite: Callable[[str], str] | None = None) -> None:
     """Run ``task`` as a Hydra application over the package's configuration.
 
     An error that the user can put right is printed as one line, and the process exits with status 1; a sweep goes on
@@ -37,9 +47,12 @@ def hydra_main(config_name: str, task: Callable[[Any], Any]) -> None:
     Args:
         config_name: the root of the configuration.
         task: from the composed configuration to what a sweeper optimises; it imports what is heavy itself.
+        rewrite: from a word as users write it to Hydra's grammar, where the two differ.
     """
     _configure_logging()
     sys.argv[1:] = map(with_home, sys.argv[1:])
+    if rewrite is not None:
+        sys.argv[1:] = map(rewrite, sys.argv[1:])
     if {"--help", "-h"} & set(sys.argv[1:]):
         with explained():
             print(help_text(config_name, [word for word in sys.argv[1:] if not word.startswith("-")]))
@@ -68,11 +81,8 @@ def help_text(config_name: str, overrides: list[str]) -> str:
     """
     cfg = compose(overrides, config_name, return_hydra_config=True)
     template = cfg.hydra.help.template
-    groups = "".join(
-        f"{folder.name}: {', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}\n"
-        for folder in sorted(Path(config_dir()).iterdir())
-        if folder.is_dir()
-    )
+    folders = sorted(path.name for path in Path(config_dir()).iterdir() if path.name in cfg.hydra.runtime.choices)
+    groups = "".join(f"{group}: {', '.join(options(group))}\n" for group in folders)
     with open_dict(cfg):
         del cfg["hydra"]
     return Template(template).substitute(APP_CONFIG_GROUPS=groups, CONFIG=OmegaConf.to_yaml(cfg))
@@ -135,7 +145,9 @@ def _configure_logging() -> None:
 
 
 def quiet_lightning() -> None:
-    """Show of Lightning the warnings alone; once it is imported, since it sets its loggers' levels then."""
+    """Show of Lightning the unexpected warnings alone; once it is imported, since it sets its loggers' levels then."""
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ctkd_lightning.errors import UserError, suggest
@@ -27,9 +29,25 @@ def config_dir() -> str:
 
 def compose(overrides: Sequence[str] = (), name: str = "config", *, return_hydra_config: bool = False) -> DictConfig:
     """The configuration under overrides, as the command line would compose it."""
-    with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
+    with _beside_an_application(), hydra.initialize_config_dir(config_dir(), version_base="1.3"):
         overrides = [with_home(override) for override in overrides]
         return hydra.compose(name, overrides=overrides, return_hydra_config=return_hydra_config)
+
+
+@contextmanager
+def _beside_an_application() -> Iterator[None]:
+    """Let a Hydra application, such as a command of this package, compose a second configuration."""
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def options(group: str) -> list[str]:
+    """The choices of a config group, sorted."""
+    return sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
 
 
 def with_home(override: str) -> str:
@@ -41,6 +59,17 @@ def with_home(override: str) -> str:
     """
     key, _, value = override.partition("=")
     return f"{key}='{os.path.expanduser(value)}'" if value.startswith("~/") or value == "~" else override
+
+
+def one_network(override: str) -> str:
+    """``model=NAME`` of one network as ``model.name=NAME``: to Hydra ``model=`` is a group, whose choices are pairs.
+
+    Example:
+        >>> one_network("model=resnet20"), one_network("model=vgg13_to_vgg8")
+        ('model.name=resnet20', 'model=vgg13_to_vgg8')
+    """
+    key, equals, value = override.partition("=")
+    return f"model.name={value}" if key == "model" and equals and value not in options("model") else override
 
 
 def read_configuration(run_dir: str | Path) -> DictConfig:
