@@ -25,11 +25,11 @@ LAYERS = [
     {"modules"},
     {"module", "supervised"},  # names of version 0.1
     {"build", "job"},
-    {"reporting"},
-    {"run"},
+    {"exporting", "reporting"},
+    {"export", "run"},
 ]
 KNOW_LIGHTNING = {"data", "callbacks", "modules", "module", "supervised", "build", "job", "reporting", "run"}
-KNOW_HYDRA = {"build", "job", "reporting", "run"}
+KNOW_HYDRA = {"build", "job", "exporting", "export", "reporting", "run"}
 
 
 def modules(package: Path = PACKAGE) -> dict[str, Path]:

@@ -60,12 +60,13 @@ def load_weights(model: nn.Module, path: str | Path, *, prefix: str | None = Non
     network.load_state_dict({outline.names[name]: tensor for name, tensor in state.items()})
 
 
-def save_weights(model: nn.Module, path: str | Path) -> None:
+def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a network's weights as safetensors; the file appears whole or not at all.
 
     Args:
         model: the network, compiled or not, on any device.
         path: a name that ends in ``.safetensors``; folders are made.
+        metadata: what else the file shall say.
 
     Raises:
         UserError: another ending.
@@ -78,7 +79,7 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     tensors = [tensor.detach().cpu().contiguous().clone() for tensor in own.values()]
     state = dict(zip(bare_names(own), tensors, strict=True))
     with written_whole(path) as partial:
-        partial.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
+        partial.write_bytes(safetensors.torch.save(state, metadata={"format": "pt", **(metadata or {})}))
 
 
 def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
