@@ -17,11 +17,12 @@ def main() -> None:
 
 def export(cfg: DictConfig) -> None:
     """Export one student."""
-    # here, so that help and errors of composition need not wait for torch
+    # here, so that help, errors of composition and of settings need not wait for torch
     from ctkd_lightning.exporting.settings import read_settings
-    from ctkd_lightning.exporting.student import export_student
 
     settings = read_settings(cfg)
+    from ctkd_lightning.exporting.student import export_student
+
     quiet_lightning()
     export_student(settings)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.benchmark import Timer
 
 from ctkd_lightning.data import ImageDataModule
 from ctkd_lightning.models._student import Normalize
@@ -68,6 +67,8 @@ def _batches(data: ImageDataModule) -> Iterator[tuple[Tensor, Tensor]]:
 
 def latency(scorer: Scorer, image: Tensor) -> float:
     """Median milliseconds for a batch, after a warm-up, with torch's number of threads."""
+    from torch.utils.benchmark import Timer  # which looks for compilers and says what it found
+
     with torch.no_grad():
         timer = Timer("scorer(image)", globals={"scorer": scorer, "image": image}, num_threads=torch.get_num_threads())
         return 1000 * timer.blocked_autorange(min_run_time=0.3).median

@@ -1,0 +1,69 @@
+"""Every architecture in the formats of others, on real images."""
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch.nn.functional import interpolate
+
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.exporting import as_onnx
+from ctkd_lightning.exporting.formats import FORMATS
+from ctkd_lightning.exporting.quiet import quiet
+from ctkd_lightning.models import StudentDescription, create_model
+from tests.models.reference import GOLDEN, fill_by_formula
+
+OTHERS = {
+    "torchvision/resnet18": 64,
+    "torchvision/mobilenet_v3_small": 64,
+    "timm/mobilenetv3_small_050": 64,
+    "timm/vit_tiny_patch16_224": 224,
+}
+
+
+def real_images(size):
+    """(4, 3, size, size): handwritten digits in [0, 1]."""
+    images = torch.from_numpy(load_digits().images[:4]).float()[:, None] / 16
+    return interpolate(images, size=size, mode="bilinear").expand(-1, 3, -1, -1).contiguous()
+
+
+def greatest_differences(network, size, folder):
+    """Of the logits, by format."""
+    description = StudentDescription(
+        network="any", classes=["0", "1"], image_size=size, mean=[0.3] * 3, std=[0.3] * 3, normalize=True
+    )
+    network.eval()
+    images = real_images(size)
+    with torch.no_grad():
+        expected = network((images - 0.3) / 0.3)
+    found = {}
+    for kind in ("onnx", "torch_export"):
+        with quiet():
+            FORMATS[kind].write(network, description, folder / kind)
+            run = FORMATS[kind].load(folder / kind)
+        found[kind] = max((run(images[:count]) - expected[:count]).abs().max().item() for count in (1, 4))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GOLDEN)
+def test_all_of_the_zoo(name, tmp_path):
+    network = create_model(name)
+    fill_by_formula(network)
+    found = greatest_differences(network, 32, tmp_path)
+    print(name, found)
+    assert max(found.values()) <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_networks_of_other_libraries(name, tmp_path):
+    torch.manual_seed(0)
+    found = greatest_differences(create_model(name, num_classes=10), OTHERS[name], tmp_path)
+    print(name, found)
+    assert max(found.values()) <= 1e-4
+
+
+def test_what_onnx_needs(monkeypatch):
+    monkeypatch.setattr(as_onnx, "find_spec", lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(UserError, match=r'onnxscript, which is not installed: pip install "ctkd-lightning\[onnx\]"'):
+        FORMATS["onnx"].check()
