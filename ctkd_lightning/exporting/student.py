@@ -34,8 +34,11 @@ CALIBRATION_IMAGES = 256
 """Training images that show the ranges of a static quantisation."""
 
 
-def export_student(settings: ExportSettings) -> None:
+def export_student(settings: ExportSettings) -> list[Row]:
     """Export the student of a run, and print what it is like beside the original.
+
+    Returns:
+        The student in each form: the run's, as exported, and in int8 where that was asked for.
 
     Raises:
         UserError: a run without a student, a network that the format cannot hold, a file that cannot be written, or
@@ -60,6 +63,7 @@ def export_student(settings: ExportSettings) -> None:
             else:
                 rows.append(exporting.int8(float32, partial))
     print_table(rows, description, settings.output, images=len(exporting.reference.target))
+    return rows
 
 
 class _Export:

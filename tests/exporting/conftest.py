@@ -14,13 +14,16 @@ from ctkd_lightning.models import create_model, save_weights
 from tests.conftest import SMALL
 from tests.models.reference import fill_by_formula
 
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
 
 @pytest.fixture
 def run(tmp_path):
     """The folder of a run of small data, whose student has weights filled by a formula."""
     files = RunDirectory(tmp_path / "run")
     files.configuration.parent.mkdir(parents=True)
-    OmegaConf.save(compose(SMALL), files.configuration)
+    settings = compose([*SMALL, f"data.mean={MEAN}", f"data.std={STD}"])
+    OmegaConf.save(settings, files.configuration)
     summary = Summary(
         model="small",
         data="fake",

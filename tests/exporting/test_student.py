@@ -13,11 +13,12 @@ from safetensors import safe_open
 from torch import nn
 
 from ctkd_lightning.exporting.as_safetensors import Safetensors
+from ctkd_lightning.exporting.settings import ExportSettings
+from ctkd_lightning.exporting.student import export_student
 from ctkd_lightning.models import load_student
-from tests.exporting.conftest import filled
+from tests.exporting.conftest import MEAN, STD, filled
 
 ROOT = Path(__file__).resolve().parents[2]
-MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
 def run_onnx(path):
@@ -57,14 +58,15 @@ def test_a_stranger_loads_the_file(run, export, capfd, kind, normalize):
 
     network, metadata = load(name)
     pixels = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    normalized = torch.stack([(pixels[:, channel] - MEAN[channel]) / STD[channel] for channel in range(3)], dim=1)
+    given = pixels if normalize else normalized
     with torch.no_grad():
-        expected = filled("resnet8", 4)((pixels - MEAN) / STD)
+        expected = filled("resnet8", 4)(normalized)
         for size in (1, 3):  # any batch
-            given = pixels if normalize else (pixels - MEAN) / STD
             torch.testing.assert_close(network(given[:size]), expected[:size], rtol=0, atol=1e-5)
     assert json.loads(metadata["classes"]) == ["class 0", "class 1", "class 2", "class 3"]
-    assert json.loads(metadata["mean"]) == [0.485, 0.456, 0.406]
-    assert json.loads(metadata["std"]) == [0.229, 0.224, 0.225]
+    assert json.loads(metadata["mean"]) == MEAN
+    assert json.loads(metadata["std"]) == STD
     assert json.loads(metadata["normalize"]) is normalize
     assert (metadata["network"], metadata["image_size"], metadata["temperature"]) == ("resnet8", "8", "3.25")
 
@@ -84,6 +86,20 @@ def test_int8(run, export, capfd, kind):
     assert metadata["precision"] == "int8"
     assert network(torch.rand(5, 3, 8, 8)).shape == (5, 4)
     assert Path("student.onnx").stat().st_size < (run / "student.safetensors").stat().st_size / 2
+
+
+@pytest.mark.slow
+def test_int8_of_a_trained_student(command):
+    command("data=digits", "data.image_size=16", "data.padding=2", "method=none", "model=resnet56_to_resnet20",
+            "model.student.name=resnet8", "max_epochs=8", "trainer=cpu", "run_dir=run", small=False)  # fmt: skip
+    for kind in ("static", "dynamic"):
+        settings = ExportSettings(run="run", format="onnx", output=Path(f"{kind}.onnx"), quantize=kind, images=None)
+        original, float32, int8 = export_student(settings)
+        print(original, float32, int8, sep="\n")
+        assert original.top1 > 90
+        assert float32.difference <= 1e-4
+        assert original.top1 - int8.top1 < 1
+        assert int8.size < float32.size / 2
 
 
 def test_a_file_that_differs_is_not_left(run, export, monkeypatch):
