@@ -25,22 +25,12 @@ LAYERS = [
     {"modules"},
     {"module", "supervised"},  # names of version 0.1
     {"build", "job"},
-    {"reporting"},
-    {"evaluate", "run"},
+    {"exporting", "reporting"},
+    {"evaluate", "export", "run"},
 ]
-KNOW_LIGHTNING = {
-    "data",
-    "callbacks",
-    "modules",
-    "module",
-    "supervised",
-    "build",
-    "job",
-    "reporting",
-    "evaluate",
-    "run",
-}
-KNOW_HYDRA = {"build", "job", "reporting", "evaluate", "run"}
+COMMANDS = {"evaluate", "export", "run"}
+KNOW_LIGHTNING = {"data", "callbacks", "modules", "module", "supervised", "build", "job", "reporting"} | COMMANDS
+KNOW_HYDRA = {"build", "job", "exporting", "reporting"} | COMMANDS
 
 
 def modules(package: Path = PACKAGE) -> dict[str, Path]:
