@@ -69,4 +69,4 @@ def described(model: Any, description: StudentDescription) -> bytes:
     for initializer in model.graph.initializer:
         initializer.ClearField("metadata_props")
     onnx.helper.set_model_props(model, description.metadata())
-    return model.SerializeToString()  # type: ignore[no-any-return]
+    return model.SerializeToString()

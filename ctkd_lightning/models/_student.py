@@ -69,7 +69,10 @@ class StudentDescription:
             ValueError: one that is no JSON.
         """
         names = [each.name for each in fields(cls)]
-        return cls(**{name: metadata[name] if name in _TEXTS else json.loads(metadata[name]) for name in names})
+        values: dict[str, Any] = {
+            name: metadata[name] if name in _TEXTS else json.loads(metadata[name]) for name in names
+        }
+        return cls(**values)
 
 
 class Normalize(nn.Module):
