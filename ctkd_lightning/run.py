@@ -38,10 +38,12 @@ def run(cfg: DictConfig) -> float | None:
     # here, so that help and errors of composition need not wait for torch
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+    from lightning.pytorch.utilities import rank_zero_only
 
     from ctkd_lightning.errors import UserError
     from ctkd_lightning.job import RunDirectory, distil, fuse, read_summary
     from ctkd_lightning.job.preflight import check_fusion_settings, check_settings, count_processes
+    from ctkd_lightning.reporting import report_run
 
     quiet_lightning()
     for message in _EXPECTED_WARNINGS:
@@ -50,8 +52,13 @@ def run(cfg: DictConfig) -> float | None:
     run_dir = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)
     if hydra_config.mode != RunMode.MULTIRUN or count_processes(cfg.trainer) == 1:
-        job = fuse if cfg.get("fusion") else distil
-        return job(cfg, run_dir, dict(hydra_config.runtime.choices), overrides)
+        choices = dict(hydra_config.runtime.choices)
+        if cfg.get("fusion"):
+            return fuse(cfg, run_dir, choices, overrides)
+        best = distil(cfg, run_dir, choices, overrides)
+        if cfg.report:
+            rank_zero_only(report_run)(run_dir)
+        return best
     check_fusion_settings(cfg) if cfg.get("fusion") else check_settings(cfg)
     settings = [override for override in overrides if not override.startswith("run_dir=")]
     process = subprocess.run([sys.executable, "-m", "ctkd_lightning.run", *settings, f"run_dir='{run_dir}'"])

@@ -26,10 +26,10 @@ LAYERS = [
     {"module", "supervised"},  # names of version 0.1
     {"build", "job"},
     {"reporting"},
-    {"run"},
+    {"run", "report"},
 ]
-KNOW_LIGHTNING = {"data", "callbacks", "modules", "module", "supervised", "build", "job", "reporting", "run"}
-KNOW_HYDRA = {"build", "job", "reporting", "run"}
+KNOW_LIGHTNING = {"data", "callbacks", "modules", "module", "supervised", "build", "job", "reporting", "run", "report"}
+KNOW_HYDRA = {"build", "job", "reporting", "run", "report"}
 
 
 def modules(package: Path = PACKAGE) -> dict[str, Path]:
