@@ -24,6 +24,7 @@ from ctkd_lightning.job.metrics import carry_over, read_rows
 from ctkd_lightning.job.preflight import check_resumable
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.summary import Best, RunSummary, read_summary
+from ctkd_lightning.job.temperatures import KeepTemperatures
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class Training:
         self.epochs_before = check_resumable(resume, module) if resume else 0
         self.throughput = Throughput()
         self.loggers = build.loggers(cfg)
-        callbacks = [*build.callbacks(cfg), self.throughput]
+        callbacks = [*build.callbacks(cfg), self.throughput, KeepTemperatures(run)]
         self.trainer = build.trainer(cfg, callbacks=callbacks, logger=self.loggers)
 
     def run(self, summary: RunSummary) -> None:
