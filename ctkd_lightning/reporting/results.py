@@ -23,7 +23,7 @@ def results_table(arms: list[Arm]) -> Table:
     pairs = list(dict.fromkeys(arm.pair for arm in arms))
     columns, rows = [Column("method and temperature", words=True)], []
     for _ in pairs:
-        columns += [Column("student, test top-1 %"), Column("seeds"), Column("against the fixed temperature, points")]
+        columns += [Column("student, test top-1 %"), Column("seeds"), Column("difference to fixed τ, points")]
     for name in dict.fromkeys(arm.name for arm in arms):
         row = [Cell(name)]
         for pair in pairs:
