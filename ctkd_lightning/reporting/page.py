@@ -200,7 +200,7 @@ def _words_on_results(runs: Runs) -> str:
 
 
 def _output(folders: Sequence[Path], output: str | Path | None, overwrite: bool) -> Path:
-    path = user_path(output) if output is not None else Path(os.path.commonpath(map(os.path.abspath, folders)), _NAME)
+    path = user_path(str(output)) if output is not None else Path(os.path.commonpath(map(os.path.abspath, folders)), _NAME)
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"output must be an HTML file such as {_NAME}, found {output}")
     if path.is_dir():

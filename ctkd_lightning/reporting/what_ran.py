@@ -39,9 +39,9 @@ def names(folders: list[Path]) -> dict[Path, str]:
         ['sweep/0', 'sweep/1']
     """
     whole = {folder: Path(os.path.abspath(folder)) for folder in folders}
-    if not whole:
-        return {}
-    common = Path(os.path.commonpath([path.parent for path in whole.values()])).parent
+    common = Path(os.path.commonpath([path.parent for path in whole.values()]))
+    if len(whole) > 1:
+        common = common.parent  # the folder that they share says what they are
     return {folder: path.relative_to(common).as_posix() for folder, path in whole.items()}
 
 

@@ -13,7 +13,8 @@ def read(*files):
 def test_names_tell_folders_apart():
     assert list(names([Path("a/0"), Path("b/0")]).values())[0].endswith("a/0")
     assert names([Path("/x/a"), Path("/x/y/b")]) == {Path("/x/a"): "x/a", Path("/x/y/b"): "x/y/b"}
-    assert names([Path("/x")]) == {Path("/x"): "x"}
+    assert names([Path("/x/y")]) == {Path("/x/y"): "y"}
+    assert names([Path("/x"), Path("/y")]) == {Path("/x"): "x", Path("/y"): "y"}
 
 
 def test_numbers_are_the_files():
@@ -52,6 +53,6 @@ def test_commands_can_be_pasted():
     runs, named = read(write_run("s/a", 90.0, overrides=words))
     (command,) = commands(runs, named)
     line = "python -m ctkd_lightning.run 'method=[kd,at]' 'data.root=my images' +model.student.depth=3"
-    assert (command.run, command.line) == ("s/a", line)
+    assert (command.run, command.line) == ("a", line)
     Path("s/a/.hydra/overrides.yaml").unlink()
     assert commands(runs, named)[0].line is None
