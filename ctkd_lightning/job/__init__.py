@@ -6,12 +6,13 @@ from ctkd_lightning._lazy import lazy_names
 
 if TYPE_CHECKING:
     from ctkd_lightning.job.fusion import fuse
+    from ctkd_lightning.job.loggers import mlflow_logger
     from ctkd_lightning.job.run_directory import RunDirectory
     from ctkd_lightning.job.stages import distil
     from ctkd_lightning.job.summary import Summary, read_summary
     from ctkd_lightning.job.teacher import ready_teacher
 
-__all__ = ["RunDirectory", "Summary", "distil", "fuse", "read_summary", "ready_teacher"]
+__all__ = ["RunDirectory", "Summary", "distil", "fuse", "mlflow_logger", "read_summary", "ready_teacher"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -20,6 +21,7 @@ __getattr__, __dir__ = lazy_names(
         "Summary": "ctkd_lightning.job.summary",
         "distil": "ctkd_lightning.job.stages",
         "fuse": "ctkd_lightning.job.fusion",
+        "mlflow_logger": "ctkd_lightning.job.loggers",
         "read_summary": "ctkd_lightning.job.summary",
         "ready_teacher": "ctkd_lightning.job.teacher",
     },

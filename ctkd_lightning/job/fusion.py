@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from ctkd_lightning.fusion.calibration import fit_to, forget_fit
 from ctkd_lightning.job.figures import plot_training
 from ctkd_lightning.job.fusion_figures import plot_conditions, plot_temperatures
 from ctkd_lightning.job.fusion_table import print_fusion_table
+from ctkd_lightning.job.loggers import ended, publish
 from ctkd_lightning.job.overrides import sets
 from ctkd_lightning.job.preflight import check_fusion_settings
 from ctkd_lightning.job.run_directory import RunDirectory
@@ -69,8 +71,12 @@ def fuse(
         plot_training(run, validated_on=summary.best.chosen_on or "validation")
         plot_conditions(summary, run)
         plot_temperatures(told, run)
+        tested = summary.conditions.items()
+        numbers = {f"test/{name}/{who}": top1 for name, found in tested for who, top1 in found.items()}
+        publish(loggers, run, numbers, summary.epochs)
 
-    with recorded(summary, run, close, going_on=earlier is not None, first_stage="encoders"):
+    loggers: list[Logger] = []
+    with ended(loggers), recorded(summary, run, close, going_on=earlier is not None, first_stage="encoders"):
         check_fusion_settings(cfg)
         _say_what_has_no_effect(cfg, overrides)
         summary.precision = str(build.precision(cfg))
@@ -89,6 +95,8 @@ def fuse(
                 )
         log.info("Fusing %s on %s in %s", ", ".join(summary.modalities), build.accelerator(cfg), summary.precision)
         training = Training(cfg, run, module, data, resume, lambda: save_weights(module.network, run.fused))
+
+        loggers += training.loggers
 
         if cfg.fusion.frozen:
             _train_encoders(cfg, module, data, run)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning.pytorch import seed_everything
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig
 from rich.filesize import decimal
@@ -18,6 +19,7 @@ from ctkd_lightning._files import user_path
 from ctkd_lightning.data import ImageDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.figures import plot_training
+from ctkd_lightning.job.loggers import ended, publish
 from ctkd_lightning.job.outputs import RecordingModule, add_temperatures, outputs_of, test_fingerprint
 from ctkd_lightning.job.overrides import sets
 from ctkd_lightning.job.preflight import check_settings
@@ -73,8 +75,10 @@ def distil(
     def close() -> None:
         print_table(summary, run)
         plot_training(run, validated_on=summary.best.chosen_on or "validation")
+        publish(loggers, run, _test_numbers(summary), summary.epochs)
 
-    with recorded(summary, run, close, going_on=earlier is not None, first_stage="teacher"):
+    loggers: list[Logger] = []
+    with ended(loggers), recorded(summary, run, close, going_on=earlier is not None, first_stage="teacher"):
         check_settings(cfg)
         summary.precision = str(build.precision(cfg))
         _say_how(cfg, summary.precision)
@@ -89,6 +93,8 @@ def distil(
         if isinstance(module, DistillationModule) and cfg.teacher_cache not in ("off", "auto"):
             check_cacheable(module.distillation.teacher_needs)
         training = Training(cfg, run, module, data, resume, lambda: save_weights(student, run.student))
+
+        loggers += training.loggers
 
         if teacher is not None:
             ready_teacher(cfg, teacher, data)
@@ -157,6 +163,16 @@ def _cache_teacher(cfg: DictConfig, module: DistillationModule, data: ImageDataM
         log.warning("No teacher cache: %s", error)
         return
     log.info("Teacher cache: %s, %s", cached.store.path, decimal(cached.store.nbytes))
+
+
+def _test_numbers(summary: Summary) -> dict[str, float]:
+    """What came out, by metric name: the student's under the plain ones."""
+    found = {}
+    for role, network in (("test", summary.student), ("teacher", summary.teacher), ("baseline", summary.baseline)):
+        for name in ("top1", "top5"):
+            if (value := getattr(network, name, None)) is not None:
+                found[f"{role}/{name}"] = value
+    return found
 
 
 def _say_how(cfg: DictConfig, precision: str) -> None:

@@ -20,6 +20,7 @@ from ctkd_lightning.callbacks._throughput import Throughput
 from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.explain import described
+from ctkd_lightning.job.loggers import tell_configuration
 from ctkd_lightning.job.metrics import carry_over, read_rows
 from ctkd_lightning.job.preflight import check_resumable
 from ctkd_lightning.job.run_directory import RunDirectory
@@ -123,6 +124,7 @@ class Training:
         self.loggers = build.loggers(cfg)
         callbacks = [*build.callbacks(cfg), self.throughput, KeepTemperatures(run)]
         self.trainer = build.trainer(cfg, callbacks=callbacks, logger=self.loggers)
+        tell_configuration(self.loggers, cfg)
 
     def run(self, summary: RunSummary) -> None:
         """Train, from the start or from where an earlier part ended; also where it is stopped, tell how far it came."""

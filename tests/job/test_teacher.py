@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from ctkd_lightning.data import Fake
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.teacher import check_beats_chance, teacher_key, train_teacher
+from ctkd_lightning.job.teacher import check_beats_chance, teacher_key, train_once
 from ctkd_lightning.models import create_model
 from ctkd_lightning.modules.classifier import ClassifierModule
 
@@ -44,7 +44,7 @@ def train(tmp_path, monkeypatch):
             Trainer, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False
         )
         module = ClassifierModule(create_model("resnet8", num_classes=4))
-        train_teacher(module, data, tmp_path / name, {}, make_trainer, max_epochs=2)
+        train_once(module, data, tmp_path / name, {}, make_trainer, max_epochs=2)
         return tmp_path / name / "teacher.safetensors"
 
     return call
