@@ -35,7 +35,8 @@ ARM_LINES = ("-", "--")
 ALONE_COLOUR, TEACHER_COLOUR = "#aa9922", GREY
 WRONG_COLOUR = "#cc3311"
 
-_WIDE = 4.0  # times the least τ: from there on a logarithmic axis
+_WIDE = 8.0  # times the least τ: from there on a logarithmic axis
+_LINE, _HANDLE = 62, 6  # letters of a line, and of what is before a label
 _STYLE: dict[str, Any] = {
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
@@ -65,19 +66,24 @@ def style() -> AbstractContextManager[None]:
     return rc_context(_STYLE)
 
 
-def canvas(height: float, rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, list[Axes]]:
+def canvas(
+    height: float, rows: int = 1, columns: int = 1, h_pad: float = 0.04, **settings: Any
+) -> tuple[Figure, list[Axes]]:
     """A figure of the common width that no state knows of.
 
     Args:
         height: inches.
         rows: of its axes.
         columns: likewise.
+        h_pad: inches above and below each row.
         **settings: of :meth:`matplotlib.figure.Figure.subplots`.
 
     Returns:
         The figure, and its axes row by row.
     """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    layout: Any = figure.get_layout_engine()
+    layout.set(h_pad=h_pad)
     grid = figure.subplots(rows, columns, squeeze=False, **settings).ravel().tolist()
     for axes in grid:  # ticks are made late, outside the style
         axes.tick_params(which="both", color=GREY, labelcolor=GREY, labelsize=9)
@@ -110,9 +116,10 @@ def wide_axis(axis: Axis, values: Iterable[float]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend(figure: Figure, handles: Iterable[Line2D], columns: int = 2) -> None:
-    """One legend for all axes, below them, each label once."""
+def legend(figure: Figure, handles: Iterable[Line2D]) -> None:
+    """One legend for all axes, below them, each label once, in as many columns as there is room for."""
     named = {str(handle.get_label()): handle for handle in handles}
+    columns = max(1, _LINE // (max(map(len, named)) + _HANDLE))
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(columns, len(named)))
 
 

@@ -45,7 +45,7 @@ def class_correlations(comparison: Comparison) -> Picture:
         bare(panel)
     for panel, label, mean in zip(axes, found, means, strict=False):
         image = panel.imshow(mean, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
-        panel.set_title(f"{literal(label)}\nmean |difference| {spread(errors[label], 4)}")
+        panel.set_title(f"{literal(label)}\nmean |Δ| {spread(errors[label], 3)}")
         panel.set(xlabel="class", ylabel="class")
     bar = figure.colorbar(
         image, ax=axes, location="bottom", shrink=0.7, aspect=30, label="correlation of the teacher − of the student"
@@ -114,7 +114,7 @@ def class_accuracy(comparison: Comparison) -> Picture:
     axes.set_yticks(range(len(order)), [literal(class_names[c] if c < len(class_names) else str(c), 18) for c in order])
     axes.set(xlabel="accuracy of the student − of the teacher, points", ylabel="class")
     axes.margins(y=0.03)
-    legend(figure, axes.lines[: len(drawn)], columns=1)
+    legend(figure, axes.lines[: len(drawn)])
 
     some = (
         f" The {MOST_CLASSES // 2} worst and the {MOST_CLASSES // 2} best of {classes} classes."
@@ -152,8 +152,11 @@ def correlation_difference(outputs: TestOutputs) -> NDArray[np.float64]:
 
 
 def _correlations(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.atleast_2d(np.corrcoef(logits[np.isfinite(logits).all(axis=1)], rowvar=False))
+    known = logits[np.isfinite(logits).all(axis=1)]
+    if len(known) < 2:
+        return np.full((logits.shape[1],) * 2, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):  # of a class whose logit is always the same
+        return np.atleast_2d(np.corrcoef(known, rowvar=False))
 
 
 def accuracy_difference(outputs: TestOutputs) -> NDArray[np.float64]:

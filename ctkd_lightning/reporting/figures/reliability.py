@@ -73,7 +73,7 @@ def reliability(comparison: Comparison) -> Picture:
         axes.plot(x, y, network.line, color=network.colour, label=shown, linewidth=1.2)
         axes.scatter(x, y, s=5 + 150 * samples / samples.sum(), color=network.colour, linewidths=0)
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
-    legend(figure, axes.lines[1:], columns=1)
+    legend(figure, axes.lines[1:])
 
     caption = (
         f"Accuracy of the test samples by the confidence of the guess, in {BINS} bins of equal width; larger points "

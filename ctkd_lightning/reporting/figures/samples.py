@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from ctkd_lightning.errors import UserError
@@ -14,9 +17,13 @@ from ctkd_lightning.reporting.figures._canvas import GREY, WRONG_COLOUR, bare, c
 from ctkd_lightning.reporting.figures._comparison import Arm, Comparison, Missing, over_runs
 from ctkd_lightning.reporting.picture import Picture
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 MOST_PANELS = 4
 MOST_BINS = 48
 _COLUMNS, _EACH = 4, 8
+_ROLES = ("teacher", "student")
 
 _ONE_FOR_ALL = "no run has a temperature for each sample: train with temperature=instance"
 
@@ -40,15 +47,18 @@ def temperature_histogram(comparison: Comparison) -> Picture:
             edges,
             np.ma.masked_equal(100 * shares.T, 0),
             cmap="viridis",
+            norm=LogNorm(),
             rasterized=True,
         )
         low, middle, high = (np.array([quantile(found, epoch, q) for epoch in epochs]) for q in (0.05, 0.5, 0.95))
-        panel.plot(epochs, middle, color=WRONG_COLOUR, linewidth=1.5, marker="o" if len(epochs) < 40 else "")
+        outline = [withStroke(linewidth=3, foreground="black")]
+        panel.plot(epochs, middle, "o-" if len(epochs) < 40 else "-", color="white", lw=1.5, path_effects=outline)
         wide_axis(panel.yaxis, edges)
         panel.grid(False)
         panel.set(title=literal(arm.label), ylabel="τ")
         epoch_axis(panel)
-        bar = figure.colorbar(mesh, ax=panel, label="% of samples", pad=0.02)
+        bar = figure.colorbar(mesh, ax=panel, label="% of samples", pad=0.02, format="{x:g}")
+        bar.ax.minorticks_off()
         bar.ax.tick_params(color=GREY, labelcolor=GREY, labelsize=9)
         bar.outline.set_visible(False)
         told.append(
@@ -77,49 +87,28 @@ def temperature_extremes(comparison: Comparison) -> Picture:
     Raises:
         Missing: no run has kept them.
     """
-    found = next(
+    first = next(
         (
             (arm, run, outputs)
             for arm in comparison.distilled
-            for run, outputs in arm.outputs("teacher", "student")
+            for run, outputs in arm.outputs(*_ROLES)
             if outputs.tau is not None and outputs.pictures
         ),
         None,
     )
-    if found is None:
+    if first is None:
         raise Missing(f"{_ONE_FOR_ALL} keep_outputs=true")
-    arm, run, outputs = found
+    arm, run, outputs = first
     lowest, highest = ends(outputs)
     rows = math.ceil(len(lowest) / _COLUMNS) + math.ceil(len(highest) / _COLUMNS)
-    figure, axes = canvas(1.75 * rows, rows, _COLUMNS)
+    figure, axes = canvas(1.95 * rows, rows, _COLUMNS, h_pad=0.1)
     for panel in axes:
         bare(panel)
     first_high = math.ceil(len(lowest) / _COLUMNS) * _COLUMNS
     places = [*zip(axes, lowest, strict=False), *zip(axes[first_high:], highest, strict=False)]
     for panel, position in places:
-        panel.imshow(outputs.pictures[position].permute(1, 2, 0).numpy(), interpolation="nearest")
-        panel.set_title(f"τ {float(outputs.tau[position]):.3g}", pad=3)
-        label = _name(outputs, int(outputs.target[position]))
-        panel.set_xlabel(f"label {label}", labelpad=3, fontsize=9)
-        for line, role in enumerate(("teacher", "student")):
-            guess = int(outputs.networks[role].logits[position].argmax())
-            wrong = guess != int(outputs.target[position])
-            panel.text(
-                0.5, -0.24 - 0.17 * line, f"{role} {_name(outputs, guess)}{' ✗' if wrong else ''}",
-                transform=panel.transAxes, ha="center", va="top", fontsize=9,
-                color=WRONG_COLOUR if wrong else GREY, weight="bold" if wrong else "normal",
-            )  # fmt: skip
-    told = []
-    for what, positions in (("lowest", lowest), ("highest", highest)):
-        taus = outputs.tau[positions]
-        wrong = {
-            role: int((outputs.networks[role].logits[positions].argmax(1) != outputs.target[positions]).sum())
-            for role in ("teacher", "student")
-        }
-        told.append(
-            f"{len(positions)} with the {what} τ, {float(taus.min()):.3g} to {float(taus.max()):.3g}: the teacher is "
-            f"wrong in {wrong['teacher']}, the student in {wrong['student']}"
-        )
+        _show(panel, outputs, position)
+    told = [_told(outputs, what, found) for what, found in (("lowest", lowest), ("highest", highest)) if found]
     caption = (
         f"Test images with the lowest temperatures (first {len(lowest)}) and with the highest (last {len(highest)}) at "
         "the end of the training, with their label and both networks' guesses; ✗ marks a wrong one. Of "
@@ -186,6 +175,43 @@ def _temperatures(arm: Arm) -> SampleTemperatures | None:
             if counts.any():
                 summed.counts[epoch] = summed.counts.get(epoch, 0) + counts
     return summed if summed is not None and summed.counts else None
+
+
+def _show(panel: Axes, outputs: TestOutputs, position: int) -> None:
+    """One image with its τ, its label and both guesses."""
+    assert outputs.tau is not None
+    panel.imshow(outputs.pictures[position].permute(1, 2, 0).numpy(), interpolation="nearest")
+    panel.set_title(f"τ {float(outputs.tau[position]):.3g}", pad=3, weight="normal")
+    lines = [(f"label {_name(outputs, int(outputs.target[position]))}", GREY)]
+    for role in _ROLES:
+        guess = outputs.networks[role].logits[position].argmax()
+        wrong = bool(guess != outputs.target[position])
+        lines.append((f"{role} {_name(outputs, int(guess))}{' ✗' if wrong else ''}", WRONG_COLOUR if wrong else GREY))
+    for place, (text, colour) in enumerate(lines):
+        panel.annotate(
+            text,
+            (0.5, 0),
+            xytext=(0, -4 - 12 * place),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=9,
+            color=colour,
+        )
+
+
+def _told(outputs: TestOutputs, what: str, positions: list[int]) -> str:
+    assert outputs.tau is not None
+    taus = outputs.tau[positions]
+    wrong = [
+        int((outputs.networks[role].logits[positions].argmax(dim=1) != outputs.target[positions]).sum())
+        for role in _ROLES
+    ]
+    return (
+        f"{len(positions)} with the {what} τ, {float(taus.min()):.3g} to {float(taus.max()):.3g}: the teacher is wrong "
+        f"in {wrong[0]}, the student in {wrong[1]}"
+    )
 
 
 def _name(outputs: TestOutputs, number: int) -> str:

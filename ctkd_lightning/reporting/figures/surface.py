@@ -65,8 +65,8 @@ def loss_surface(comparison: Comparison) -> Picture:
 
     caption = (
         f"KD loss, with its factor τ², of {samples} test samples at the end of the training, as a function of τ. "
-        "Points are the temperatures at which the runs ended, a point a run (where each sample has its own, their mean): "
-        f"a learned temperature climbs, a fixed one stands where it was set.{outputs_note(drawn)}"
+        "Points are the temperatures at which the runs ended, one a run (where each sample has its own, their mean): a "
+        f"learned temperature moves uphill, a fixed one stands where it was set.{outputs_note(drawn)}"
     )
     return Picture(
         name="loss_surface",
