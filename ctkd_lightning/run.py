@@ -38,7 +38,6 @@ def run(cfg: DictConfig) -> float | None:
     # here, so that help and errors of composition need not wait for torch
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from lightning.pytorch.utilities import rank_zero_only
 
     from ctkd_lightning.errors import UserError
     from ctkd_lightning.job import RunDirectory, distil, fuse, read_summary
@@ -55,10 +54,7 @@ def run(cfg: DictConfig) -> float | None:
         choices = dict(hydra_config.runtime.choices)
         if cfg.get("fusion"):
             return fuse(cfg, run_dir, choices, overrides)
-        best = distil(cfg, run_dir, choices, overrides)
-        if cfg.report:
-            rank_zero_only(report_run)(run_dir)
-        return best
+        return distil(cfg, run_dir, choices, overrides, report_run if cfg.report else None)
     check_fusion_settings(cfg) if cfg.get("fusion") else check_settings(cfg)
     settings = [override for override in overrides if not override.startswith("run_dir=")]
     process = subprocess.run([sys.executable, "-m", "ctkd_lightning.run", *settings, f"run_dir='{run_dir}'"])
