@@ -11,7 +11,7 @@ In a script::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ from ctkd_lightning.methods import Method
 from ctkd_lightning.models import create_model, load_weights
 from ctkd_lightning.modules import ClassifierModule, DistillationModule, EncodersModule, FusionModule
 from ctkd_lightning.temperature import Temperature
+
+_STAGES = ("fit", "test")
 
 KD_AT = 4.0
 """A common constant temperature: trainings at others are compared by KD at this one, ``train/kd_at_4``."""
@@ -75,11 +77,26 @@ def channels_last(cfg: DictConfig) -> bool:
     return choose_channels_last(cfg.channels_last, accelerator(cfg), precision(cfg))
 
 
-def data(cfg: DictConfig) -> ImageDataModule:
+def data(cfg: DictConfig, *, test_only: bool = False) -> ImageDataModule:
     """The images, downloaded and read: what is wrong with them shows here.
+
+    Args:
+        cfg: the configuration.
+        test_only: leave the training images unread until they are asked for.
 
     Raises:
         UserError: data of several modalities.
+    """
+    made = unread_data(cfg)
+    _read(made, ("test",) if test_only else _STAGES)
+    return made
+
+
+def unread_data(cfg: DictConfig) -> ImageDataModule:
+    """The images, not read yet: their settings.
+
+    Raises:
+        UserError: as :func:`data`.
     """
     if "channels_last" not in cfg.data:
         raise UserError(
@@ -87,7 +104,6 @@ def data(cfg: DictConfig) -> ImageDataModule:
             "digits, fusion_six_views or fusion_sensors, or with fusion=instance encoders=vector"
         )
     made: ImageDataModule = instantiate(cfg.data, channels_last=channels_last(cfg), _convert_="all")
-    _read(made)
     return made
 
 
@@ -102,14 +118,14 @@ def multimodal_data(cfg: DictConfig) -> MultimodalDataModule:
         raise UserError(
             "a fusion takes data of several modalities, found images: take data=digit_views, six_views or watch_sensors"
         )
-    _read(made)
+    _read(made, _STAGES)
     return made
 
 
-def _read(data: ImageDataModule | MultimodalDataModule) -> None:
+def _read(data: ImageDataModule | MultimodalDataModule, stages: Sequence[str]) -> None:
     data.prepare_data()
-    data.setup("fit")
-    data.setup("test")
+    for stage in stages:
+        data.setup(stage)
 
 
 def encoders(cfg: DictConfig, data: MultimodalDataModule) -> dict[str, nn.Module]:
@@ -241,11 +257,16 @@ def networks(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, nn.Modu
     Raises:
         UserError: a network that there is not, or weights that do not fit.
     """
+    return teacher(cfg, data), student(cfg, data)
+
+
+def teacher(cfg: DictConfig, data: ImageDataModule) -> nn.Module:
+    """The teacher of :func:`networks`."""
     seed_everything(cfg.teacher.seed, workers=True, verbose=False)
-    teacher = create_model(**plain(cfg.model.teacher), num_classes=data.num_classes)
+    network = create_model(**plain(cfg.model.teacher), num_classes=data.num_classes)
     if cfg.teacher.checkpoint:
-        load_weights(teacher, cfg.teacher.checkpoint)
-    return teacher, student(cfg, data)
+        load_weights(network, cfg.teacher.checkpoint)
+    return network
 
 
 def student(cfg: DictConfig, data: ImageDataModule) -> nn.Module:

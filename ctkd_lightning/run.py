@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +11,6 @@ from ctkd_lightning.job.command import hydra_main, quiet_lightning
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-# Warnings about what is as it should be here.
-_EXPECTED_WARNINGS = (
-    "Experiment logs directory .* exists and is not empty",  # by Hydra; a resumed run keeps its rows
-    "Checkpoint directory .* exists and is not empty",
-    "The number of training batches .* is smaller than the logging interval",  # metrics are logged by epoch
-    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
-)
 
 
 def main() -> None:
@@ -45,8 +36,6 @@ def run(cfg: DictConfig) -> float | None:
     from ctkd_lightning.reporting import report_run
 
     quiet_lightning()
-    for message in _EXPECTED_WARNINGS:
-        warnings.filterwarnings("ignore", message)
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)

@@ -1,7 +1,9 @@
 """What all tests share: small commands in this process, nothing outside the test's own folder."""
 
 import os
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,15 +40,42 @@ def own_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def command(monkeypatch, tmp_path):
+def command():
     """Run ``python -m ctkd_lightning.run`` with small data and networks in this process."""
     from ctkd_lightning.run import main
 
     def call(*overrides, small=True):
-        GlobalHydra.instance().clear()
-        arguments = sorted([*(SMALL if small else []), *overrides], key=lambda word: not word.startswith("-"))
-        monkeypatch.setattr(sys, "argv", ["ctkd-run", *arguments])
-        main()
+        call_main(main, *(SMALL if small else []), *overrides)
 
     yield call
     GlobalHydra.instance().clear()
+
+
+def call_main(main, *overrides):
+    """Call a command in this process."""
+    GlobalHydra.instance().clear()
+    arguments = sorted(overrides, key=lambda word: not word.startswith("-"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", ["ctkd", *arguments])
+        main()
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """The folder of a run with teacher, student and baseline, and of its cache, made once for all tests."""
+    from ctkd_lightning.run import main
+
+    folder = tmp_path_factory.mktemp("small_run")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        patched.setenv("CTKD_CACHE_DIR", str(folder / "cache"))
+        call_main(main, *SMALL, "run_dir=run", "with_baseline=true", "data.test_size=40")
+    GlobalHydra.instance().clear()
+    return folder
+
+
+@pytest.fixture
+def finished_run(small_run):
+    """That run as ``run``, with its cache, in the test's folder."""
+    shutil.copytree(small_run, ".", dirs_exist_ok=True)
+    return Path("run")

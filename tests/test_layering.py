@@ -26,10 +26,22 @@ LAYERS = [
     {"module", "supervised"},  # names of version 0.1
     {"build", "job"},
     {"reporting"},
-    {"run", "report"},
+    {"evaluate", "report", "run"},
 ]
-KNOW_LIGHTNING = {"data", "callbacks", "modules", "module", "supervised", "build", "job", "reporting", "run", "report"}
-KNOW_HYDRA = {"build", "job", "reporting", "run", "report"}
+KNOW_LIGHTNING = {
+    "data",
+    "callbacks",
+    "modules",
+    "module",
+    "supervised",
+    "build",
+    "job",
+    "reporting",
+    "evaluate",
+    "report",
+    "run",
+}
+KNOW_HYDRA = {"build", "job", "reporting", "evaluate", "report", "run"}
 
 
 def modules(package: Path = PACKAGE) -> dict[str, Path]:

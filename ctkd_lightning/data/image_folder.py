@@ -14,10 +14,10 @@ from ctkd_lightning.errors import UserError
 class ImageFolder(ImageDataModule):
     """``root/train/<class>/…`` and ``root/test/<class>/…`` or ``root/val/<class>/…``.
 
-    With both, ``val`` is the validation set; with one, that one is the test set and the validation images come out of
-    the training images. The classes are the folders' sorted names; hidden files and folders do not count. Images of any
-    format and size that PIL reads, as RGB by the rules of :func:`~ctkd_lightning.data._rgb.to_rgb`: the short side is
-    resized, then the centre is cropped.
+    To evaluate only, ``train`` may be missing. With both, ``val`` is the validation set; with one, that one is the test
+    set and the validation images come out of the training images. The classes are the folders' sorted names; hidden
+    files and folders do not count. Images of any format and size that PIL reads, as RGB by the rules of
+    :func:`~ctkd_lightning.data._rgb.to_rgb`: the short side is resized, then the centre is cropped.
     """
 
     name = "image_folder"
@@ -31,11 +31,15 @@ class ImageFolder(ImageDataModule):
     @cached_property
     def class_names(self) -> list[str]:
         """The class folders' names, sorted."""
-        folder = self._folder("train")
+        folder = self._folder("train" if (self.root / "train").is_dir() or not self._has_test else "test")
         names = class_folders(folder)
         if len(names) < 2:
             raise UserError(f"{folder} holds one class folder, {names[0]}: at least two classes are needed")
         return names
+
+    @property
+    def _has_test(self) -> bool:
+        return any((self.root / name).is_dir() for name in ("test", "val"))
 
     def load(self, split: Split) -> ImageFiles:
         """List the files of a split."""

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 from ctkd_lightning._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ctkd_lightning.job.evaluation import evaluate
+    from ctkd_lightning.job.evaluation_summary import Evaluation, read_evaluation
     from ctkd_lightning.job.fusion import fuse
     from ctkd_lightning.job.loggers import mlflow_logger
     from ctkd_lightning.job.run_directory import RunDirectory
@@ -12,16 +14,30 @@ if TYPE_CHECKING:
     from ctkd_lightning.job.summary import Summary, read_summary
     from ctkd_lightning.job.teacher import ready_teacher
 
-__all__ = ["RunDirectory", "Summary", "distil", "fuse", "mlflow_logger", "read_summary", "ready_teacher"]
+__all__ = [
+    "Evaluation",
+    "RunDirectory",
+    "Summary",
+    "distil",
+    "evaluate",
+    "fuse",
+    "mlflow_logger",
+    "read_evaluation",
+    "read_summary",
+    "ready_teacher",
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "Evaluation": "ctkd_lightning.job.evaluation_summary",
         "RunDirectory": "ctkd_lightning.job.run_directory",
         "Summary": "ctkd_lightning.job.summary",
         "distil": "ctkd_lightning.job.stages",
+        "evaluate": "ctkd_lightning.job.evaluation",
         "fuse": "ctkd_lightning.job.fusion",
         "mlflow_logger": "ctkd_lightning.job.loggers",
+        "read_evaluation": "ctkd_lightning.job.evaluation_summary",
         "read_summary": "ctkd_lightning.job.summary",
         "ready_teacher": "ctkd_lightning.job.teacher",
     },

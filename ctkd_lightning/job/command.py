@@ -10,6 +10,7 @@ import functools
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,10 +23,18 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.configuration import compose, config_dir, with_home
+from ctkd_lightning.job.configuration import compose, config_dir, options, with_home
 from ctkd_lightning.job.explain import USER_ERRORS, one_line
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
+
+# Warnings about what is as it should be here.
+_EXPECTED_WARNINGS = (
+    "Experiment logs directory .* exists and is not empty",  # by Hydra; a resumed run keeps its rows
+    "Checkpoint directory .* exists and is not empty",
+    "The number of training batches .* is smaller than the logging interval",  # metrics are logged by epoch
+    "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
+)
 
 
 def hydra_main(config_name: str, task: Callable[[Any], Any]) -> None:
@@ -68,11 +77,8 @@ def help_text(config_name: str, overrides: list[str]) -> str:
     """
     cfg = compose(overrides, config_name, return_hydra_config=True)
     template = cfg.hydra.help.template
-    groups = "".join(
-        f"{folder.name}: {', '.join(sorted(path.stem for path in folder.glob('*.yaml')))}\n"
-        for folder in sorted(Path(config_dir()).iterdir())
-        if folder.is_dir()
-    )
+    folders = sorted(path.name for path in Path(config_dir()).iterdir() if path.name in cfg.hydra.runtime.choices)
+    groups = "".join(f"{group}: {', '.join(options(group))}\n" for group in folders)
     with open_dict(cfg):
         del cfg["hydra"]
     return Template(template).substitute(APP_CONFIG_GROUPS=groups, CONFIG=OmegaConf.to_yaml(cfg))
@@ -135,7 +141,9 @@ def _configure_logging() -> None:
 
 
 def quiet_lightning() -> None:
-    """Show of Lightning the warnings alone; once it is imported, since it sets its loggers' levels then."""
+    """Show of Lightning the unexpected warnings alone; once it is imported, since it sets its loggers' levels then."""
+    for message in _EXPECTED_WARNINGS:
+        warnings.filterwarnings("ignore", message)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

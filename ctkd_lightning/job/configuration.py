@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ctkd_lightning.errors import UserError, suggest
@@ -27,9 +29,25 @@ def config_dir() -> str:
 
 def compose(overrides: Sequence[str] = (), name: str = "config", *, return_hydra_config: bool = False) -> DictConfig:
     """The configuration under overrides, as the command line would compose it."""
-    with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
+    with _beside_an_application(), hydra.initialize_config_dir(config_dir(), version_base="1.3"):
         overrides = [with_home(override) for override in overrides]
         return hydra.compose(name, overrides=overrides, return_hydra_config=return_hydra_config)
+
+
+@contextmanager
+def _beside_an_application() -> Iterator[None]:
+    """Let a Hydra application, such as a command of this package, compose a second configuration."""
+    before = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def options(group: str) -> list[str]:
+    """The choices of a config group, sorted."""
+    return sorted(path.stem for path in Path(config_dir(), group).glob("*.yaml"))
 
 
 def with_home(override: str) -> str:

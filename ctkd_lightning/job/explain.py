@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import re
-from pathlib import Path
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf.errors import ConfigAttributeError, MissingMandatoryValue, OmegaConfBaseException
 
 from ctkd_lightning.errors import UserError, suggest
-from ctkd_lightning.job.configuration import config_dir
+from ctkd_lightning.job.configuration import options
 
 USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
 """Errors that the user can put right."""
@@ -59,8 +58,7 @@ def _explain_choice(error: MissingConfigException) -> str | None:
     if not slash:
         return None
     # of a choice in a list, as in method=[kd,at], Hydra does not name the options
-    options = error.options or [path.stem for path in Path(config_dir(), group).glob("*.yaml")]
-    return f"Could not find '{group}/{name}': {suggest(name, options)}"
+    return f"Could not find '{group}/{name}': {suggest(name, error.options or options(group))}"
 
 
 def _explain_call(error: InstantiationException) -> str | None:

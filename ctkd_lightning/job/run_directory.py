@@ -34,6 +34,10 @@ class RunDirectory:
         """The folder."""
         return str(self.path)
 
+    def evaluation_on(self, data: str) -> Path:
+        """Of the evaluation on other data than the run's own."""
+        return self.path / f"evaluation_{data}.json"
+
     def write(self, path: Path, text: str) -> None:
         """Write a file of the run, whole or not at all.
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig
 from rich.filesize import decimal
-from torch import nn
 
 from ctkd_lightning import build
 from ctkd_lightning._files import user_path
@@ -31,15 +29,13 @@ from ctkd_lightning.job.summary import (
 )
 from ctkd_lightning.job.table import print_table
 from ctkd_lightning.job.teacher import check_beats_chance, ready_baseline, ready_teacher
-from ctkd_lightning.job.training import Training, begin, recorded, tester, write
+from ctkd_lightning.job.training import Training, begin, recorded, run_test, write
 from ctkd_lightning.models import save_weights
 from ctkd_lightning.modules import ClassifierModule, DistillationModule
 from ctkd_lightning.teacher_cache.cached import check_cacheable
 from ctkd_lightning.temperature import LearnedTemperature
 
 log = logging.getLogger(__name__)
-
-_Tested = TypeVar("_Tested", bound=ClassifierModule)
 
 
 def distil(
@@ -106,7 +102,7 @@ def distil(
         if teacher is not None:
             ready_teacher(cfg, teacher, data)
             if cfg.teacher.check:
-                top1 = _test(cfg, ClassifierModule, teacher, data, "val")[0]["val/top1"]
+                top1 = run_test(cfg, ClassifierModule, teacher, data, "val")[0]["val/top1"]
                 check_beats_chance(top1, data.num_classes, len(data.val_indices), cfg.model.teacher.name)
         baseline = None
         if cfg.with_baseline:
@@ -135,7 +131,7 @@ def distil(
             found = getattr(summary, role)
             if network is None or found is None:
                 continue
-            metrics, tested[role] = _test(cfg, RecordingModule, network, data, "test")
+            metrics, tested[role] = run_test(cfg, RecordingModule, network, data)
             found.top1, found.top5 = metrics["test/top1"], metrics["test/top5"]
         if cfg.keep_outputs and training.trainer.is_global_zero:
             kept = outputs_of(tested, data.class_names)
@@ -143,17 +139,6 @@ def distil(
                 add_temperatures(kept, module, data)
             kept.write(run)
     return summary.best.top1
-
-
-def _test(
-    cfg: DictConfig, kind: type[_Tested], network: nn.Module, data: ImageDataModule, stage: str
-) -> tuple[dict[str, float], _Tested]:
-    """Accuracy of a network on validation or test data, in float32 whatever the training's precision."""
-    trainer = tester(cfg)
-    evaluate: Any = trainer.validate if stage == "val" else trainer.test
-    module = kind(network, channels_last=build.channels_last(cfg))
-    evaluate(module, datamodule=data, verbose=False)
-    return {name: float(value) for name, value in trainer.callback_metrics.items()}, module
 
 
 def _cache_teacher(cfg: DictConfig, module: DistillationModule, data: ImageDataModule, precision: str) -> None:

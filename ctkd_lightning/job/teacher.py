@@ -81,7 +81,7 @@ def load_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> 
 
     Args:
         cfg: the run's configuration.
-        network: as :func:`ctkd_lightning.build.networks` made it.
+        network: as :func:`ctkd_lightning.build.teacher` made it.
         data: the run's.
 
     Raises:
@@ -90,12 +90,8 @@ def load_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> 
     pretrained = cfg.model.teacher.get("pretrained")
     if cfg.teacher.checkpoint or (pretrained and pretrained_classes(cfg.model.teacher.name) == data.num_classes):
         return
-    weights = _folder(cfg, cfg.model.teacher.name, data, _teacher_settings(cfg, data)) / "teacher.safetensors"
-    if not weights.is_file():
-        raise UserError(
-            f"the teacher's weights are not in {weights.parent} any more: repeat the run, or set teacher.cache_dir"
-        )
-    load_weights(network, weights)
+    folder = _folder(cfg, cfg.model.teacher.name, data, _teacher_settings(cfg, data))
+    load_weights(network, _kept(folder / "teacher.safetensors", "the teacher's"))
 
 
 def ready_baseline(cfg: DictConfig, data: ImageDataModule, precision: str) -> nn.Module:
@@ -106,13 +102,8 @@ def ready_baseline(cfg: DictConfig, data: ImageDataModule, precision: str) -> nn
         data: what to train it on.
         precision: of the run's training, and so of this one.
     """
-    settings = _training_settings(cfg, data) | {
-        "network": plain(cfg.model.student),
-        "training": {**plain(cfg.optimizer), "seed": cfg.seed, "data_seed": data.seed, "epochs": cfg.max_epochs},
-        "precision": precision,
-        "channels_last": build.channels_last(cfg),
-    }
-    folder = _folder(cfg, f"{cfg.model.student.name}-alone", data, settings)
+    settings = _baseline_settings(cfg, data, precision)
+    folder = _baseline_folder(cfg, data, settings)
     network = build.student(cfg, data)
     module, bar = build.student_alone(cfg, network), build.progress_bar(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -122,6 +113,38 @@ def ready_baseline(cfg: DictConfig, data: ImageDataModule, precision: str) -> nn
 
     train_once(module, data, folder, settings, make_trainer, what="baseline")
     return network.eval()
+
+
+def load_baseline(cfg: DictConfig, network: nn.Module, data: ImageDataModule, precision: str) -> None:
+    """Give a network the weights of :func:`ready_baseline`, without any training.
+
+    Raises:
+        UserError: they are nowhere.
+    """
+    folder = _baseline_folder(cfg, data, _baseline_settings(cfg, data, precision))
+    load_weights(network, _kept(folder / "baseline.safetensors", "the student's that was trained alone"))
+
+
+def _baseline_settings(cfg: DictConfig, data: ImageDataModule, precision: str) -> dict[str, Any]:
+    return _training_settings(cfg, data) | {
+        "network": plain(cfg.model.student),
+        "training": {**plain(cfg.optimizer), "seed": cfg.seed, "data_seed": data.seed, "epochs": cfg.max_epochs},
+        "precision": precision,
+        "channels_last": build.channels_last(cfg),
+    }
+
+
+def _baseline_folder(cfg: DictConfig, data: ImageDataModule, settings: Mapping[str, Any]) -> Path:
+    return _folder(cfg, f"{cfg.model.student.name}-alone", data, settings)
+
+
+def _kept(weights: Path, whose: str) -> Path:
+    """A file in the cache that must be there."""
+    if not weights.is_file():
+        raise UserError(
+            f"{whose} weights are not in {weights.parent} any more: repeat the run, or set teacher.cache_dir"
+        )
+    return weights
 
 
 def _training_settings(cfg: DictConfig, data: ImageDataModule) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,6 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
+from torch import nn
 
 from ctkd_lightning import build
 from ctkd_lightning.callbacks._throughput import Throughput
@@ -26,8 +28,11 @@ from ctkd_lightning.job.preflight import check_resumable
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.summary import Best, RunSummary, read_summary
 from ctkd_lightning.job.temperatures import KeepTemperatures
+from ctkd_lightning.modules import ClassifierModule
 
 log = logging.getLogger(__name__)
+
+_Tested = TypeVar("_Tested", bound=ClassifierModule)
 
 
 def begin(cfg: DictConfig, run_dir: str | Path) -> tuple[RunDirectory, Path | None, RunSummary | None]:
@@ -95,6 +100,28 @@ def tester(cfg: DictConfig, *callbacks: Callback) -> Trainer:
         *callbacks: beside the progress bar.
     """
     return build.trainer(cfg, precision="32-true", logger=False, callbacks=[*build.progress_bar(cfg), *callbacks])
+
+
+def run_test(
+    cfg: DictConfig, kind: type[_Tested], network: nn.Module, data: ImageDataModule, stage: str = "test"
+) -> tuple[dict[str, float], _Tested]:
+    """Accuracy of a network on validation or test data, in float32 whatever the training's precision.
+
+    Args:
+        cfg: the configuration.
+        kind: of module that tests it.
+        network: images to logits.
+        data: what it is tested on.
+        stage: ``"test"`` or ``"val"``.
+
+    Returns:
+        The metrics by name, and the module.
+    """
+    trainer = tester(cfg)
+    evaluate: Any = trainer.validate if stage == "val" else trainer.test
+    module = kind(network, channels_last=build.channels_last(cfg))
+    evaluate(module, datamodule=data, verbose=False)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}, module
 
 
 class Training:

@@ -1,7 +1,7 @@
 """Networks by name, and their weights."""
 
 from ctkd_lightning.models._factory import available_models, create_model, pretrained_classes
-from ctkd_lightning.models._weights import fingerprint, load_weights, read_state_dict, save_weights
+from ctkd_lightning.models._weights import fingerprint, load_weights, read_state_dict, save_weights, serialized_size
 from ctkd_lightning.models.encoders import SeriesEncoder, VectorEncoder
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "pretrained_classes",
     "read_state_dict",
     "save_weights",
+    "serialized_size",
 ]

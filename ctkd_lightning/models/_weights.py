@@ -18,7 +18,7 @@ from ctkd_lightning.models._checkpoint import bare_names, read_state_dict, read_
 from ctkd_lightning.models._outline import Entry, Outline
 from ctkd_lightning.models._part import Part, find_part
 
-__all__ = ["fingerprint", "load_weights", "read_state_dict", "save_weights"]
+__all__ = ["fingerprint", "load_weights", "read_state_dict", "save_weights", "serialized_size"]
 
 
 def load_weights(model: nn.Module, path: str | Path, *, prefix: str | None = None) -> None:
@@ -73,12 +73,21 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     path = user_path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"weights are saved as safetensors: the name must end in .safetensors, found {path}")
+    with written_whole(path) as partial:
+        partial.write_bytes(_serialized(model))
+
+
+def serialized_size(model: nn.Module) -> int:
+    """Bytes of the file that :func:`save_weights` writes."""
+    return len(_serialized(model))
+
+
+def _serialized(model: nn.Module) -> bytes:
     own = model.state_dict()
     # cloned, since safetensors refuses tensors that share memory
     tensors = [tensor.detach().cpu().contiguous().clone() for tensor in own.values()]
     state = dict(zip(bare_names(own), tensors, strict=True))
-    with written_whole(path) as partial:
-        partial.write_bytes(safetensors.torch.save(state, metadata={"format": "pt"}))
+    return safetensors.torch.save(state, metadata={"format": "pt"})
 
 
 def fingerprint(state_dict: Mapping[str, Tensor]) -> str:

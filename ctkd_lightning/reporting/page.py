@@ -16,6 +16,7 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.summary import installed_version
 from ctkd_lightning.reporting.arms import find_arms
 from ctkd_lightning.reporting.drawing import Drawn, draw
+from ctkd_lightning.reporting.evaluations import evaluation_table
 from ctkd_lightning.reporting.picture import Picture
 from ctkd_lightning.reporting.results import results_table, worth_table
 from ctkd_lightning.reporting.runs import Runs, read_runs
@@ -143,8 +144,11 @@ def page(runs: Runs, drawn: Iterable[Drawn], missing: Sequence[str] = ()) -> Pag
     if worth is not None:
         sections.append(Section("worth-section", "Was it worth it?", tables=[worth]))
     sections += _of_figures(drawn)
+    missing = list(missing)
+    if evaluated := evaluation_table(runs.runs, named, missing):
+        sections.append(Section("evaluation", "Evaluation", tables=[evaluated]))
     if missing:
-        sections.append(Section("missing", "Figures that are not here", notes=list(missing)))
+        sections.append(Section("missing", "What is not here", notes=missing))
     sections.append(
         Section(
             "ran",
@@ -200,7 +204,9 @@ def _words_on_results(runs: Runs) -> str:
 
 
 def _output(folders: Sequence[Path], output: str | Path | None, overwrite: bool) -> Path:
-    path = user_path(str(output)) if output is not None else Path(os.path.commonpath(map(os.path.abspath, folders)), _NAME)
+    path = (
+        user_path(str(output)) if output is not None else Path(os.path.commonpath(map(os.path.abspath, folders)), _NAME)
+    )
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"output must be an HTML file such as {_NAME}, found {output}")
     if path.is_dir():

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from ctkd_lightning.reporting.arms import Arm, alone_arm, alone_top1, fixed_reference, has_temperature, is_best, to_fixed
+from ctkd_lightning.reporting.arms import (
+    Arm,
+    alone_arm,
+    alone_top1,
+    fixed_reference,
+    has_temperature,
+    is_best,
+    to_fixed,
+)
 from ctkd_lightning.reporting.statistics import paired_difference
 from ctkd_lightning.reporting.tables import (
     NONE,
@@ -37,8 +45,9 @@ def results_table(arms: list[Arm]) -> Table:
         words += (
             ": mean ± standard deviation over seeds. The difference to the same method at a fixed temperature "
             "(where there are several, the best of them) is the mean over the seeds that both have, with the 95 % "
-            "interval of Student’s t for paired samples. Bold: the best of its pair, where the 95 % intervals of its "
-            "differences to all other rows lie above zero; they are not adjusted for the number of comparisons."
+            "interval of Student’s t for paired samples. Runs of one seed count as their mean. Bold: the best of its "
+            "pair, where the 95 % intervals of its differences to all other rows lie above zero; they are not adjusted "
+            "for the number of comparisons."
         )
     groups = [("", 1), *((pair, 3) for pair in pairs)]
     return Table("results", "Students by method and temperature", columns, rows, groups, words)
@@ -46,7 +55,7 @@ def results_table(arms: list[Arm]) -> Table:
 
 def _result(arm: Arm, arms: list[Arm]) -> list[Cell]:
     repeated = len(arm.runs) - len(arm.top1)
-    note = f"{len(arm.runs)} runs; those of one seed count as their mean" if repeated > 0 else ""
+    note = f"{len(arm.runs)} runs" if repeated > 0 else ""
     return [
         Cell(mean_and_deviation(arm.top1.values()), best=is_best(arm, arms)),
         Cell(str(len(arm.top1)), note),
@@ -108,7 +117,7 @@ def _worth(arm: Arm, arms: list[Arm]) -> list[Cell]:
     small, large = (network.parameters if network else None for network in (summary.student, summary.teacher))
     return [
         Cell(arm.name, arm.pair if len({other.pair for other in arms}) > 1 else ""),
-        Cell(mean_and_deviation(alone.values())) if gained else Cell(NONE, "none with its seeds"),
+        Cell(mean_and_deviation(alone.values())) if gained else Cell(NONE, "none of its seeds"),
         Cell(mean_and_deviation(distilled.values())),
         Cell(mean_and_deviation(sorted(set(teacher.values())))),  # one network for all seeds, mostly
         difference(gained) if gained else Cell(NONE),

@@ -128,5 +128,3 @@ class Tables(HTMLParser):
 
 def summary_of(folder):
     return json.loads((Path(folder) / "summary.json").read_text())
-
-

@@ -14,7 +14,10 @@ def test_files_and_data(tmp_path):
     assert b"<svg" in svg.read_bytes()
     with Image.open(png) as image:
         assert image.size == (832, 480)
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["of_temperature.png", "of_temperature.svg"]
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
+        "of_temperature.png",
+        "of_temperature.svg",
+    ]
     assert drawn.least <= 390 - 2 * 16 < drawn.most
 
 

@@ -11,7 +11,14 @@ def test_numbers():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (0.04, "0.0 s"), (59.94, "59.9 s"), (60, "1 min 00 s"), (3599.6, "1 h 00 min"), (90061, "25 h 01 min")],
+    [
+        (None, "–"),
+        (0.04, "0.0 s"),
+        (59.94, "59.9 s"),
+        (60, "1 min 00 s"),
+        (3599.6, "1 h 00 min"),
+        (90061, "25 h 01 min"),
+    ],
 )
 def test_durations(value, text):
     assert seconds(value) == text

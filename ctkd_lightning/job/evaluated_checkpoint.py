@@ -1,0 +1,51 @@
+"""What is evaluated of checkpoints."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from ctkd_lightning import build
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.job.configuration import options
+from ctkd_lightning.job.evaluated import Candidate, Subject, name_of, on_device, untrained
+from ctkd_lightning.models import load_weights
+
+
+def of_checkpoint(
+    checkpoint: str, model: str, teacher_checkpoint: str | None, node: DictConfig, device: str
+) -> Subject:
+    """A network by name with weights from a file, or a pair of networks.
+
+    Args:
+        checkpoint: the network's, or the pair's student's.
+        model: the network, or the pair.
+        teacher_checkpoint: of the pair's teacher, where that is evaluated too.
+        node: the data's, as in a configuration.
+        device: to evaluate on.
+
+    Raises:
+        UserError: an unknown name, or weights that do not fit.
+    """
+    pairs = options("model")
+    pair = model in pairs
+    if teacher_checkpoint is not None and not pair:
+        raise UserError(f"teacher.checkpoint goes with a pair: model= one of {', '.join(pairs)}, found {model}")
+    cfg = on_device(build.config(f"model={model}" if pair else f"model.student.name='{model}'"), device)
+    cfg.data = OmegaConf.to_container(node, resolve=False)
+    data = build.data(cfg, test_only=True)
+
+    def candidate(role: str, weights: str) -> Candidate:
+        def bare() -> nn.Module:
+            return untrained(cfg, role, data.num_classes)
+
+        def trained() -> nn.Module:
+            network = bare()
+            load_weights(network, weights)
+            return network
+
+        return Candidate(cfg.model[role].name, bare, trained)
+
+    files = {"teacher": teacher_checkpoint, "student": checkpoint}
+    candidates = {role: candidate(role, weights) for role, weights in files.items() if weights is not None}
+    return Subject(str(checkpoint), cfg, data, name_of(data), candidates)
