@@ -27,7 +27,7 @@ from ctkd_lightning.reporting.tables import (
 
 
 def results_table(arms: list[Arm]) -> Table:
-    """A row for each method with its temperature, and of each pair the accuracy with its difference to the fixed one."""
+    """A row for each method with its temperature, of each pair the accuracy and its difference to the fixed one."""
     pairs = list(dict.fromkeys(arm.pair for arm in arms))
     columns, rows = [Column("method and temperature", words=True)], []
     for _ in pairs:
@@ -99,8 +99,8 @@ def worth_table(arms: list[Arm]) -> Table | None:
     )
     if all(row[1].text == NONE for row in rows):
         words = (
-            "There is no student alone to compare with: run with with_baseline=true, or method=none with the same seeds "
-            "and settings. Training is the student’s, the mean over seeds; the teacher’s own is not counted."
+            "There is no student alone to compare with: with_baseline=true trains it beside a run, and method=none "
+            "by itself, with the same seeds and settings. Training is the student’s, the mean over seeds; the teacher’s own is not counted."
         )
     return Table("worth", "Student alone, student distilled, teacher", columns, rows, words=words)
 

@@ -13,8 +13,8 @@ Settings = dict[str, str]
 """From dotted key to value, as it is written."""
 
 _PLACES_AND_RECORDS = (
-    "run_dir", "resume", "report", "keep_outputs", "with_baseline", "teacher_cache", "teacher.cache_dir", "teacher.check",
-    "logger", "progress", "callbacks.progress", "experiment", "data.num_workers", "data.in_memory",
+    "run_dir", "resume", "report", "keep_outputs", "with_baseline", "teacher_cache", "teacher.cache_dir",
+    "teacher.check", "logger", "progress", "callbacks.progress", "experiment", "data.num_workers", "data.in_memory",
     "trainer.log_every_n_steps", "trainer.enable_model_summary", "trainer.enable_progress_bar",
 )  # fmt: skip
 CHOICES = ("model", "method", "temperature", "curriculum")

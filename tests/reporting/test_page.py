@@ -44,7 +44,7 @@ def test_what_a_reader_without_eyes_has():
         assert landmark in text
     assert text.count("<table") == text.count("<caption") == len(page.tables)
     assert len(re.findall(r"<th scope=(?:\"col\"|row|\"colgroup\")", text)) == text.count("<th ")
-    assert [int(level) for level in re.findall(r"<h(\d)", text)][0] == 1
+    assert re.search(r"<h(\d)", text)[1] == "1"
     assert text.count("<h1") == 1
     anchors, targets = re.findall(r'href="#([^"]+)"', text), re.findall(r'id="([^"]+)"', text)
     assert set(anchors) <= set(targets)
