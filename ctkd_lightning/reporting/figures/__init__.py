@@ -7,13 +7,15 @@ from collections.abc import Callable, Iterator
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.reporting.figures._canvas import style
 from ctkd_lightning.reporting.figures._comparison import Comparison, Missing, compare, damaged
-from ctkd_lightning.reporting.figures.agreement import class_accuracy, class_correlations
+from ctkd_lightning.reporting.figures.class_accuracy import class_accuracy
+from ctkd_lightning.reporting.figures.class_correlations import class_correlations
 from ctkd_lightning.reporting.figures.features import embedding
 from ctkd_lightning.reporting.figures.loss import kd_loss
 from ctkd_lightning.reporting.figures.reliability import reliability
-from ctkd_lightning.reporting.figures.samples import temperature_extremes, temperature_histogram
 from ctkd_lightning.reporting.figures.surface import loss_surface
 from ctkd_lightning.reporting.figures.temperature import temperature
+from ctkd_lightning.reporting.figures.temperature_extremes import temperature_extremes
+from ctkd_lightning.reporting.figures.temperature_histogram import temperature_histogram
 from ctkd_lightning.reporting.picture import Picture
 from ctkd_lightning.reporting.runs import Runs
 

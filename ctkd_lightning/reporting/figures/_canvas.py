@@ -37,7 +37,7 @@ WRONG_COLOUR = "#cc3311"
 
 _WIDE = 8.0  # times the least τ: from there on a logarithmic axis
 _LINE, _HANDLE = 62, 6  # letters of a line, and of what is before a label
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
     "axes.facecolor": "none",
@@ -107,13 +107,31 @@ def wide_axis(axis: Axis, values: Iterable[float]) -> None:
     """A logarithmic axis where the positive values span much, its ticks written as plain numbers."""
     known = np.array([value for value in values if np.isfinite(value) and value > 0])
     if not len(known) or known.max() < _WIDE * known.min():
-        axis.get_major_formatter().set_useOffset(False)
+        formatter: Any = axis.get_major_formatter()
+        formatter.set_useOffset(False)
         return
     axis._set_axes_scale("log")  # type: ignore[attr-defined]
     few = known.max() < 100 * known.min()
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def colour_bar(figure: Figure, image: Any, axes: Any, label: str, **settings: Any) -> None:
+    """What an image's colours stand for.
+
+    Args:
+        figure: of the image.
+        image: likewise.
+        axes: beside which it stands.
+        label: of its values.
+        **settings: of :meth:`matplotlib.figure.Figure.colorbar`.
+    """
+    bar = figure.colorbar(image, ax=axes, label=label, **settings)
+    bar.ax.minorticks_off()
+    bar.ax.tick_params(color=GREY, labelcolor=GREY, labelsize=9)
+    outline: Any = bar.outline
+    outline.set_visible(False)
 
 
 def legend(figure: Figure, handles: Iterable[Line2D]) -> None:

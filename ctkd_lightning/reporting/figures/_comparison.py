@@ -16,6 +16,8 @@ MOST_ARMS = len(ARM_COLOURS) * len(ARM_LINES)
 MOST_OUTPUTS = 5
 """Runs of an arm whose outputs are looked at."""
 
+BOTH = ("teacher", "student")
+ONE_FOR_ALL = "no run has a temperature for each sample: train with temperature=instance"
 NO_OUTPUTS = "no run has kept what its networks gave for the test samples: run with keep_outputs=true"
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ctkd_lightning.job.outputs import TestOutputs
 from ctkd_lightning.reporting.figures._canvas import CLASS_COLOURS, bare, canvas, literal
 from ctkd_lightning.reporting.figures._comparison import MOST_OUTPUTS, NO_OUTPUTS, Arm, Comparison, Missing
-from ctkd_lightning.reporting.figures._words import spread
+from ctkd_lightning.reporting.figures._words import class_name, spread
 from ctkd_lightning.reporting.picture import Picture
 
 if TYPE_CHECKING:
@@ -28,11 +28,15 @@ _ITERATIONS = 500  # half of scikit-learn's: on 450 digits the divergence is wit
 
 @dataclass
 class _Seen:
+    """The first run of an arm in two dimensions (N, 2), its samples' classes (N,), and the scores of all its runs."""
+
     arm: Arm
     seed: int
     points: NDArray[np.float32]
     target: NDArray[np.int64]
     scores: list[float]
+    class_names: list[str]
+    classes: int
 
 
 def embedding(comparison: Comparison) -> Picture:
@@ -41,25 +45,10 @@ def embedding(comparison: Comparison) -> Picture:
     Raises:
         Missing: no run has kept features.
     """
-    seen, class_names, classes = [], [], 0
+    seen: list[_Seen] = []
     for arm in comparison.arms:
-        if len(seen) == MOST_PANELS:
-            break
-        scores: list[float] = []
-        first: tuple[int, NDArray[np.float32], NDArray[np.int64]] | None = None
-        for run, outputs in arm.outputs("student"):
-            chosen = chosen_samples(outputs)
-            features = _features(outputs, chosen)
-            if features is None:
-                continue
-            target = outputs.target.numpy()[chosen]
-            scores.append(silhouette(features, target))
-            if first is None:
-                first = run.summary.seed, features, target
-                class_names, classes = outputs.class_names, len(np.unique(outputs.target))
-        if first is not None:
-            seed, features, target = first
-            seen.append(_Seen(arm, seed, embedded(features), target, scores))
+        if len(seen) < MOST_PANELS and (one := _seen(arm)):
+            seen.append(one)
     if not seen:
         raise Missing(f"{NO_OUTPUTS}, with a student whose last layer is linear")
 
@@ -67,11 +56,11 @@ def embedding(comparison: Comparison) -> Picture:
     columns = min(2, len(seen))
     figure, axes = canvas(3.0 * rows if columns == 2 else 4.6, rows, columns)
     for panel, one in zip(axes, seen, strict=False):
-        _scatter(panel, one, class_names)
+        _scatter(panel, one)
     for panel in axes:
         bare(panel)
 
-    shown = len(np.unique(seen[0].target))
+    shown, classes = len(np.unique(seen[0].target)), seen[0].classes
     some = f" of {shown} of the {classes} classes" if shown < classes else ""
     several = any(len(one.scores) > 1 for one in seen)
     caption = (
@@ -90,6 +79,21 @@ def embedding(comparison: Comparison) -> Picture:
         figure=figure,
         section="features",
     )
+
+
+def _seen(arm: Arm) -> _Seen | None:
+    seen: _Seen | None = None
+    for run, outputs in arm.outputs("student"):
+        chosen = chosen_samples(outputs)
+        features = _features(outputs, chosen)
+        if features is None:
+            continue
+        target = outputs.target.numpy()[chosen]
+        if seen is None:
+            classes = len(np.unique(outputs.target))
+            seen = _Seen(arm, run.summary.seed, embedded(features), target, [], outputs.class_names, classes)
+        seen.scores.append(silhouette(features, target))
+    return seen
 
 
 def chosen_samples(outputs: TestOutputs) -> NDArray[np.intp]:
@@ -136,15 +140,22 @@ def _features(outputs: TestOutputs, chosen: NDArray[np.intp]) -> NDArray[np.floa
     return features if np.isfinite(features).all() and features.std(axis=0).any() else None
 
 
-def _scatter(panel: Axes, one: _Seen, class_names: list[str]) -> None:
+def _scatter(panel: Axes, one: _Seen) -> None:
     from matplotlib.patheffects import withStroke
 
     groups = [(number, one.points[one.target == number]) for number in np.unique(one.target)]
     for (_, points), colour in zip(groups, CLASS_COLOURS, strict=False):
-        panel.scatter(*points.T, s=7, color=colour, linewidths=0, rasterized=True)
+        panel.scatter(points[:, 0], points[:, 1], s=7, color=colour, linewidths=0, rasterized=True)
     for number, points in groups:  # above all points
-        name = class_names[number] if number < len(class_names) else str(number)
         outline = [withStroke(linewidth=2.5, foreground="white")]
         x, y = np.median(points, axis=0)
-        panel.text(x, y, literal(name, 12), color="#333333", ha="center", va="center", path_effects=outline)
+        panel.text(
+            x,
+            y,
+            literal(class_name(one.class_names, number), 12),
+            color="#333333",
+            ha="center",
+            va="center",
+            path_effects=outline,
+        )
     panel.set_title(f"{literal(one.arm.label)}\nsilhouette {spread(one.scores, 3)}")

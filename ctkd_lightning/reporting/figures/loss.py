@@ -20,9 +20,10 @@ def kd_loss(comparison: Comparison) -> Picture:
     panels = {_OPTIMISED: "as optimised, at each arm's own τ"}
     panels |= {name: f"at τ = {name[len(_AT) :]} for all" for name in names if name.startswith(_AT)}
     curves = {
-        metric: [(arm, found) for arm in comparison.distilled if (found := curve(arm, metric))] for metric in panels
+        metric: found
+        for metric in panels
+        if (found := [(arm, one) for arm in comparison.distilled if (one := curve(arm, metric))])
     }
-    curves = {metric: found for metric, found in curves.items() if found}
     if not curves:
         raise Missing("no run has logged a KD loss: train with method=kd, by this version or a later one")
 

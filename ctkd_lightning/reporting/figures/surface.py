@@ -12,7 +12,7 @@ from torch import Tensor
 from ctkd_lightning.job.outputs import TestOutputs
 from ctkd_lightning.methods import kd_loss
 from ctkd_lightning.reporting.figures._canvas import canvas, legend, literal, wide_axis
-from ctkd_lightning.reporting.figures._comparison import NO_OUTPUTS, Comparison, Missing, outputs_note
+from ctkd_lightning.reporting.figures._comparison import BOTH, NO_OUTPUTS, Comparison, Missing, outputs_note
 from ctkd_lightning.reporting.figures._words import spread
 from ctkd_lightning.reporting.picture import Picture
 
@@ -33,7 +33,7 @@ def loss_surface(comparison: Comparison) -> Picture:
     samples = 0
     for arm in comparison.distilled:
         curves, ends = [], []
-        for run, outputs in arm.outputs("teacher", "student"):
+        for run, outputs in arm.outputs(*BOTH):
             logits = _logits(outputs)
             if not len(logits[0]):
                 continue

@@ -1,9 +1,10 @@
 import math
 from statistics import mean, stdev
 
+import numpy as np
 import pytest
 
-from ctkd_lightning.reporting.figures._words import counted, spread
+from ctkd_lightning.reporting.figures._words import class_name, counted, known_mean, spread
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,14 @@ def test_spread(values, expected):
 def test_counted():
     assert counted(1, "run", "runs") == "1 run"
     assert counted(2, "run", "runs") == "2 runs"
+
+
+def test_a_class_without_a_name():
+    assert class_name(["cat"], 0) == "cat"
+    assert class_name(["cat"], 1) == "1"
+
+
+@pytest.mark.filterwarnings("error")
+def test_means_of_what_is_known():
+    table = np.array([[1.0, np.nan, np.nan], [3.0, 2.0, np.nan]])
+    assert known_mean(table) == pytest.approx([2, 2, np.nan], nan_ok=True)
