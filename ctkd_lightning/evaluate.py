@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ctkd_lightning.job.command import hydra_main, quiet_lightning
+from ctkd_lightning.job.configuration import one_network
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of the command."""
-    hydra_main("evaluate", run)
+    hydra_main("evaluate", run, rewrite=one_network)
 
 
 def run(cfg: DictConfig) -> None:

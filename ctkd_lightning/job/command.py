@@ -33,11 +33,12 @@ _EXPECTED_WARNINGS = (
     "Experiment logs directory .* exists and is not empty",  # by Hydra; a resumed run keeps its rows
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",  # metrics are logged by epoch
+    r"It is recommended to use `self.log\('(ctkd|train)/.*sync_dist=True",  # these are means over the processes already
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
 )
 
 
-def hydra_main(config_name: str, task: Callable[[Any], Any]) -> None:
+def hydra_main(config_name: str, task: Callable[[Any], Any], rewrite: Callable[[str], str] | None = None) -> None:
     """Run ``task`` as a Hydra application over the package's configuration.
 
     An error that the user can put right is printed as one line, and the process exits with status 1; a sweep goes on
@@ -46,9 +47,12 @@ def hydra_main(config_name: str, task: Callable[[Any], Any]) -> None:
     Args:
         config_name: the root of the configuration.
         task: from the composed configuration to what a sweeper optimises; it imports what is heavy itself.
+        rewrite: from a word as users write it to Hydra's grammar, where the two differ.
     """
     _configure_logging()
     sys.argv[1:] = map(with_home, sys.argv[1:])
+    if rewrite is not None:
+        sys.argv[1:] = map(rewrite, sys.argv[1:])
     if {"--help", "-h"} & set(sys.argv[1:]):
         with explained():
             print(help_text(config_name, [word for word in sys.argv[1:] if not word.startswith("-")]))

@@ -61,6 +61,17 @@ def with_home(override: str) -> str:
     return f"{key}='{os.path.expanduser(value)}'" if value.startswith("~/") or value == "~" else override
 
 
+def one_network(override: str) -> str:
+    """``model=NAME`` of one network as ``model.name=NAME``: to Hydra ``model=`` is a group, whose choices are pairs.
+
+    Example:
+        >>> one_network("model=resnet20"), one_network("model=vgg13_to_vgg8")
+        ('model.name=resnet20', 'model=vgg13_to_vgg8')
+    """
+    key, equals, value = override.partition("=")
+    return f"model.name={value}" if key == "model" and equals and value not in options("model") else override
+
+
 def read_configuration(run_dir: str | Path) -> DictConfig:
     """The configuration of a run, from its ``.hydra/config.yaml``; ``run_dir`` in it is where the run is now.
 

@@ -7,19 +7,18 @@ from torch import nn
 
 from ctkd_lightning import build
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.configuration import options
 from ctkd_lightning.job.evaluated import Candidate, Subject, name_of, on_device, untrained
 from ctkd_lightning.models import load_weights
 
 
 def of_checkpoint(
-    checkpoint: str, model: str, teacher_checkpoint: str | None, node: DictConfig, device: str
+    checkpoint: str, model: DictConfig, teacher_checkpoint: str | None, node: DictConfig, device: str
 ) -> Subject:
-    """A network by name with weights from a file, or a pair of networks.
+    """A network with weights from a file, or a pair of networks.
 
     Args:
         checkpoint: the network's, or the pair's student's.
-        model: the network, or the pair.
+        model: the network as ``name``, or the pair as ``teacher`` and ``student``.
         teacher_checkpoint: of the pair's teacher, where that is evaluated too.
         node: the data's, as in a configuration.
         device: to evaluate on.
@@ -27,11 +26,11 @@ def of_checkpoint(
     Raises:
         UserError: an unknown name, or weights that do not fit.
     """
-    pairs = options("model")
-    pair = model in pairs
+    pair = "student" in model
     if teacher_checkpoint is not None and not pair:
-        raise UserError(f"teacher.checkpoint goes with a pair: model= one of {', '.join(pairs)}, found {model}")
-    cfg = on_device(build.config(f"model={model}" if pair else f"model.student.name='{model}'"), device)
+        raise UserError(f"teacher.checkpoint goes with a pair, and model={model.name} is one network: name a pair")
+    cfg = on_device(build.config(), device)
+    cfg.model = OmegaConf.merge(cfg.model, model if pair else {"student": {"name": str(model.name)}})
     cfg.data = OmegaConf.to_container(node, resolve=False)
     data = build.data(cfg, test_only=True)
 

@@ -136,6 +136,6 @@ def check_classes(data: ImageDataModule, class_names: Sequence[str]) -> None:
     for position, (other, own) in enumerate(zip(found, class_names, strict=True)):
         if other != own:
             raise UserError(
-                f"class {position} of data= is {other}, and the run's networks know {own} there: take data of the "
+                f"class {position} of data= is {other!r}, and the run's networks know {own!r} there: take data of the "
                 "run's classes, under the same names"
             )

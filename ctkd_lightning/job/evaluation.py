@@ -55,11 +55,16 @@ def evaluate(cfg: DictConfig, overrides: Sequence[str] = ()) -> Evaluation:
 def _check(cfg: DictConfig) -> None:
     if (cfg.run is None) == (cfg.checkpoint is None):
         raise UserError("give run=DIR, the folder of a run, or checkpoint=FILE with model= and data=")
-    if cfg.run is not None and (cfg.model is not None or cfg.teacher.checkpoint is not None):
+    pair, network = "student" in cfg.model, cfg.model.name is not None
+    if cfg.run is not None and (pair or network or cfg.teacher.checkpoint is not None):
         raise UserError("model= and teacher.checkpoint= go with checkpoint=FILE, and a run has its own: leave them out")
-    if cfg.checkpoint is not None and (cfg.model is None or cfg.get("data") is None):
-        missing = " and ".join(key for key in ("model", "data") if cfg.get(key) is None)
+    missing = " and ".join(
+        key for key, given in (("model", pair or network), ("data", cfg.get("data") is not None)) if not given
+    )
+    if cfg.checkpoint is not None and missing:
         raise UserError(f"checkpoint= needs {missing}=: the network or the pair by name, and data to test it on")
+    if pair and network:
+        raise UserError(f"model.name={cfg.model.name} is one network, and model= a pair: give one of them")
     for key in ("latency", "recompute", "overwrite"):
         if not isinstance(cfg[key], bool):
             raise UserError(f"{key} must be true or false, found {cfg[key]}")
@@ -73,7 +78,7 @@ def _check(cfg: DictConfig) -> None:
 def _subject(cfg: DictConfig, overrides: Sequence[str]) -> Subject:
     if cfg.run is not None:
         return of_run(str(cfg.run), cfg.device, cfg.get("data"), overrides, recompute=cfg.recompute)
-    return of_checkpoint(str(cfg.checkpoint), str(cfg.model), cfg.teacher.checkpoint, cfg.data, cfg.device)
+    return of_checkpoint(str(cfg.checkpoint), cfg.model, cfg.teacher.checkpoint, cfg.data, cfg.device)
 
 
 def _check_replaceable(path: Path, subject: Subject) -> None:

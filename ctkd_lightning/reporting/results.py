@@ -100,7 +100,8 @@ def worth_table(arms: list[Arm]) -> Table | None:
     if all(row[1].text == NONE for row in rows):
         words = (
             "There is no student alone to compare with: with_baseline=true trains it beside a run, and method=none "
-            "by itself, with the same seeds and settings. Training is the student’s, the mean over seeds; the teacher’s own is not counted."
+            "by itself, with the same seeds and settings. Training is the student’s, the mean over seeds; the "
+            "teacher’s own is not counted."
         )
     return Table("worth", "Student alone, student distilled, teacher", columns, rows, words=words)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.configuration import compose
+from ctkd_lightning.job.configuration import compose, one_network
 from ctkd_lightning.job.evaluated_checkpoint import of_checkpoint
 from ctkd_lightning.models import create_model, save_weights
 
@@ -12,7 +12,8 @@ FAKE = ["data=fake", "data.test_size=8", "data.image_size=32", "data.num_classes
 @pytest.fixture
 def subject():
     def make(checkpoint, model, teacher=None):
-        return of_checkpoint(checkpoint, model, teacher, compose(FAKE).data, "cpu")
+        cfg = compose([*FAKE, one_network(f"model={model}")], "evaluate")
+        return of_checkpoint(checkpoint, cfg.model, teacher, cfg.data, "cpu")
 
     return make
 
@@ -50,6 +51,7 @@ def test_a_pair(subject):
         ("ten.safetensors", "resnet8", None, "the checkpoint has 10 classes, the model 4"),
         ("cut.safetensors", "resnet8", None, "truncated, damaged"),
         ("ten.safetensors", "resnet9", None, "unknown model 'resnet9': did you mean"),
+        ("ten.safetensors", "torchvision/resnet9", None, "resnet9"),
         ("ten.safetensors", "vgg8", None, "another architecture"),
         ("ten.safetensors", "resnet8", "ten.safetensors", "teacher.checkpoint goes with a pair"),
     ],

@@ -33,14 +33,14 @@ def test_other_data_are_seen_as_the_own_were(finished_run):
     assert (subject.data_name, subject.file.name) == ("shifted", "evaluation_shifted.json")
     node.mean = [0.1, 0.2, 0.3]
     subject = of_run("run", "cpu", node, ["data.mean=[0.1,0.2,0.3]"], recompute=False)
-    assert subject.data.mean == (0.1, 0.2, 0.3)
+    assert list(subject.data.mean) == [0.1, 0.2, 0.3]
     assert subject.data.std == seen.std
 
 
 def test_other_names_are_refused(finished_run):
-    folder_of(build.config(run="run"), names=["0", "1", "2", "z"])
+    folder_of(build.config(run="run"), names=["class 0", "class 1", "class 2", "z"])
     node = compose(["data=image_folder", "data.root=shifted"]).data
-    with pytest.raises(UserError, match="class 3 of data= is z, and the run's networks know"):
+    with pytest.raises(UserError, match="class 3 of data= is 'z', and the run's networks know 'class 3'"):
         of_run("run", "cpu", node, recompute=False)
 
 
