@@ -233,6 +233,7 @@ TARGETS = {
         "OFD", "PKT", "RKD", "ReviewKD", "SP", "SRRL", "TTM", "VID", "WTTM",
     },
     "ctkd_lightning.models": {"SeriesEncoder", "VectorEncoder"},
+    "ctkd_lightning.reporting": {"SweepReport"},
     "ctkd_lightning.schedule": {"step_decay"},
     "ctkd_lightning.temperature": {
         "FixedTemperature", "GlobalTemperature", "InstanceTemperature", "LSKDTemperature", "NormKDTemperature",

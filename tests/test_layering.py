@@ -26,9 +26,9 @@ LAYERS = [
     {"module", "supervised"},  # names of version 0.1
     {"build", "job"},
     {"exporting", "reporting"},
-    {"evaluate", "export", "run"},
+    {"evaluate", "export", "report", "run"},
 ]
-COMMANDS = {"evaluate", "export", "run"}
+COMMANDS = {"evaluate", "export", "report", "run"}
 KNOW_LIGHTNING = {"data", "callbacks", "modules", "module", "supervised", "build", "job", "reporting"} | COMMANDS
 KNOW_HYDRA = {"build", "job", "exporting", "reporting"} | COMMANDS
 
@@ -135,3 +135,17 @@ def test_an_installed_package_has_all_folders():
     listed = set(settings["options"]["packages"].split())
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
     assert listed == found | {"ctkd_lightning.conf"}
+
+
+def test_an_installed_package_has_all_files_that_are_no_modules():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    listed = {
+        path
+        for package, patterns in settings["options.package_data"].items()
+        for pattern in patterns.replace(",", " ").split()
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    found = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert PACKAGE / "reporting/template.html.j2" in found
+    assert found <= listed

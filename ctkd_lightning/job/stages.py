@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lightning.pytorch import seed_everything
@@ -39,7 +39,11 @@ log = logging.getLogger(__name__)
 
 
 def distil(
-    cfg: DictConfig, run_dir: str | Path, choices: Mapping[str, str], overrides: Sequence[str] = ()
+    cfg: DictConfig,
+    run_dir: str | Path,
+    choices: Mapping[str, str],
+    overrides: Sequence[str] = (),
+    report: Callable[[Path], None] | None = None,
 ) -> float | None:
     """Do the whole job of a configuration.
 
@@ -48,6 +52,7 @@ def distil(
         run_dir: for what the run makes.
         choices: which option of each config group was taken.
         overrides: what the user set.
+        report: writes a page on the run into its folder, once it is complete; the loggers get it with the rest.
 
     Returns:
         The student's best validation top-1, percent; of the test data where they validate; ``None`` without either.
@@ -71,6 +76,8 @@ def distil(
     def close() -> None:
         print_table(summary, run)
         plot_training(run, validated_on=summary.best.chosen_on or "validation")
+        if report is not None and summary.status == "complete":
+            report(run.path)
         publish(loggers, run, _test_numbers(summary), summary.epochs)
 
     loggers: list[Logger] = []

@@ -18,7 +18,7 @@ class TemperatureAUROC(BinaryAUROC):
         """Count a batch: τ (B,), and which samples are corrupted (B,)."""
         super().update(tau / (1 + tau), bad.long())  # in order, and between 0 and 1
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]
         """0 to 1, or NaN."""
         bad = dim_zero_cat(self.target)
         if not bad.any() or bad.all():
