@@ -125,7 +125,7 @@ def _worth(arm: Arm, arms: list[Arm]) -> list[Cell]:
         _share_of_gap(alone, distilled, teacher) if gained else Cell(NONE),
         Cell(seconds(_mean_seconds(reference)) if reference else NONE),
         Cell(seconds(_mean_seconds(arm))),
-        Cell(count(small), f"{small / large:.0%} of the teacher’s" if small and large else ""),
+        Cell(count(small), f"{small / large:.0%} of teacher" if small and large else ""),
         Cell(count(large)),
     ]
 
