@@ -75,3 +75,11 @@ def test_the_best_only_where_the_interval_says_so(fixed, learned, best):
 def test_an_arm_without_rivals_is_not_the_best():
     (arm,) = read(write_run("a", 90.0))
     assert not is_best(arm, [arm])
+
+
+def test_the_best_must_be_above_every_other():
+    fixed, learned = [80.0, 81.0, 82.0], [90.0, 91.3, 91.8]
+    arms = find_arms(comparison("a", fixed, learned, [70.0, 71.2, 72.0]))
+    assert [is_best(arm, arms) for arm in arms] == [False, True, False]
+    arms = find_arms(comparison("b", fixed, learned, [95.0, 70.0, 91.0]))  # above the fixed one, not above the last
+    assert not any(is_best(arm, arms) for arm in arms)
