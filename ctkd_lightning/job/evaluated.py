@@ -43,7 +43,7 @@ class Subject:
         cfg: the configuration, on the evaluation's device.
         data: the test samples.
         data_name: theirs.
-        candidates: by role, ``teacher``, ``student`` and ``baseline``, as far as there are.
+        candidates: by role, ``teacher``, ``student`` and ``baseline``, as far as there are, or ``network``.
         kept: what the networks gave for these very samples, where that is known.
         keep_in: the run that keeps what they give now.
         file: for the result.

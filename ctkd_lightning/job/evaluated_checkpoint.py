@@ -45,6 +45,6 @@ def of_checkpoint(
 
         return Candidate(cfg.model[role].name, bare, trained)
 
-    files = {"teacher": teacher_checkpoint, "student": checkpoint}
-    candidates = {role: candidate(role, weights) for role, weights in files.items() if weights is not None}
+    candidates = {} if teacher_checkpoint is None else {"teacher": candidate("teacher", teacher_checkpoint)}
+    candidates["student" if pair else "network"] = candidate("student", checkpoint)
     return Subject(str(checkpoint), cfg, data, name_of(data), candidates)

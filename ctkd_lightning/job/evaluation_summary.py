@@ -43,7 +43,8 @@ class Evaluation:
         image_size: pixels, height and width.
         outputs: whether the networks' outputs were ``"computed"`` now, in float32, or are those that the run
             ``"kept"``, in float16.
-        networks: by role, ``teacher``, ``student`` and ``baseline`` (the student alone), as far as there are.
+        networks: by role, ``teacher``, ``student`` and ``baseline`` (the student alone), as far as there are; a
+            single network by ``network``.
         device: of the measured times.
         threads: likewise, on the CPU.
         channels_last: likewise, whether images and networks were laid out so.

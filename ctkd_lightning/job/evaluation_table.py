@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ctkd_lightning.job.evaluation_summary import Evaluation, NetworkEvaluation
 
-_ROLES = {"teacher": "teacher", "student": "student", "baseline": "student alone"}
+_ALONE = {"baseline": "student alone"}
 
 
 def print_evaluation(found: Evaluation, title: str, path: Path | None) -> None:
@@ -21,16 +21,17 @@ def print_evaluation(found: Evaluation, title: str, path: Path | None) -> None:
         title: what was evaluated.
         path: the file that it is in.
     """
-    table = Table(title=f"{title} on {found.data}", title_justify="left")
+    table = Table()
     table.add_column("")
     for role, network in found.networks.items():
-        table.add_column(f"{_ROLES[role]}\n{network.name}", justify="right", overflow="fold")
+        table.add_column(f"{_ALONE.get(role, role)}\n{network.name}", justify="right", overflow="fold")
     columns = [_cells(network, found.batch_size) for network in found.networks.values()]
     longest = max(columns, key=len)  # the others are without a comparison
     for name in longest:
         cells = [column.get(name, "–") for column in columns]
         table.add_row(name, *cells, end_section=name in ("Brier score", "KL from teacher, τ = 1", "weights' file"))
     console = Console()
+    console.print(f"{title} on {found.data}", style="italic", highlight=False, soft_wrap=True)
     console.print(table)
     for name, text in _lines(found, path):
         console.print(f"{name:19} {text}", highlight=False, soft_wrap=True)

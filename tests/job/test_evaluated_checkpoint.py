@@ -22,7 +22,7 @@ def test_a_network_by_name(subject):
     network = create_model("resnet8", num_classes=4)
     save_weights(network, "n.safetensors")
     made = subject("n.safetensors", "resnet8")
-    (candidate,) = made.candidates.values()
+    candidate = made.candidates["network"]
     trained = candidate.trained()
     assert candidate.name == "resnet8"
     assert not trained.training
@@ -61,4 +61,4 @@ def test_bad_input(subject, checkpoint, model, teacher, message):
     with open("ten.safetensors", "rb") as whole, open("cut.safetensors", "wb") as cut:
         cut.write(whole.read()[:-100])
     with pytest.raises(UserError, match=message):
-        subject(checkpoint, model, teacher).candidates["student"].trained()
+        subject(checkpoint, model, teacher).candidates["network"].trained()
