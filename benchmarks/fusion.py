@@ -3,7 +3,7 @@
 Learned temperatures beside each modality alone, concatenation, average, product, TMC and QMF.
 
     python -m benchmarks.fusion --study six_views --data DIR [--seeds 5] [--out FILE]
-    python -m benchmarks.fusion --study sensors [--seeds 8] [--grouping sensors axes channels]
+    python -m benchmarks.fusion --study sensors [--seeds 8] [--first-seed 8] [--grouping sensors axes channels]
     python -m benchmarks.fusion --study noise_view --data DIR
     python -m benchmarks.fusion --study overhead
 
@@ -210,7 +210,7 @@ def stored_draws(encoders: Mapping[str, nn.Module], split: Split, seed: int) -> 
 
 def six_views(arguments: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
     """Linear encoders, end to end."""
-    for seed in range(arguments.seeds):
+    for seed in _seeds(arguments):
         settings: Any = {"val_size": 0, "batch_size": ALL, "eval_batch_size": ALL}
         data = SixViews(arguments.data, split=seed, scaling="unit", **settings)  # as TMC's authors scale them
         corruption = ModalityCorruption(["noise"], 0.5, strength=(0.5, 3.0), seed=seed)
@@ -219,7 +219,7 @@ def six_views(arguments: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iter
 
 def sensors_end_to_end(arguments: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
     """Convolutions over time, end to end."""
-    for seed in range(arguments.seeds):
+    for seed in _seeds(arguments):
         for grouping in arguments.grouping:
             corruption = ModalityCorruption(share=0.5, strength=(0.5, 3.0), seed=seed)
             split, study = _sensors(grouping, seed, arguments), f"sensors_end_to_end, {grouping}"
@@ -256,7 +256,7 @@ def _end_to_end(
 
 def sensors(arguments: argparse.Namespace, done: set[tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
     """Over frozen encoders."""
-    for seed in range(arguments.seeds):
+    for seed in _seeds(arguments):
         for grouping in arguments.grouping:
             study, split = f"sensors, {grouping}", _sensors(grouping, seed, arguments)
             widths = feature_widths(split.encoders(), {name: x[:2] for name, x in split.train.items()})
@@ -299,6 +299,10 @@ def _test(
     return found
 
 
+def _seeds(arguments: argparse.Namespace) -> range:
+    return range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+
+
 def _to_run(
     arms: Iterable[str], study: str, seed: int, arguments: argparse.Namespace, done: set[tuple[Any, ...]]
 ) -> list[str]:
@@ -312,7 +316,7 @@ def noise_view(arguments: argparse.Namespace, done: set[tuple[Any, ...]]) -> Ite
     A tenth of the training samples is kept from encoders and fusion, for :func:`fit_temperatures`: what the others
     have learned by heart looks right on them however it is weighted.
     """
-    for seed in range(arguments.seeds):
+    for seed in _seeds(arguments):
         data = SixViews(arguments.data, split=seed, scaling="unit", val_size=0.1, batch_size=ALL, eval_batch_size=ALL)
         split, held_out = Split(data), data.validation_batch()
         target = held_out.pop("target")
@@ -530,6 +534,7 @@ def main() -> None:
     parser.add_argument("--study", choices=[*STUDIES, "overhead"], required=True)
     parser.add_argument("--data", help="folder of the study's files")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0, help="the seed, or split, from which to count")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--arms", nargs="*", help="only these")
     parser.add_argument("--grouping", nargs="*", default=["sensors", "axes", "channels"])
@@ -551,7 +556,11 @@ def main() -> None:
             file.flush()
             clean = f"{line['found']['clean']['top1']:.1f} % clean"
             print(f"{line['study']}, seed {line['seed']}: {line['arm']}, {clean}, {line['seconds']:.0f} s", flush=True)
-    own = [line for line in lines if line["study"].partition(",")[0] == arguments.study]
+    own = [
+        line
+        for line in lines
+        if line["study"].partition(",")[0] == arguments.study and line["seed"] in _seeds(arguments)
+    ]
     if arguments.figure:
         draw(own, arguments.figure)
     print(noise_table(own) if arguments.study == "noise_view" else table(own))

@@ -16,13 +16,17 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ProgressBar as AnyBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
+from rich.console import Console
 from torch import nn
 
+from ctkd_lightning.callbacks import EpochLines
 from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.fusion import ModalityCorruption, TemperatureFusion
@@ -327,22 +331,44 @@ def _optimization(node: DictConfig) -> dict[str, Any]:
 
 
 def callbacks(cfg: DictConfig) -> list[Callback]:
-    """The configured callbacks, the progress bar among them."""
+    """The configured callbacks, and how the training shows how far it is."""
     left_out = [] if _chosen(cfg.logger) else ["learning_rate"]  # which needs a logger
     if cfg.method.get("alone"):
         left_out.append("curriculum")  # which needs a temperature
     chosen = _chosen(cfg.callbacks)
-    return [instantiate(node, _convert_="all") for name, node in chosen.items() if name not in left_out]
+    made = [instantiate(node, _convert_="all") for name, node in chosen.items() if name not in left_out]
+    return [*made, *progress_bar(cfg)]  # last: a line of an epoch tells what the others log
 
 
 def progress_bar(cfg: DictConfig) -> list[Callback]:
-    """The configured bar alone, for a Trainer of another purpose; none where there is none."""
-    return [instantiate(cfg.callbacks.progress)] if "progress" in _chosen(cfg.callbacks) else []
+    """The configured bar alone, for a Trainer of another purpose; none where there is none.
+
+    Where the output is no terminal, a line an epoch takes the bar's place.
+    """
+    node = cfg.get("progress")  # of version 0.1 the bar is one of the callbacks
+    if node is None or node.get("_target_") is None:
+        return []
+    return [instantiate(node) if Console().is_interactive or Console().is_jupyter else EpochLines()]
 
 
 def loggers(cfg: DictConfig) -> list[Logger]:
-    """The configured loggers."""
-    return [instantiate(node, _convert_="all") for node in _chosen(cfg.logger).values()]
+    """The configured loggers.
+
+    Raises:
+        UserError: one whose package is not installed.
+    """
+    return [_logger(name, node) for name, node in _chosen(cfg.logger).items()]
+
+
+def _logger(name: str, node: DictConfig) -> Logger:
+    try:
+        made: Logger = instantiate(node, _convert_="all")
+    except (InstantiationException, ModuleNotFoundError) as error:
+        missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
+        if not isinstance(missing, ModuleNotFoundError):
+            raise
+        raise UserError(f"logger={name} needs a package that is not installed: pip install {name}") from error
+    return made
 
 
 def _chosen(group: DictConfig | None) -> dict[str, DictConfig]:
@@ -362,6 +388,12 @@ def trainer(cfg: DictConfig, **settings: Any) -> Trainer:
     if "logger" not in settings:
         settings["logger"] = loggers(cfg)
     checkpoints = any(isinstance(callback, ModelCheckpoint) for callback in settings["callbacks"])
-    defaults = {"precision": precision(cfg), "enable_checkpointing": checkpoints, "default_root_dir": cfg.run_dir}
+    bar = any(isinstance(callback, AnyBar) for callback in settings["callbacks"])
+    defaults = {
+        "precision": precision(cfg),
+        "enable_checkpointing": checkpoints,
+        "enable_progress_bar": bar,
+        "default_root_dir": cfg.run_dir,
+    }
     made: Trainer = instantiate(cfg.trainer, **defaults | settings, _convert_="all")
     return made

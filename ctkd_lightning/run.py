@@ -33,14 +33,17 @@ def run(cfg: DictConfig) -> float | None:
     from ctkd_lightning.errors import UserError
     from ctkd_lightning.job import RunDirectory, distil, fuse, read_summary
     from ctkd_lightning.job.preflight import check_fusion_settings, check_settings, count_processes
+    from ctkd_lightning.reporting import report_run
 
     quiet_lightning()
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)
     if hydra_config.mode != RunMode.MULTIRUN or count_processes(cfg.trainer) == 1:
-        job = fuse if cfg.get("fusion") else distil
-        return job(cfg, run_dir, dict(hydra_config.runtime.choices), overrides)
+        choices = dict(hydra_config.runtime.choices)
+        if cfg.get("fusion"):
+            return fuse(cfg, run_dir, choices, overrides)
+        return distil(cfg, run_dir, choices, overrides, report_run if cfg.report else None)
     check_fusion_settings(cfg) if cfg.get("fusion") else check_settings(cfg)
     settings = [override for override in overrides if not override.startswith("run_dir=")]
     process = subprocess.run([sys.executable, "-m", "ctkd_lightning.run", *settings, f"run_dir='{run_dir}'"])

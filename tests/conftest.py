@@ -27,6 +27,7 @@ SMALL = [
     "teacher.check=false",
     "trainer=cpu",
     "max_epochs=1",
+    "report=false",
 ]
 """Overrides that make the command take a second."""
 

@@ -25,22 +25,12 @@ LAYERS = [
     {"modules"},
     {"module", "supervised"},  # names of version 0.1
     {"build", "job"},
-    {"reporting"},
-    {"evaluate", "run"},
+    {"exporting", "reporting"},
+    {"evaluate", "export", "report", "run"},
 ]
-KNOW_LIGHTNING = {
-    "data",
-    "callbacks",
-    "modules",
-    "module",
-    "supervised",
-    "build",
-    "job",
-    "reporting",
-    "evaluate",
-    "run",
-}
-KNOW_HYDRA = {"build", "job", "reporting", "evaluate", "run"}
+COMMANDS = {"evaluate", "export", "report", "run"}
+KNOW_LIGHTNING = {"data", "callbacks", "modules", "module", "supervised", "build", "job", "reporting"} | COMMANDS
+KNOW_HYDRA = {"build", "job", "exporting", "reporting"} | COMMANDS
 
 
 def modules(package: Path = PACKAGE) -> dict[str, Path]:
@@ -145,3 +135,17 @@ def test_an_installed_package_has_all_folders():
     listed = set(settings["options"]["packages"].split())
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
     assert listed == found | {"ctkd_lightning.conf"}
+
+
+def test_an_installed_package_has_all_files_that_are_no_modules():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    listed = {
+        path
+        for package, patterns in settings["options.package_data"].items()
+        for pattern in patterns.replace(",", " ").split()
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    found = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert PACKAGE / "reporting/template.html.j2" in found
+    assert found <= listed

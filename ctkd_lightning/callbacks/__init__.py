@@ -6,15 +6,17 @@ from ctkd_lightning._lazy import lazy_names
 
 if TYPE_CHECKING:
     from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
-    from ctkd_lightning.callbacks.progress import ProgressBar
+    from ctkd_lightning.callbacks.progress import EpochLines, ProgressBar, TQDMBar
 
-__all__ = ["CurriculumTemperatureCallback", "ProgressBar"]
+__all__ = ["CurriculumTemperatureCallback", "EpochLines", "ProgressBar", "TQDMBar"]
 
 _find, __dir__ = lazy_names(
     __name__,
     {
         "CurriculumTemperatureCallback": "ctkd_lightning.callbacks.curriculum",
+        "EpochLines": "ctkd_lightning.callbacks.progress",
         "ProgressBar": "ctkd_lightning.callbacks.progress",
+        "TQDMBar": "ctkd_lightning.callbacks.progress",
     },
 )
 

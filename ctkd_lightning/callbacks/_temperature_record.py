@@ -26,7 +26,7 @@ class TemperatureRecord:
         self.module = module
         self.parts = module.names or ("",)
         self._taus: list[Tensor] = []  # (K,), the latest of those that are the same for all samples, or (N, K)
-        self._moments: Tensor | None = None
+        self._folded: Tensor | None = None
         self._hook = module.register_forward_hook(self._listen)
 
     def close(self) -> None:
@@ -45,12 +45,17 @@ class TemperatureRecord:
             self._compact()
 
     def _compact(self) -> None:
-        """Fold the outputs into (count, sum, sum of squares, −min, max) a part, in float64."""
-        taus = torch.cat(self._taus).double()
+        taus = torch.cat(self._taus)
         self._taus = []
+        folded = self._fold(taus)
+        self._folded = folded if self._folded is None else self._merge(torch.stack([self._folded, folded]))
+
+    def _fold(self, taus: Tensor) -> Tensor:
+        """Outputs (N, K) as (count, sum, sum of squares, −min, max) a part, (5, K), in float64."""
+        taus = taus.double()
         counted = taus.isfinite()  # of what is missing τ is infinite
         known = taus.masked_fill(~counted, 0.0)
-        moments = torch.stack(
+        return torch.stack(
             [
                 counted.sum(dim=0).double(),
                 known.sum(dim=0),
@@ -59,7 +64,25 @@ class TemperatureRecord:
                 taus.masked_fill(~counted, -torch.inf).amax(dim=0),
             ]
         )
-        self._moments = moments if self._moments is None else _merge(torch.stack([self._moments, moments]))
+
+    def _merge(self, folded: Tensor) -> Tensor:
+        """What was folded in several places or times, (n, …), as one."""
+        return torch.cat([folded[:, :3].sum(dim=0), folded[:, 3:].amax(dim=0)])
+
+    def _gather(self, strategy: Any) -> Tensor | None:
+        """What was folded since the last call, over all processes; ``None`` where there was nothing."""
+        if self._taus:
+            self._compact()
+        if self._folded is None:
+            return None
+        shape, gathered = self._folded.shape, strategy.all_gather(self._folded)
+        self._folded = None
+        return self._merge(gathered.reshape(-1, *shape))
+
+    @property
+    def _same_for_all(self) -> bool:
+        """Whether the latest τ was one for all samples."""
+        return len(self._taus) == 1 and self._taus[0].ndim == 1
 
     def collect(self, strategy: Any) -> dict[str, dict[str, Tensor]]:
         """Statistics since the last call, over all processes, by part and suffix of their name.
@@ -68,16 +91,13 @@ class TemperatureRecord:
         ``"_std"``, ``"_min"`` and ``"_max"`` too. A temperature that gives one τ has the part ``""``. Without output,
         as of what is missing in all samples, there is nothing.
         """
-        if len(self._taus) == 1 and self._taus[0].ndim == 1:
+        if self._same_for_all:
             latest = self._taus.pop()
             return {part: {"": tau} for part, tau in zip(self.parts, latest.unbind(), strict=True)}
-        if self._taus:
-            self._compact()
-        if self._moments is None:
+        moments = self._gather(strategy)
+        if moments is None:
             return {}
-        gathered = strategy.all_gather(self._moments).reshape(-1, 5, len(self.parts))
-        self._moments = None
-        count, total, squares, negative_minimum, maximum = _merge(gathered).unbind()
+        count, total, squares, negative_minimum, maximum = moments.unbind()
         mean = total / count
         std = (squares / count - mean.square()).clamp(min=0).sqrt()
         found = {"": mean, "_std": std, "_min": -negative_minimum, "_max": maximum}
@@ -86,7 +106,3 @@ class TemperatureRecord:
             for k, part in enumerate(self.parts)
             if count[k] > 0
         }
-
-
-def _merge(moments: Tensor) -> Tensor:
-    return torch.cat([moments[:, :3].sum(dim=0), moments[:, 3:].amax(dim=0)])

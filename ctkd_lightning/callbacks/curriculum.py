@@ -373,6 +373,11 @@ class CurriculumTemperatureCallback(Callback):
             self._optimizer.load_state_dict(state_dict.get("optimizer") or _of_version_0_1(state_dict))
         if self.teacher is None or "temperature" not in state_dict:
             return
+        if self.teacher_fusion is None and FUSION in state_dict:
+            raise UserError(
+                "the checkpoint is of a training with several teachers, and this callback has one: resume with the "
+                "teachers of the first run"
+            )
         for name, part in self._brought.items():
             try:
                 part.load_state_dict(state_dict.get(name, {}))

@@ -65,10 +65,19 @@ def forget_fit(fusion: TemperatureFusion) -> None:
     cast(Tensor, fusion.temperature.scale).fill_(1.0)
 
 
-def fit_to(fusion: TemperatureFusion, experts: Experts, tau: Tensor, target: Tensor) -> dict[str, float]:
-    """As :func:`fit_temperatures`, to what :meth:`TemperatureFusion.experts` gave with factors of 1."""
+def check_fittable(fusion: TemperatureFusion) -> None:
+    """Refuse a fusion whose temperatures have no level of their own.
+
+    Raises:
+        UserError: it has normalized ones.
+    """
     if fusion.temperature.normalized:
         raise UserError("fit_temperatures sets the level of each τ, and normalize=True takes it away: fuse without")
+
+
+def fit_to(fusion: TemperatureFusion, experts: Experts, tau: Tensor, target: Tensor) -> dict[str, float]:
+    """As :func:`fit_temperatures`, to what :meth:`TemperatureFusion.experts` gave with factors of 1."""
+    check_fittable(fusion)
     rows = fusion.classes(target, experts)
     softened_all = experts.logits / tau.unsqueeze(-1)
     scale = cast(Tensor, fusion.temperature.scale)

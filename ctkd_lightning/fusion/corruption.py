@@ -109,16 +109,30 @@ class ModalityCorruption:
             **{n: self._corrupted(x, bad[n], mix(key, 101 + i)) for i, (n, x) in enumerate(inputs.items())},
         }, bad
 
-    def _names(self, batch: Mapping[str, Tensor], modalities: Sequence[str] | None) -> list[str]:
-        names = list(batch if modalities is None else modalities)
+    def check(self, modalities: Sequence[str]) -> None:
+        """Refuse modalities that this is no corruption of.
+
+        Args:
+            modalities: the names of all that a batch has.
+
+        Raises:
+            UserError: a share of one that is not among them, or fewer than ``count``.
+        """
         if isinstance(self.share, dict):
             for name in self.share:
-                if name not in names:
-                    raise UserError(f"a corruption's share names no modality with {name!r}: {suggest(name, names)}")
-        elif self.count > len(names):
-            raise UserError(f"a corruption of count={self.count} modalities needs as many, found {', '.join(names)}")
-        if not names:
+                if name not in modalities:
+                    raise UserError(
+                        f"a corruption's share names no modality with {name!r}: {suggest(str(name), modalities)}"
+                    )
+        elif self.count > len(modalities):
+            found = ", ".join(modalities)
+            raise UserError(f"a corruption of count={self.count} modalities needs as many, found {found}")
+        if not modalities:
             raise UserError("a corruption found no modality in the batch: pass it by name, as in {'image': images}")
+
+    def _names(self, batch: Mapping[str, Tensor], modalities: Sequence[str] | None) -> list[str]:
+        names = list(batch if modalities is None else modalities)
+        self.check(names)
         for name in names:
             if not isinstance(batch.get(name), Tensor) or not batch[name].is_floating_point():
                 kind = batch[name].dtype if isinstance(batch.get(name), Tensor) else type(batch.get(name)).__name__

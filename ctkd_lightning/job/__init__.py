@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ctkd_lightning.job.evaluation import evaluate
     from ctkd_lightning.job.evaluation_summary import Evaluation, read_evaluation
     from ctkd_lightning.job.fusion import fuse
+    from ctkd_lightning.job.loggers import mlflow_logger
     from ctkd_lightning.job.run_directory import RunDirectory
     from ctkd_lightning.job.stages import distil
     from ctkd_lightning.job.summary import Summary, read_summary
@@ -20,6 +21,7 @@ __all__ = [
     "distil",
     "evaluate",
     "fuse",
+    "mlflow_logger",
     "read_evaluation",
     "read_summary",
     "ready_teacher",
@@ -34,6 +36,7 @@ __getattr__, __dir__ = lazy_names(
         "distil": "ctkd_lightning.job.stages",
         "evaluate": "ctkd_lightning.job.evaluation",
         "fuse": "ctkd_lightning.job.fusion",
+        "mlflow_logger": "ctkd_lightning.job.loggers",
         "read_evaluation": "ctkd_lightning.job.evaluation_summary",
         "read_summary": "ctkd_lightning.job.summary",
         "ready_teacher": "ctkd_lightning.job.teacher",

@@ -33,6 +33,7 @@ _EXPECTED_WARNINGS = (
     "Experiment logs directory .* exists and is not empty",  # by Hydra; a resumed run keeps its rows
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging interval",  # metrics are logged by epoch
+    r"It is recommended to use `self.log\('(ctkd|train)/.*sync_dist=True",  # these are means over the processes already
     "`isinstance\\(treespec, LeafSpec\\)` is deprecated",
 )
 

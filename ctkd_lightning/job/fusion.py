@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from omegaconf import DictConfig
 from torch import Tensor, nn
@@ -18,10 +22,11 @@ from ctkd_lightning import build
 from ctkd_lightning.data import MultimodalDataModule
 from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.fusion import ModalityCorruption
-from ctkd_lightning.fusion.calibration import fit_to, forget_fit
+from ctkd_lightning.fusion.calibration import check_fittable, fit_to, forget_fit
 from ctkd_lightning.job.figures import plot_training
 from ctkd_lightning.job.fusion_figures import plot_conditions, plot_temperatures
 from ctkd_lightning.job.fusion_table import print_fusion_table
+from ctkd_lightning.job.loggers import ended, publish
 from ctkd_lightning.job.overrides import sets
 from ctkd_lightning.job.preflight import check_fusion_settings
 from ctkd_lightning.job.run_directory import RunDirectory
@@ -69,8 +74,12 @@ def fuse(
         plot_training(run, validated_on=summary.best.chosen_on or "validation")
         plot_conditions(summary, run)
         plot_temperatures(told, run)
+        tested = summary.conditions.items()
+        numbers = {f"test/{name}/{who}": top1 for name, found in tested for who, top1 in found.items()}
+        publish(loggers, run, numbers, summary.epochs)
 
-    with recorded(summary, run, close, going_on=earlier is not None, first_stage="encoders"):
+    loggers: list[Logger] = []
+    with ended(loggers), recorded(summary, run, close, going_on=earlier is not None, first_stage="encoders"):
         check_fusion_settings(cfg)
         _say_what_has_no_effect(cfg, overrides)
         summary.precision = str(build.precision(cfg))
@@ -78,6 +87,10 @@ def fuse(
         encoders = build.encoders(cfg, data)
         module = build.fusion_module(cfg, encoders, build.fusion(cfg, encoders, data))
         conditions = build.conditions(cfg)
+        for corruption in conditions.values():
+            if corruption is not None:
+                corruption.check(module.fusion.modalities)
+        _check_fit(cfg, module, data)
         _check_student(cfg, module)
         summary.modalities, summary.parameters = list(module.fusion.modalities), parameters_of(module.network)
         if not isinstance(module.fusion.temperature, LearnedTemperature):
@@ -90,12 +103,15 @@ def fuse(
         log.info("Fusing %s on %s in %s", ", ".join(summary.modalities), build.accelerator(cfg), summary.precision)
         training = Training(cfg, run, module, data, resume, lambda: save_weights(module.network, run.fused))
 
+        loggers += training.loggers
+
         if cfg.fusion.frozen:
             _train_encoders(cfg, module, data, run)
         summary.stage = summary.status = "fusion"
         write(summary, run)
         seed_everything(cfg.seed, workers=True, verbose=False)  # whatever the encoders' stage has drawn
-        training.run(summary)
+        with _silent_of_eval_mode(module.network.encoders):
+            training.run(summary)
         if cfg.fusion.fit_temperatures:
             summary.fitted = _fit(module, data)
             rank_zero_only(save_weights)(module.network, run.fused)  # the factors are among them
@@ -108,6 +124,18 @@ def fuse(
             write(summary, run)
             summary.student = _distil(cfg, module, data, run)
     return summary.best.top1
+
+
+def _check_fit(cfg: DictConfig, module: FusionModule, data: MultimodalDataModule) -> None:
+    """Find now what would go wrong, or be done on test samples, after the training."""
+    if not cfg.fusion.fit_temperatures:
+        return
+    if data.validates_on_test:
+        raise UserError(
+            "fusion.fit_temperatures=true fits on validation samples, and with data.val_size=0 those are the "
+            "test's: set data.val_size above 0, or leave fusion.fit_temperatures out"
+        )
+    check_fittable(module.fusion)
 
 
 def _check_student(cfg: DictConfig, module: FusionModule) -> None:
@@ -159,7 +187,7 @@ def _train_encoders(cfg: DictConfig, module: FusionModule, data: MultimodalDataM
         load_weights(encoders, run.encoders)
         return
     log.info("Training the encoders, each by itself, for %s epochs", cfg.fusion.encoder_epochs)
-    encoders.requires_grad_(True)
+    encoders.requires_grad_(True).train()  # the fused network holds them frozen
     own = build.encoders_module(cfg, cast(Mapping[str, nn.Module], encoders))
     try:
         trainer = build.trainer(
@@ -169,12 +197,23 @@ def _train_encoders(cfg: DictConfig, module: FusionModule, data: MultimodalDataM
             max_epochs=cfg.fusion.encoder_epochs,
             limit_val_batches=0,
         )
-        trainer.fit(own, datamodule=data)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
+            trainer.fit(own, datamodule=data)
     finally:
         encoders.requires_grad_(False)
         module.network.train(module.network.training)
     rank_zero_only(save_weights)(encoders, run.encoders)
     trainer.strategy.barrier("encoders saved")
+
+
+@contextmanager
+def _silent_of_eval_mode(encoders: nn.Module) -> Iterator[None]:
+    """Lightning warns of modules in eval mode by their number alone: be silent where it is that of frozen encoders."""
+    count = sum(not part.training for part in encoders.modules())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", rf"Found {count} module\(s\) in eval mode")
+        yield
 
 
 class _Outputs(Callback):
@@ -206,7 +245,8 @@ def _test(
         trainer.test(module, datamodule=data, verbose=False)
     finally:
         module.test_corruption = None
-    metrics = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
+    logged = {name.removeprefix("test/"): float(value) for name, value in trainer.callback_metrics.items()}
+    metrics = {name: value for name, value in logged.items() if not math.isnan(value)}  # the others are undefined
     found = {"fused": metrics["top1"]}
     found |= {name.removeprefix("top1/"): value for name, value in metrics.items() if name.startswith("top1/")}
     found |= {name: value for name, value in metrics.items() if name.startswith("auroc/")}

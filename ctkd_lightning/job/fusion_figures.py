@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def plot_conditions(summary: FusionSummary, run: RunDirectory) -> Path | None:
     figure, axes = plt.subplots(figsize=(max(6.0, 1.6 + 1.5 * len(conditions)), 3.8), layout="constrained")
     shift = 0.5 / len(series)
     for place, (name, marker) in enumerate(zip(series, "osD^", strict=False)):
-        heights = [summary.conditions[condition].get(name, 0.0) for condition in conditions]
+        heights = [summary.conditions[condition].get(name, math.nan) for condition in conditions]
         places = [i + (place - (len(series) - 1) / 2) * shift for i in range(len(conditions))]
         axes.plot(places, heights, marker, markersize=7, label=labels.get(name, name))
     axes.set(ylabel="test top-1 %", title="accuracy with corrupted modalities")

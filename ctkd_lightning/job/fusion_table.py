@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+
 from rich.console import Console
 from rich.table import Table
 
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.summary import FusionSummary
-from ctkd_lightning.job.table import closing_lines, number, temperatures
+from ctkd_lightning.job.table import NO_BREAK, closing_lines, number, print_lines, temperatures
 
 _PLAIN = ("product", "average")
 
 
 def print_fusion_table(summary: FusionSummary, run: RunDirectory) -> None:
     """Print accuracies by condition: fused, plain fusions of the same scores, each modality alone."""
-    table = Table(title=f"{len(summary.modalities)} modalities of {summary.data}, test top-1 %", title_justify="left")
+    console = Console()
+    console.print(f"{len(summary.modalities)} modalities of {summary.data}, test top-1 %", style="italic")
+    for conditions in _that_fit(summary, console):
+        console.print(_table(summary, conditions))
+    print_lines(console, [*_temperature_lines(summary), *closing_lines(summary)], run)
+
+
+def _that_fit(summary: FusionSummary, console: Console) -> Iterator[Sequence[str]]:
+    """The conditions, in as few tables of about equal size as the terminal has room for."""
+    conditions = list(summary.conditions)
+    for count in range(len(conditions), 0, -1):
+        size = math.ceil(len(conditions) / math.ceil(len(conditions) / count))
+        parts = [conditions[start : start + size] for start in range(0, len(conditions), size)]
+        if count == 1 or all(_width(_table(summary, part), console) <= console.width for part in parts):
+            yield from parts
+            return
+
+
+def _width(table: Table, console: Console) -> int:
+    """How wide it is where nothing is cut."""
+    return console.measure(table, options=console.options.update(max_width=10_000)).maximum
+
+
+def _table(summary: FusionSummary, conditions: Sequence[str]) -> Table:
+    table = Table()
     table.add_column("")
-    for condition in summary.conditions:
+    for condition in conditions:
         table.add_column(condition, justify="right")
-    first = next(iter(summary.conditions.values()), {})
+    found = [summary.conditions[condition] for condition in conditions]
+    first = next(iter(summary.conditions.values()))
     alone = [name for name in first if name not in ("fused", *_PLAIN) and "/" not in name]
     for name in ("fused", *_PLAIN, *alone):
-        numbers = [number(found.get(name)) for found in summary.conditions.values()]
+        numbers = [number(accuracies.get(name)) for accuracies in found]
         table.add_row(f"{name} alone" if name in alone else name, *numbers, end_section=name == _PLAIN[-1])
-    told = [[v for n, v in found.items() if n.startswith("auroc/")] for found in summary.conditions.values()]
+    told = [[value for name, value in numbers.items() if name.startswith("auroc/")] for numbers in found]
     if any(told):
         table.add_section()
-        table.add_row("AUROC of τ", *(number(sum(found) / len(found)) if found else number(None) for found in told))
-    console = Console()
-    console.print(table)
-    lines = [*_temperature_lines(summary), *closing_lines(summary)]
-    for name, text in [*lines, ("run", str(run))]:
-        console.print(f"{name:19} {text}", highlight=False, soft_wrap=True)
+        table.add_row("AUROC of τ", *(number(sum(areas) / len(areas) if areas else None) for areas in told))
+    return table
 
 
 def _temperature_lines(summary: FusionSummary) -> list[tuple[str, str]]:
@@ -42,8 +66,8 @@ def _temperature_lines(summary: FusionSummary) -> list[tuple[str, str]]:
     if tau := temperatures(final):
         lines.append(("τ", f"{tau} ({summary.fusion})"))
     if summary.fitted is not None:
-        fitted = ", ".join(f"{number(value)} {name}" for name, value in summary.fitted.items())
-        lines.append(("factors of τ, fitted", fitted))
+        fitted = ", ".join(f"{number(value)}{NO_BREAK}{name}" for name, value in summary.fitted.items())
+        lines.append(("τ, fitted factors", fitted))
     if summary.student is not None:
         distilled, alone = (number(summary.student.get(key)) for key in ("distilled", "alone"))
         lines.append(("student", f"test top-1 {distilled} % distilled from the fusion, {alone} % alone"))

@@ -39,6 +39,7 @@ def check_settings(cfg: DictConfig) -> None:
         ("teacher.check", ()),
         ("with_baseline", ()),
         ("keep_outputs", ()),
+        ("report", ()),
         ("method.alone", ()),
     ):
         _check_flag(cfg, key, words)

@@ -24,6 +24,7 @@ class RunDirectory:
         self.fused = self.path / "fused.safetensors"
         self.encoders = self.path / "encoders.safetensors"
         self.test_outputs = self.path / "test_outputs.safetensors"
+        self.temperatures = self.path / "temperatures.json"
         self.evaluation, self.report = self.path / "evaluation.json", self.path / "report.html"
         self.figures = self.path / "figures"
         self.checkpoints = self.path / "checkpoints"

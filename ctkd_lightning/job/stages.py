@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lightning.pytorch import seed_everything
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig
 from rich.filesize import decimal
@@ -16,6 +17,7 @@ from ctkd_lightning._files import user_path
 from ctkd_lightning.data import ImageDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.figures import plot_training
+from ctkd_lightning.job.loggers import ended, publish
 from ctkd_lightning.job.outputs import RecordingModule, add_temperatures, outputs_of, test_fingerprint
 from ctkd_lightning.job.overrides import sets
 from ctkd_lightning.job.preflight import check_settings
@@ -37,7 +39,11 @@ log = logging.getLogger(__name__)
 
 
 def distil(
-    cfg: DictConfig, run_dir: str | Path, choices: Mapping[str, str], overrides: Sequence[str] = ()
+    cfg: DictConfig,
+    run_dir: str | Path,
+    choices: Mapping[str, str],
+    overrides: Sequence[str] = (),
+    report: Callable[[Path], None] | None = None,
 ) -> float | None:
     """Do the whole job of a configuration.
 
@@ -46,6 +52,7 @@ def distil(
         run_dir: for what the run makes.
         choices: which option of each config group was taken.
         overrides: what the user set.
+        report: writes a page on the run into its folder, once it is complete; the loggers get it with the rest.
 
     Returns:
         The student's best validation top-1, percent; of the test data where they validate; ``None`` without either.
@@ -69,8 +76,12 @@ def distil(
     def close() -> None:
         print_table(summary, run)
         plot_training(run, validated_on=summary.best.chosen_on or "validation")
+        if report is not None and summary.status == "complete":
+            report(run.path)
+        publish(loggers, run, _test_numbers(summary), summary.epochs)
 
-    with recorded(summary, run, close, going_on=earlier is not None, first_stage="teacher"):
+    loggers: list[Logger] = []
+    with ended(loggers), recorded(summary, run, close, going_on=earlier is not None, first_stage="teacher"):
         check_settings(cfg)
         summary.precision = str(build.precision(cfg))
         _say_how(cfg, summary.precision)
@@ -85,6 +96,8 @@ def distil(
         if isinstance(module, DistillationModule) and cfg.teacher_cache not in ("off", "auto"):
             check_cacheable(module.distillation.teacher_needs)
         training = Training(cfg, run, module, data, resume, lambda: save_weights(student, run.student))
+
+        loggers += training.loggers
 
         if teacher is not None:
             ready_teacher(cfg, teacher, data)
@@ -142,6 +155,16 @@ def _cache_teacher(cfg: DictConfig, module: DistillationModule, data: ImageDataM
         log.warning("No teacher cache: %s", error)
         return
     log.info("Teacher cache: %s, %s", cached.store.path, decimal(cached.store.nbytes))
+
+
+def _test_numbers(summary: Summary) -> dict[str, float]:
+    """What came out, by metric name: the student's under the plain ones."""
+    found = {}
+    for role, network in (("test", summary.student), ("teacher", summary.teacher), ("baseline", summary.baseline)):
+        for name in ("top1", "top5"):
+            if (value := getattr(network, name, None)) is not None:
+                found[f"{role}/{name}"] = value
+    return found
 
 
 def _say_how(cfg: DictConfig, precision: str) -> None:

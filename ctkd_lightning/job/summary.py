@@ -199,7 +199,7 @@ def _fusion_from_json(content: dict[str, Any]) -> FusionSummary:
 def describe_environment() -> dict[str, Any]:
     """Versions, the working directory's git commit, and hardware."""
     packages = ("ctkd-lightning", "torch", "torchvision", "lightning", "torchmetrics", "hydra-core")
-    versions = {"python": sys.version.split()[0], **{name: _version(name) for name in packages}}
+    versions = {"python": sys.version.split()[0], **{name: package_version(name) for name in packages}}
     return {"versions": versions, "git": _git_commit(), "hardware": describe_hardware()}
 
 
@@ -208,10 +208,11 @@ def parameters_of(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The installed version of a package; ``None`` of one that is not installed, or is a checkout."""
     try:
         return version(package)
-    except PackageNotFoundError:  # a checkout that is not installed
+    except PackageNotFoundError:
         return None
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 from rich.console import Console
 from rich.table import Table
 
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.summary import RunSummary, Summary
+
+NO_BREAK = "\u00a0"
+_NAMES = 20  # the width of the names' column
 
 
 def print_table(summary: Summary, run: RunDirectory) -> None:
@@ -23,9 +28,7 @@ def print_table(summary: Summary, run: RunDirectory) -> None:
         table.add_row(role, network.name, _count(network.parameters), number(network.top1), number(network.top5))
     console = Console()
     console.print(table)
-    for name, text in _lines(summary):
-        console.print(f"{name:19} {text}", highlight=False, soft_wrap=True)
-    console.print(f"{'run':19} {run}", highlight=False, soft_wrap=True)
+    print_lines(console, _lines(summary), run)
 
 
 def _lines(summary: Summary) -> list[tuple[str, str]]:
@@ -47,10 +50,26 @@ def _lines(summary: Summary) -> list[tuple[str, str]]:
     return lines + closing_lines(summary)
 
 
+def print_lines(console: Console, lines: Sequence[tuple[str, str]], run: RunDirectory) -> None:
+    """Print what a table has no place for, each under a name, in lines that the terminal has room for.
+
+    Args:
+        console: to print on.
+        lines: names and texts; a no-break space in a text holds its two sides together.
+        run: named in the end, its path in one piece.
+    """
+    wrapper = textwrap.TextWrapper(console.width - _NAMES, break_long_words=False, break_on_hyphens=False)
+    wrapped = [(name, [part.replace(NO_BREAK, " ") for part in wrapper.wrap(text)]) for name, text in lines]
+    for name, parts in [*wrapped, ("run", [str(run)])]:
+        for label, part in zip_longest([name], parts, fillvalue=""):
+            console.print(f"{label:{_NAMES}}{part}", highlight=False, markup=False, soft_wrap=True)
+
+
 def temperatures(final: Mapping[str, float]) -> str:
     """Several τ in a line, each with its name; empty where there is one."""
     several = {name: value for name, value in final.items() if name.startswith("ctkd/temperature/")}
-    return ", ".join(f"{number(value)} {name.rpartition('/')[2].rpartition('.')[2]}" for name, value in several.items())
+    named = [(name.rpartition("/")[2].rpartition(".")[2], value) for name, value in several.items()]
+    return ", ".join(f"{number(value)}{NO_BREAK}{name}" for name, value in named)
 
 
 def closing_lines(summary: RunSummary) -> list[tuple[str, str]]:

@@ -22,10 +22,12 @@ from ctkd_lightning.callbacks._throughput import Throughput
 from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.explain import described
+from ctkd_lightning.job.loggers import tell_configuration
 from ctkd_lightning.job.metrics import carry_over, read_rows
 from ctkd_lightning.job.preflight import check_resumable
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.summary import Best, RunSummary, read_summary
+from ctkd_lightning.job.temperatures import KeepTemperatures
 from ctkd_lightning.modules import ClassifierModule
 
 log = logging.getLogger(__name__)
@@ -147,8 +149,9 @@ class Training:
         self.epochs_before = check_resumable(resume, module) if resume else 0
         self.throughput = Throughput()
         self.loggers = build.loggers(cfg)
-        callbacks = [*build.callbacks(cfg), self.throughput]
+        callbacks = [*build.callbacks(cfg), self.throughput, KeepTemperatures(run)]
         self.trainer = build.trainer(cfg, callbacks=callbacks, logger=self.loggers)
+        tell_configuration(self.loggers, cfg)
 
     def run(self, summary: RunSummary) -> None:
         """Train, from the start or from where an earlier part ended; also where it is stopped, tell how far it came."""

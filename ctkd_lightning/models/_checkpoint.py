@@ -66,7 +66,7 @@ def read_state_dicts(path: str | Path) -> dict[str, dict[str, Tensor]]:
         UserError: a file that is missing, unsafe, or holds no weights.
     """
     path = user_path(path)
-    _check_file(path)
+    check_file(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     places = dict(_state_dicts(content))
     if not places:
@@ -122,7 +122,12 @@ def bare_names(names: Iterable[str]) -> list[str]:
     return names
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse what is no file that can be read.
+
+    Raises:
+        UserError: saying what is there instead.
+    """
     if not path.exists():
         raise UserError(f"no such checkpoint: {path}; give the path of a .pth, .ckpt or .safetensors file")
     if path.is_dir():

@@ -20,7 +20,12 @@ from ctkd_lightning.models import (
 )
 from ctkd_lightning.models._base import ZooModel
 from ctkd_lightning.models.from_timm import create_timm, timm_classes
-from ctkd_lightning.models.from_torchvision import create_torchvision, list_torchvision, torchvision_classes
+from ctkd_lightning.models.from_torchvision import (
+    create_torchvision,
+    list_torchvision,
+    pretrained_options,
+    torchvision_classes,
+)
 
 _FAMILIES = (resnet, wide_resnet, vgg, mobilenetv2, shufflenetv1, shufflenetv2, resnet50)
 _ZOO: dict[str, Callable[..., ZooModel]] = {
@@ -83,6 +88,12 @@ def pretrained_classes(name: str) -> int | None:
     """
     library, _, foreign_name = name.partition("/")
     return timm_classes(foreign_name) if library == "timm" else torchvision_classes(foreign_name)
+
+
+def options_without_download(name: str, *, pretrained: bool = False, **options: Any) -> dict[str, Any]:
+    """The options that make the network of others again, without their ``pretrained``."""
+    library, _, foreign_name = name.partition("/")
+    return {**(pretrained_options(foreign_name) if pretrained and library == "torchvision" else {}), **options}
 
 
 def _zoo_builder(name: str, pretrained: bool) -> Callable[..., ZooModel]:

@@ -60,12 +60,13 @@ def load_weights(model: nn.Module, path: str | Path, *, prefix: str | None = Non
     network.load_state_dict({outline.names[name]: tensor for name, tensor in state.items()})
 
 
-def save_weights(model: nn.Module, path: str | Path) -> None:
+def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a network's weights as safetensors; the file appears whole or not at all.
 
     Args:
         model: the network, compiled or not, on any device.
         path: a name that ends in ``.safetensors``; folders are made.
+        metadata: what else the file shall say.
 
     Raises:
         UserError: another ending.
@@ -74,7 +75,7 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
     if path.suffix != ".safetensors":
         raise UserError(f"weights are saved as safetensors: the name must end in .safetensors, found {path}")
     with written_whole(path) as partial:
-        partial.write_bytes(_serialized(model))
+        partial.write_bytes(_serialized(model, metadata))
 
 
 def serialized_size(model: nn.Module) -> int:
@@ -82,12 +83,12 @@ def serialized_size(model: nn.Module) -> int:
     return len(_serialized(model))
 
 
-def _serialized(model: nn.Module) -> bytes:
+def _serialized(model: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
     own = model.state_dict()
     # cloned, since safetensors refuses tensors that share memory
     tensors = [tensor.detach().cpu().contiguous().clone() for tensor in own.values()]
     state = dict(zip(bare_names(own), tensors, strict=True))
-    return safetensors.torch.save(state, metadata={"format": "pt"})
+    return safetensors.torch.save(state, metadata={"format": "pt", **(metadata or {})})
 
 
 def fingerprint(state_dict: Mapping[str, Tensor]) -> str:

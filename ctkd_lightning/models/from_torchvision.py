@@ -61,6 +61,17 @@ def torchvision_classes(name: str) -> int:
     return len(models.get_model_weights(name).DEFAULT.meta["categories"])
 
 
+def pretrained_options(name: str) -> dict[str, Any]:
+    """The options of a network that its published weights bring along: with them it is the same without a download."""
+    from torchvision import models
+
+    if name in ("googlenet", "inception_v3"):
+        return {"transform_input": True}  # its own normalisation, on top of the data's
+    if name.startswith("vit_"):
+        return {"image_size": models.get_model_weights(name).DEFAULT.meta["min_size"][0]}
+    return {}
+
+
 def _pretrained(name: str, num_classes: int, in_channels: int, **kwargs: Any) -> nn.Module:
     from torchvision import models
 

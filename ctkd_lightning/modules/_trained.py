@@ -7,13 +7,17 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ctkd_lightning._loss_record import LossRecord
+from ctkd_lightning._training_progress import curriculum_at_zero
 from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
+from ctkd_lightning.curriculum import Curriculum
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.temperature import LearnedTemperature, Temperature
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
@@ -79,6 +83,13 @@ class TrainedModule(LightningModule):
         """Whether a callback of the Trainer drives λ."""
         callbacks = cast(Any, self.trainer).callbacks
         return any(isinstance(callback, CurriculumTemperatureCallback) for callback in callbacks)
+
+    def tell_idle(self, curriculum: Curriculum, temperatures: Iterable[Temperature]) -> None:
+        """Warn where some of the temperatures would learn, and λ never leaves 0."""
+        learned = [t for t in temperatures if isinstance(t, LearnedTemperature)]
+        learns = any(p.requires_grad for temperature in learned for p in temperature.parameters())
+        if learns and (message := curriculum_at_zero(cast(Any, self.trainer), curriculum)):
+            rank_zero_warn(message)
 
     def parameter_groups(self) -> Any:
         """What is trained: one group of parameters, unless a subclass has settings for some of them."""

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from ctkd_lightning._scores.batches import TARGET_KEYS
-from ctkd_lightning._training_progress import curriculum_at_zero, planned_epochs, training_fraction
+from ctkd_lightning._training_progress import planned_epochs, training_fraction
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
 from ctkd_lightning.data._base import ImageDataModule
 from ctkd_lightning.distillation import Distillation
@@ -22,7 +22,7 @@ from ctkd_lightning.fusion.teachers import TeacherFusion
 from ctkd_lightning.methods import Method
 from ctkd_lightning.modules.classifier import SupervisedModule
 from ctkd_lightning.teacher_cache.cached import CachedTeacher
-from ctkd_lightning.temperature import LearnedTemperature, Temperature
+from ctkd_lightning.temperature import Temperature
 
 
 class DistillationModule(SupervisedModule):
@@ -195,10 +195,8 @@ class DistillationModule(SupervisedModule):
             if message := method.unfinished_warmup(planned_epochs(self.trainer)):
                 rank_zero_warn(message)
         curriculum = self.distillation.curriculum
-        learned = [t for t in self.distillation.temperatures if isinstance(t, LearnedTemperature)]
-        learns = any(p.requires_grad for temperature in learned for p in temperature.parameters())
-        if learns and curriculum and (m := curriculum_at_zero(self.trainer, curriculum)):
-            rank_zero_warn(m)
+        if curriculum:
+            self.tell_idle(curriculum, self.distillation.temperatures)
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:

@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.classification import BinaryAUROC
 
 from ctkd_lightning._scores.batches import TARGET_KEYS, find_index, find_targets
 from ctkd_lightning._scores.scores import Scores
@@ -21,6 +20,7 @@ from ctkd_lightning.fusion.corruption import ModalityCorruption
 from ctkd_lightning.fusion.fusion import TemperatureFusion
 from ctkd_lightning.fusion.network import FusedNetwork, FusionOutput, need_input, without_broken
 from ctkd_lightning.modules._accuracy import TopKAccuracy
+from ctkd_lightning.modules._auroc import TemperatureAUROC
 from ctkd_lightning.modules._trained import MakeOptimizer, MakeScheduler, TrainedModule
 
 _STAGES = ("val", "test")
@@ -41,7 +41,7 @@ class FusionModule(TrainedModule):
     counts as missing. It logs ``train/loss``, ``train/fused`` and ``train/<modality>``; on validation and test data
     ``loss``, ``top1`` and ``top5`` of the fused scores, and ``top1/<modality>``; on test data also those of plain
     fusions of the same scores, ``top1/product`` and ``top1/average``, and under a corruption ``auroc/<modality>``: how
-    well its τ tells the samples where it is corrupted from the others.
+    well its τ tells the samples where it is corrupted from the others, NaN where there are no others.
 
     With :class:`~ctkd_lightning.CurriculumTemperatureCallback` in the Trainer λ follows its curriculum, and each
     modality's τ is logged as ``ctkd/temperature/<modality>``.
@@ -62,8 +62,8 @@ class FusionModule(TrainedModule):
         test_corruption: of test batches; none by default.
 
     Raises:
-        UserError: encoders that are not those of the fusion's modalities, frozen ones with nothing to train; in use,
-            batches without a modality or a target.
+        UserError: encoders or a corruption that are not those of the fusion's modalities, frozen ones with nothing to
+            train; in use, batches without a modality or a target.
     """
 
     def __init__(
@@ -86,6 +86,8 @@ class FusionModule(TrainedModule):
                 "the fusion in a module of your own"
             )
         _check_entries(fusion.modalities)
+        if corruption is not None:
+            corruption.check(fusion.modalities)
         self.network = FusedNetwork(encoders, fusion, frozen=frozen)
         if not any(p.requires_grad for p in self.network.parameters()):
             raise UserError(
@@ -101,7 +103,7 @@ class FusionModule(TrainedModule):
             {_key(stage, name): TopKAccuracy(5 if name == "top5" else 1) for stage in _STAGES for name in names}
         )
         self.metrics.update({_key("test", f"top1{_of(name)}"): TopKAccuracy(1) for name in BASELINES})
-        self.metrics.update({_key("test", f"auroc{_of(name)}"): BinaryAUROC() for name in fusion.names})
+        self.metrics.update({_key("test", f"auroc{_of(name)}"): TemperatureAUROC() for name in fusion.names})
 
     @property
     def fusion(self) -> TemperatureFusion:
@@ -127,14 +129,20 @@ class FusionModule(TrainedModule):
         self._random = checkpoint.get(_RANDOM)
 
     def on_train_start(self) -> None:
-        """Set λ: a run resumed within an epoch has no epoch start."""
+        """Set λ (a run resumed within an epoch has no epoch start), and say where it never leaves 0."""
         self.on_train_epoch_start()
+        if not self.driven:
+            self.tell_idle(self._own_curriculum, [self.fusion.temperature])
 
     def on_train_epoch_start(self) -> None:
         """Set λ of this epoch."""
         if not self.driven:
-            default = ConstantCurriculum(1.0) if self.network.frozen else CosineCurriculum()
-            drive([self.fusion.temperature], self.curriculum or default, self.current_epoch)
+            drive([self.fusion.temperature], self._own_curriculum, self.current_epoch)
+
+    @property
+    def _own_curriculum(self) -> Curriculum:
+        default = ConstantCurriculum(1.0) if self.network.frozen else CosineCurriculum()
+        return self.curriculum or default
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """One step: the total loss."""
@@ -231,8 +239,7 @@ class FusionModule(TrainedModule):
                 continue
             there = output.experts.present[:, m]
             metric = cast(Metric, self.metrics[_key("test", f"auroc/{name}")])
-            tau = output.tau[there, m]
-            metric.update(tau / (1 + tau), bad[name][there].long())  # in order, and between 0 and 1
+            metric.update(output.tau[there, m], bad[name][there])
             self.log(f"test/auroc/{name}", metric, batch_size=len(there))
 
 

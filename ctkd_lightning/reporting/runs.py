@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -48,9 +47,9 @@ class ReportedRun:
         temperature = "" if "temperature" in summary.without_effect else f", {summary.temperature} τ"
         return f"{summary.method}{temperature}"
 
-    @cached_property
+    @property
     def outputs(self) -> TestOutputs | None:
-        """What its networks gave for the test samples; ``None`` where it kept none.
+        """What its networks gave for the test samples, read at each use; ``None`` where it kept none.
 
         Raises:
             UserError: a damaged file.

@@ -113,6 +113,21 @@ def test_checkpoints_hold_the_fusion_and_no_teacher(tmp_path):
         )
 
 
+@pytest.mark.parametrize("kind", ["instance", "global", "fixed"])
+def test_a_checkpoint_of_as_many_teachers(tmp_path, kind):
+    """One teacher has no use for a fusion, and several have none without."""
+    of = {"several": {"teacher_fusion": kind}, "one": {"teacher": foreign.teacher()}}
+    for name, settings in of.items():
+        run = trainer(tmp_path, callback(**settings), max_epochs=1)
+        run.fit(foreign.Plain(), loader())
+        run.save_checkpoint(tmp_path / f"{name}.ckpt")
+    for name, other in (("several", "one"), ("one", "several")):
+        with pytest.raises(UserError, match=r"teachers of the first run"):
+            trainer(tmp_path, callback(**of[name])).fit(
+                foreign.Plain(), loader(), ckpt_path=tmp_path / f"{other}.ckpt", weights_only=True
+            )
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_temperatures_stay_in_float32(tmp_path, precision):
     added, trained = callback(), module(curriculum=CURRICULUM)

@@ -61,16 +61,3 @@ def test_the_shares_of_two_processes_are_disjoint_and_together_all():
     shares = [list(chain(*indices(make(rank=rank, world_size=2)))) for rank in range(2)]
     assert [len(share) for share in shares] == [11, 11]
     assert sorted(shares[0] + shares[1]) == list(range(22))
-
-
-@pytest.mark.gpu
-def test_on_a_gpu_the_host_waits_for_no_batch():
-    iterator = iter(make("cuda"))
-    batches = [next(iterator)]  # the samples and the epoch's order go to the device with the first
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        batches += list(iterator)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    for ours, cpu in zip(batches, make(), strict=True):
-        assert all(torch.equal(ours[name].cpu(), cpu[name]) for name in cpu)

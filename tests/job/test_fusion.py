@@ -1,5 +1,7 @@
 import json
+import math
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,27 @@ def test_files_and_table(command, capsys):
     assert f"{found['clean']['fused']:.2f}" in printed
 
 
+def test_one_modality_alone(command, capsys):
+    """Corrupted in all samples, nothing tells its τ apart: no area under a curve, and none that is 0."""
+    command(*SMALL, "data.modalities=[pixels]", "max_epochs=1", "fusion.network={joint: false, context: false}",
+            "run_dir=run", small=False)  # fmt: skip
+    assert not [name for found in summary()["conditions"].values() for name in found if "auroc" in name]
+    assert "AUROC" not in capsys.readouterr().out
+
+
+def test_frozen_encoders_learn_before_they_are_frozen(command):
+    """In training mode: batch norm counts the steps. And Lightning's words of what is meant so are not shown."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*(in eval mode|no `validation_step`)")
+        command(*SMALL, "encoders=vector", "fusion.frozen=true", "fusion.encoder_epochs=3", "fusion.conditions=null",
+                "max_epochs=1", "logger=[]", "run_dir=run", small=False)  # fmt: skip
+    kept, fused = load_file("run/encoders.safetensors"), load_file("run/fused.safetensors")
+    steps = {name: value for name, value in kept.items() if name.endswith("num_batches_tracked")}
+    assert set(map(int, steps.values())) == {3 * math.ceil(200 / 32)}
+    assert all(np.array_equal(value, fused[f"encoders.{name}"]) for name, value in kept.items())
+    assert not Path("run", "metrics.csv").exists()
+
+
 class Stop(Callback):
     """Ctrl-C in the fusion's second epoch."""
 
@@ -96,6 +119,14 @@ def test_a_resumed_run_is_the_same(command):
         (["fusion.conditions.noise=3"], "fusion.conditions.noise must be a corruption's settings"),
         (["+fusion.conditions.clean.kinds=[drop]"], "fusion.conditions.clean: the test on clean samples"),
         (["fusion.corruption.kinds=[nois]"], "did you mean noise"),
+        (["fusion.corruption.share={nose: 0.5}"], "names no modality with 'nose': did you mean noise"),
+        (["fusion.corruption.share=1.5"], "share must be a finite number from 0 to 1, found 1.5"),
+        (["fusion.conditions.drop.share={nose: 0.5}"], "names no modality with 'nose': did you mean noise"),
+        (["fusion.conditions.drop.share=1.5"], "share must be a finite number from 0 to 1, found 1.5"),
+        (["+fusion.conditions.drop.count=7"], "count=7 modalities needs as many"),
+        (["data.modalities=[pixel]"], "no modality 'pixel': did you mean pixels"),
+        (["fusion.fit_temperatures=true", "data.val_size=0"], "fits on validation samples"),
+        (["fusion.fit_temperatures=true", "+fusion.network.normalize=true"], "normalize=True takes it away"),
         (["fusion.network.kind=nonsense"], "Valid: fixed, global, instance"),
         (["fusion=global", "fusion.network.context=true"], "context says what"),
         (["fusion=fixed", "fusion.frozen=true"], "nothing to train"),

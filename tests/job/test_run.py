@@ -264,9 +264,9 @@ def test_pretrained_teacher_of_other_classes_is_trained_on(command, monkeypatch,
     assert weights.parent.name.startswith("torchvision_resnet18-fake")
 
 
-@pytest.mark.parametrize("override", ["~logger.csv", "logger.csv=null", "callbacks.progress=null"])
+@pytest.mark.parametrize("override", ["~logger.csv", "logger.csv=null", "progress=none", "callbacks.last=null"])
 def test_without_a_logger_or_a_callback(command, override):
-    command("run_dir=run", override)
+    command("run_dir=run", "logger=csv", override)
     assert summary()["status"] == "complete"
 
 

@@ -1,5 +1,7 @@
 """FusionModule against a loop by hand and scikit-learn; what is frozen, resumed, missing and refused."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from ctkd_lightning import (
     ConstantCurriculum,
+    CosineCurriculum,
     CurriculumTemperatureCallback,
     FusionModule,
     ModalityCorruption,
@@ -172,6 +175,8 @@ def test_temperatures_stay_in_float32(tmp_path):
     [
         (lambda: fusing.module("fixed", frozen=True), "nothing to train"),
         (lambda: fusing.module(expert_weight=-1.0), "expert_weight must be"),
+        (lambda: fusing.module(corruption=ModalityCorruption(share={"imag": 0.5})), "did you mean image"),
+        (lambda: fusing.module(corruption=ModalityCorruption(count=3)), "needs as many, found image, audio"),
         (lambda: FusionModule(fusing.encoders(), fusing.fusion(task="multilabel")), "one class out of several"),
         *(
             (
@@ -238,6 +243,35 @@ def test_encoders_by_themselves_as_by_hand(tmp_path):
         fusing.assert_same(module.encoders[name].state_dict(), net.state_dict(), rtol=1e-4, atol=1e-6)
 
 
+def test_area_where_nothing_tells_apart(tmp_path):
+    """All samples of a modality are corrupted: no number, and not 0."""
+    module = fusing.module("instance")
+    module.test_corruption = ModalityCorruption(["noise"], share={"image": 1.0, "audio": 0.5})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "No negative samples")
+        found = fusing.trainer(tmp_path).test(module, fusing.loader(), verbose=False)[0]
+    assert np.isnan(found["test/auroc/image"])
+    assert 0 < found["test/auroc/audio"] < 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "callbacks", "warns"),
+    [
+        ({"kind": "global"}, [], True),
+        ({"kind": "instance", "curriculum": CosineCurriculum(start=0.5)}, [], False),
+        ({"kind": "fixed"}, [], False),
+        ({"kind": "global", "frozen": True}, [], False),  # whose own is 1 from the start
+        ({"kind": "global"}, [CurriculumTemperatureCallback], True),
+    ],
+)
+def test_a_curriculum_that_never_leaves_zero_is_told_once(settings, callbacks, warns, tmp_path):
+    trainer = fusing.trainer(tmp_path, *(make() for make in callbacks), max_epochs=1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(fusing.module(**settings), fusing.loader())
+    assert sum("λ never leaves 0 in 1 epoch" in str(w.message) for w in caught) == warns
+
+
 class TwoEncoders(LightningModule):
     """As a user would write it, with two lines added."""
 
@@ -272,6 +306,12 @@ def test_two_lines_in_a_module_of_others(kind, tmp_path):
     assert {n for n in logged if "temperature" in n} == {
         f"ctkd/temperature{suffix}/{name}" for suffix in suffixes for name in fusing.NAMES
     }
+
+
+def test_a_module_of_others_hears_of_a_curriculum_that_never_leaves_zero(tmp_path):
+    trainer = fusing.trainer(tmp_path, CurriculumTemperatureCallback(), max_epochs=1)
+    with pytest.warns(UserWarning, match="λ never leaves 0 in 1 epoch"):
+        trainer.fit(TwoEncoders(*fusing.encoders().values()), fusing.loader())
 
 
 class TwoFusions(TwoEncoders):

@@ -1,0 +1,118 @@
+"""What is compared: runs that differ in nothing but their seed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+
+from ctkd_lightning.reporting.runs import ReportedRun
+from ctkd_lightning.reporting.settings import Settings, apart_from, decisive, differing
+from ctkd_lightning.reporting.statistics import Difference, paired_difference
+
+_OF_TEMPERATURES = ("temperature", "curriculum")
+_OF_TEACHERS = (
+    *_OF_TEMPERATURES, "method", "temperature_per_method", "teacher", "model.teacher", "student_layers",
+    "teacher_layers",
+)  # fmt: skip
+
+
+@dataclass
+class Arm:
+    """Runs with the same settings and different seeds.
+
+    Attributes:
+        name: method and temperature; where that is not enough to tell it from others of its pair, what differs too.
+        pair: of networks.
+        settings: that decide the result, without the seed.
+        runs: one or more.
+    """
+
+    name: str
+    pair: str
+    settings: Settings
+    runs: list[ReportedRun]
+
+    @property
+    def alone(self) -> bool:
+        """Whether the student learns without a teacher."""
+        return self.runs[0].summary.teacher is None
+
+    @cached_property
+    def top1(self) -> dict[int, float]:
+        """Test accuracy by seed, percent."""
+        return self.by_seed(lambda run: run.summary.student.top1)
+
+    def by_seed(self, of: Callable[[ReportedRun], float | None]) -> dict[int, float]:
+        """A value of each run that has it, by seed; the mean where a seed ran more than once."""
+        values = defaultdict(list)
+        for run in self.runs:
+            if (value := of(run)) is not None:
+                values[run.summary.seed].append(value)
+        return {seed: fmean(several) for seed, several in sorted(values.items())}
+
+
+def find_arms(runs: list[ReportedRun]) -> list[Arm]:
+    """The arms of runs, in their order; the student alone comes last."""
+    groups: dict[tuple[str, str], list[Arm]] = defaultdict(list)
+    for run in runs:
+        of_this_name, settings = groups[run.summary.model, run.arm], decisive(run)
+        arm = next((arm for arm in of_this_name if arm.settings == settings), None)
+        if arm is None:
+            of_this_name.append(arm := Arm(run.arm, run.summary.model, settings, []))
+        arm.runs.append(run)
+    for of_this_name in groups.values():
+        keys = differing(arm.settings for arm in of_this_name)
+        for arm in of_this_name:
+            arm.name = ", ".join([arm.name, *(f"{key}={arm.settings.get(key, '–')}" for key in keys)])
+    arms = [arm for of_this_name in groups.values() for arm in of_this_name]
+    return sorted(arms, key=lambda arm: arm.alone)
+
+
+def fixed_reference(arm: Arm, arms: list[Arm]) -> Arm | None:
+    """The same with a fixed temperature; the best of them where there are several."""
+    return _best(other for other in arms if _is_fixed(other) and _same(arm, other, _OF_TEMPERATURES))
+
+
+def has_temperature(arm: Arm) -> bool:
+    """Whether its method reads one."""
+    return not arm.alone and "temperature" not in arm.runs[0].summary.without_effect
+
+
+def to_fixed(arm: Arm, arms: list[Arm]) -> Difference | None:
+    """Top-1 against the fixed temperature, in points; ``None`` where there is none with a seed of this arm."""
+    reference = fixed_reference(arm, arms)
+    return None if reference is None or reference is arm else paired_difference(arm.top1, reference.top1)
+
+
+def alone_arm(arm: Arm, arms: list[Arm]) -> Arm | None:
+    """The same student trained by itself, in runs of their own."""
+    return _best(other for other in arms if other.alone and _same(arm, other, _OF_TEACHERS))
+
+
+def alone_top1(arm: Arm, arms: list[Arm]) -> dict[int, float]:
+    """By seed, the student of this arm trained without a teacher: of runs of their own, or beside this arm's."""
+    reference = alone_arm(arm, arms)
+    beside = arm.by_seed(lambda run: run.summary.baseline.top1 if run.summary.baseline else None)
+    return beside | (reference.top1 if reference else {})
+
+
+def is_best(arm: Arm, arms: list[Arm]) -> bool:
+    """Whether the interval of its difference to every other arm of its pair lies above zero."""
+    others = [other for other in arms if other.pair == arm.pair and other is not arm]
+    found = [paired_difference(arm.top1, other.top1) for other in others]
+    return bool(found) and all(difference is not None and difference.above_zero for difference in found)
+
+
+def _is_fixed(arm: Arm) -> bool:
+    return has_temperature(arm) and arm.runs[0].summary.temperature == "fixed"
+
+
+def _same(arm: Arm, other: Arm, but_for: tuple[str, ...]) -> bool:
+    return apart_from(arm.settings, but_for) == apart_from(other.settings, but_for)
+
+
+def _best(arms: Iterable[Arm]) -> Arm | None:
+    return max(arms, key=lambda arm: fmean(arm.top1.values() or [0.0]), default=None)

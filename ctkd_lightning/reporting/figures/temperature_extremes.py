@@ -1,0 +1,112 @@
+"""The images with the lowest and the highest temperature."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ctkd_lightning.job.outputs import PICTURES, TestOutputs
+from ctkd_lightning.reporting.figures._canvas import GREY, WRONG_COLOUR, bare, canvas, literal
+from ctkd_lightning.reporting.figures._comparison import BOTH, ONE_FOR_ALL, Comparison, Missing
+from ctkd_lightning.reporting.figures._words import class_name
+from ctkd_lightning.reporting.picture import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_COLUMNS = 4
+
+
+def temperature_extremes(comparison: Comparison) -> Picture:
+    """The test images with the lowest and with the highest τ, of the first run that has them.
+
+    Raises:
+        Missing: no run has kept them.
+    """
+    first = next(
+        (
+            (arm, run, outputs)
+            for arm in comparison.distilled
+            for run, outputs in arm.outputs(*BOTH)
+            if outputs.tau is not None and outputs.pictures
+        ),
+        None,
+    )
+    if first is None:
+        raise Missing(f"{ONE_FOR_ALL} keep_outputs=true")
+    arm, run, outputs = first
+    lowest, highest = ends(outputs)
+    rows = math.ceil(len(lowest) / _COLUMNS) + math.ceil(len(highest) / _COLUMNS)
+    figure, axes = canvas(1.95 * rows, rows, _COLUMNS, h_pad=0.1)
+    for panel in axes:
+        bare(panel)
+    first_high = math.ceil(len(lowest) / _COLUMNS) * _COLUMNS
+    places = [*zip(axes, lowest, strict=False), *zip(axes[first_high:], highest, strict=False)]
+    for panel, position in places:
+        _show(panel, outputs, position)
+    told = [_told(outputs, what, found) for what, found in (("lowest", lowest), ("highest", highest)) if found]
+    caption = (
+        f"Test images with the lowest temperatures (first {len(lowest)}) and with the highest (last {len(highest)}) at "
+        "the end of the training, with their label and both networks' guesses; ✗ marks a wrong one. Of "
+        f"{arm.label}, seed {run.summary.seed}."
+    )
+    return Picture(
+        name="temperature_extremes",
+        title="Images with the lowest and the highest temperature",
+        caption=caption,
+        alt="Test images. " + "; ".join(told) + ".",
+        figure=figure,
+        section="samples",
+    )
+
+
+def ends(outputs: TestOutputs) -> tuple[list[int], list[int]]:
+    """Positions of the kept pictures with the lowest τ and of those with the highest, from low to high."""
+    assert outputs.tau is not None
+    taus = outputs.tau
+    order = sorted(outputs.pictures, key=lambda position: float(taus[position]))
+    half = min(PICTURES, math.ceil(len(order) / 2))
+    return order[:half], order[max(half, len(order) - PICTURES) :]
+
+
+def _show(panel: Axes, outputs: TestOutputs, position: int) -> None:
+    """One image with its τ, its label and both guesses."""
+    assert outputs.tau is not None
+    panel.imshow(outputs.pictures[position].permute(1, 2, 0).numpy(), interpolation="nearest")
+    panel.set_title(f"τ {float(outputs.tau[position]):.3g}", pad=3, weight="normal")
+    lines = [(f"label {_name(outputs, outputs.target[position])}", GREY)]
+    for role in BOTH:
+        guess = outputs.networks[role].logits[position].argmax()
+        wrong = bool(guess != outputs.target[position])
+        lines.append((f"{role} {_name(outputs, guess)}{' ✗' if wrong else ''}", WRONG_COLOUR if wrong else GREY))
+    for place, (text, colour) in enumerate(lines):
+        panel.annotate(
+            text,
+            (0.5, 0),
+            xytext=(0, -4 - 12 * place),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="center",
+            va="top",
+            fontsize=9,
+            color=colour,
+        )
+
+
+def _told(outputs: TestOutputs, what: str, positions: list[int]) -> str:
+    assert outputs.tau is not None
+    taus = outputs.tau[positions]
+    wrong = [
+        int((outputs.networks[role].logits[positions].argmax(dim=1) != outputs.target[positions]).sum())
+        for role in BOTH
+    ]
+    return (
+        f"{len(positions)} with the {what} τ, {float(taus.min()):.3g} to {float(taus.max()):.3g}: the teacher is wrong "
+        f"in {wrong[0]}, the student in {wrong[1]}"
+    )
+
+
+def _name(outputs: TestOutputs, number: Tensor) -> str:
+    return literal(class_name(outputs.class_names, int(number)), 10)

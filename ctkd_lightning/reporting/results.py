@@ -1,0 +1,143 @@
+"""The results table: methods and temperatures over pairs of networks; and what the distillation was worth."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from ctkd_lightning.reporting.arms import (
+    Arm,
+    alone_arm,
+    alone_top1,
+    fixed_reference,
+    has_temperature,
+    is_best,
+    to_fixed,
+)
+from ctkd_lightning.reporting.statistics import paired_difference
+from ctkd_lightning.reporting.tables import (
+    NONE,
+    Cell,
+    Column,
+    Table,
+    count,
+    difference,
+    mean_and_deviation,
+    seconds,
+)
+
+
+def results_table(arms: list[Arm]) -> Table:
+    """A row for each method with its temperature, of each pair the accuracy and its difference to the fixed one."""
+    pairs = list(dict.fromkeys(arm.pair for arm in arms))
+    columns, rows = [Column("method and temperature", words=True)], []
+    for _ in pairs:
+        columns += [Column("student, test top-1 %"), Column("seeds"), Column("difference to fixed τ, points")]
+    for name in dict.fromkeys(arm.name for arm in arms):
+        row = [Cell(name)]
+        for pair in pairs:
+            arm = next((arm for arm in arms if (arm.name, arm.pair) == (name, pair)), None)
+            row += _result(arm, arms) if arm else [Cell(NONE)] * 3
+        rows.append(row)
+    words = "Top-1 accuracy on the test data after the last epoch"
+    if all(len(arm.top1) <= 1 for arm in arms):
+        words += ", of one seed each, which tells nothing of the spread between seeds."
+    else:
+        words += (
+            ": mean ± standard deviation over seeds. The difference to the same method at a fixed temperature "
+            "(where there are several, the best of them) is the mean over the seeds that both have, with the 95 % "
+            "interval of Student’s t for paired samples. Runs of one seed count as their mean. Bold: the best of its "
+            "pair, where the 95 % intervals of its differences to all other rows lie above zero; they are not adjusted "
+            "for the number of comparisons."
+        )
+    groups = [("", 1), *((pair, 3) for pair in pairs)]
+    return Table("results", "Students by method and temperature", columns, rows, groups, words)
+
+
+def _result(arm: Arm, arms: list[Arm]) -> list[Cell]:
+    repeated = len(arm.runs) - len(arm.top1)
+    note = f"{len(arm.runs)} runs" if repeated > 0 else ""
+    return [
+        Cell(mean_and_deviation(arm.top1.values()), best=is_best(arm, arms)),
+        Cell(str(len(arm.top1)), note),
+        _against_fixed(arm, arms),
+    ]
+
+
+def _against_fixed(arm: Arm, arms: list[Arm]) -> Cell:
+    if not has_temperature(arm):
+        return Cell(NONE, "" if arm.alone else "no temperature")
+    reference = fixed_reference(arm, arms)
+    if reference is arm:
+        return Cell(NONE, "it is the fixed one")
+    if reference is None:
+        return Cell(NONE, "no run of it with temperature=fixed")
+    found = to_fixed(arm, arms)
+    return difference(found) if found else Cell(NONE, "no run with temperature=fixed has its seeds")
+
+
+def worth_table(arms: list[Arm]) -> Table | None:
+    """The student alone, distilled, and its teacher; ``None`` where nothing was distilled."""
+    rows = [_worth(arm, arms) for arm in arms if not arm.alone]
+    if not rows:
+        return None
+    columns = [
+        Column("what", words=True),
+        Column("student alone, top-1 %"),
+        Column("student distilled, top-1 %"),
+        Column("teacher, top-1 %"),
+        Column("gained over alone, points"),
+        Column("share of the gap closed"),
+        Column("training, alone"),
+        Column("training, distilled"),
+        Column("parameters, student"),
+        Column("parameters, teacher"),
+    ]
+    words = (
+        "Test accuracy over the seeds that student alone and distilled share: mean ± standard deviation, the gain with "
+        "its 95 % interval (paired, Student’s t). The share of the gap is (distilled − alone) / (teacher − alone), of "
+        "the means. Training is the student’s, the mean over seeds; the teacher’s own is not counted."
+    )
+    if all(row[1].text == NONE for row in rows):
+        words = (
+            "There is no student alone to compare with: with_baseline=true trains it beside a run, and method=none "
+            "by itself, with the same seeds and settings. Training is the student’s, the mean over seeds; the "
+            "teacher’s own is not counted."
+        )
+    return Table("worth", "Student alone, student distilled, teacher", columns, rows, words=words)
+
+
+def _worth(arm: Arm, arms: list[Arm]) -> list[Cell]:
+    distilled, alone = arm.top1, alone_top1(arm, arms)
+    gained = paired_difference(distilled, alone)
+    if gained:
+        shared = distilled.keys() & alone.keys()
+        distilled, alone = ({seed: of[seed] for seed in shared} for of in (distilled, alone))
+    teacher = arm.by_seed(lambda run: run.summary.teacher.top1 if run.summary.teacher else None)
+    reference = alone_arm(arm, arms)
+    summary = arm.runs[0].summary
+    small, large = (network.parameters if network else None for network in (summary.student, summary.teacher))
+    return [
+        Cell(arm.name, arm.pair if len({other.pair for other in arms}) > 1 else ""),
+        Cell(mean_and_deviation(alone.values())) if gained else Cell(NONE, "none of its seeds"),
+        Cell(mean_and_deviation(distilled.values())),
+        Cell(mean_and_deviation(sorted(set(teacher.values())))),  # one network for all seeds, mostly
+        difference(gained) if gained else Cell(NONE),
+        _share_of_gap(alone, distilled, teacher) if gained else Cell(NONE),
+        Cell(seconds(_mean_seconds(reference)) if reference else NONE),
+        Cell(seconds(_mean_seconds(arm))),
+        Cell(count(small), f"{small / large:.0%} of the teacher’s" if small and large else ""),
+        Cell(count(large)),
+    ]
+
+
+def _share_of_gap(alone: dict[int, float], distilled: dict[int, float], teacher: dict[int, float]) -> Cell:
+    if not teacher:
+        return Cell(NONE)
+    low, value, high = (fmean(of.values()) for of in (alone, distilled, teacher))
+    if high <= low:
+        return Cell(NONE, "the teacher is not above the student alone")
+    return Cell(f"{(value - low) / (high - low):.0%}".replace("-", "−"))
+
+
+def _mean_seconds(arm: Arm) -> float:
+    return fmean(arm.by_seed(lambda run: run.summary.train_seconds).values())
