@@ -9,13 +9,14 @@ from pathlib import Path
 from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_warn
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.filesize import decimal
 
 from ctkd_lightning import build
 from ctkd_lightning._files import user_path
 from ctkd_lightning.data import ImageDataModule
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.job.configuration import config_dir
 from ctkd_lightning.job.figures import plot_training
 from ctkd_lightning.job.loggers import ended, publish
 from ctkd_lightning.job.outputs import RecordingModule, add_temperatures, outputs_of, test_fingerprint
@@ -60,7 +61,7 @@ def distil(
     run, resume, earlier = begin(cfg, run_dir)
     alone = bool(cfg.method.alone)
     summary = Summary(
-        model=_pair_name(cfg.model, choices["model"], overrides),
+        model=_pair_name(cfg.model, choices["model"]),
         data=choices["data"],
         method="+".join(cfg.method.terms) or choices["method"],
         temperature=choices["temperature"],
@@ -195,8 +196,9 @@ def _say_what_has_no_effect(
         )
 
 
-def _pair_name(model: DictConfig, choice: str, overrides: Sequence[str]) -> str:
-    """The pair's, or the two networks' where the user has replaced one."""
-    if not any(sets(overrides, f"model.{role}") for role in ("teacher", "student")):
+def _pair_name(model: DictConfig, choice: str) -> str:
+    """The pair's, or the two networks' where one is replaced, on the command line or by an experiment."""
+    pair = OmegaConf.load(Path(config_dir()) / "model" / f"{choice}.yaml")
+    if all(model[role].name == pair[role].name for role in ("teacher", "student")):
         return choice
     return f"{model.teacher.name}_to_{model.student.name}"

@@ -99,10 +99,30 @@ def alone_top1(arm: Arm, arms: list[Arm]) -> dict[int, float]:
     return beside | (reference.top1 if reference else {})
 
 
+def beside(pair: str, arms: list[Arm]) -> dict[int, float]:
+    """By seed, the students alone that were trained beside a pair's runs.
+
+    None where the pair has runs of the student alone, or where those beside its arms are not the same for a seed.
+    """
+    found: dict[int, float] = {}
+    for arm in arms:
+        if arm.pair != pair:
+            continue
+        if arm.alone:
+            return {}
+        own = arm.by_seed(lambda run: run.summary.baseline.top1 if run.summary.baseline else None)
+        if any(found.get(seed, top1) != top1 for seed, top1 in own.items()):
+            return {}
+        found |= own
+    return found
+
+
 def is_best(arm: Arm, arms: list[Arm]) -> bool:
-    """Whether the interval of its difference to every other arm of its pair lies above zero."""
-    others = [other for other in arms if other.pair == arm.pair and other is not arm]
-    found = [paired_difference(arm.top1, other.top1) for other in others]
+    """Whether the interval of its difference to every other arm of its pair, the student alone too, is above zero."""
+    others = [other.top1 for other in arms if other.pair == arm.pair and other is not arm]
+    if alone := beside(arm.pair, arms):
+        others.append(alone)
+    found = [paired_difference(arm.top1, other) for other in others]
     return bool(found) and all(difference is not None and difference.above_zero for difference in found)
 
 

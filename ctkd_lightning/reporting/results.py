@@ -8,11 +8,13 @@ from ctkd_lightning.reporting.arms import (
     Arm,
     alone_arm,
     alone_top1,
+    beside,
     fixed_reference,
     has_temperature,
     is_best,
     to_fixed,
 )
+from ctkd_lightning.reporting.runs import ALONE
 from ctkd_lightning.reporting.statistics import paired_difference
 from ctkd_lightning.reporting.tables import (
     NONE,
@@ -38,6 +40,10 @@ def results_table(arms: list[Arm]) -> Table:
             arm = next((arm for arm in arms if (arm.name, arm.pair) == (name, pair)), None)
             row += _result(arm, arms) if arm else [Cell(NONE)] * 3
         rows.append(row)
+    alone = [beside(pair, arms) for pair in pairs]
+    if any(alone):
+        cells = [_alone(by_seed) for by_seed in alone]
+        rows.append([Cell(ALONE), *(cell for three in cells for cell in three)])
     words = "Top-1 accuracy on the test data after the last epoch"
     if all(len(arm.top1) <= 1 for arm in arms):
         words += ", of one seed each, which tells nothing of the spread between seeds."
@@ -51,6 +57,13 @@ def results_table(arms: list[Arm]) -> Table:
         )
     groups = [("", 1), *((pair, 3) for pair in pairs)]
     return Table("results", "Students by method and temperature", columns, rows, groups, words)
+
+
+def _alone(by_seed: dict[int, float]) -> list[Cell]:
+    """Of the students alone beside the runs of a pair."""
+    if not by_seed:
+        return [Cell(NONE)] * 3
+    return [Cell(mean_and_deviation(by_seed.values())), Cell(str(len(by_seed))), Cell(NONE)]
 
 
 def _result(arm: Arm, arms: list[Arm]) -> list[Cell]:

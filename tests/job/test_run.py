@@ -15,7 +15,6 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -241,10 +240,13 @@ def test_a_stop_is_no_success(command, error, status):
 
 
 def test_networks_in_the_place_of_the_pairs_are_named():
-    pair = OmegaConf.create({"teacher": {"name": "vgg13"}, "student": {"name": "torchvision/resnet18"}})
-    assert _pair_name(pair, "vgg13_to_vgg8", ["model=vgg13_to_vgg8", "seed=1"]) == "vgg13_to_vgg8"
-    named = _pair_name(pair, "vgg13_to_vgg8", ["model.student.name=torchvision/resnet18"])
-    assert named == "vgg13_to_torchvision/resnet18"
+    def named(*overrides):
+        return _pair_name(build.config("model=vgg13_to_vgg8", *overrides).model, "vgg13_to_vgg8")
+
+    assert named("seed=1") == "vgg13_to_vgg8"
+    assert named("model.student.name=torchvision/resnet18") == "vgg13_to_torchvision/resnet18"
+    compared = build.config("experiment=compare_digits").model
+    assert _pair_name(compared, "resnet56_to_resnet20") == f"{compared.teacher.name}_to_resnet8"
 
 
 def test_curriculum_without_effect_is_said(command):

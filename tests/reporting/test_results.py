@@ -82,3 +82,23 @@ def test_a_teacher_is_one_network_for_all_seeds_or_several():
     files = [write_run("a", 85.0, teacher=90.0), write_run("b", 86.0, seed=2, teacher=92.0)]
     table = worth_table(find_arms(read_runs([file.path for file in files]).runs))
     assert row(table, "kd, fixed τ")[2].text == "91.00 ± 1.41"
+
+
+def test_the_students_alone_beside_the_runs():
+    """They have a row, and none of the others is the best that is not above them too."""
+    files = [
+        write_run(f"{temperature}-{seed}", top1, temperature=temperature, seed=seed, baseline=alone)
+        for temperature, values in (("fixed", FIXED), ("global", LEARNED))
+        for seed, (top1, alone) in enumerate(zip(values, [90.0, 91.0, 90.5], strict=True), start=1)
+    ]
+    table = results_table(find_arms(read_runs([file.path for file in files]).runs))
+    accuracy, seeds, against = row(table, "student alone")
+    assert accuracy.text == f"90.50 ± {stats.tstd([90.0, 91.0, 90.5]):.2f}"
+    assert (seeds.text, against.text) == ("3", "–")
+    assert not any(cell.best for cells in table.rows for cell in cells)
+
+
+def test_students_alone_that_differ_for_a_seed_have_no_row():
+    files = [write_run("a", 85.0, baseline=80.0), write_run("b", 86.0, temperature="global", baseline=81.0)]
+    table = results_table(find_arms(read_runs([file.path for file in files]).runs))
+    assert [cells[0].text for cells in table.rows] == ["kd, fixed τ", "kd, global τ"]
