@@ -246,7 +246,7 @@ def test_networks_in_the_place_of_the_pairs_are_named():
     assert named("seed=1") == "vgg13_to_vgg8"
     assert named("model.student.name=torchvision/resnet18") == "vgg13_to_torchvision/resnet18"
     compared = build.config("experiment=compare_digits").model
-    assert _pair_name(compared, "resnet56_to_resnet20") == f"{compared.teacher.name}_to_resnet8"
+    assert _pair_name(compared, "wrn40_2_to_wrn16_2") == "wrn_16_2_to_resnet8"
 
 
 def test_curriculum_without_effect_is_said(command):
