@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -127,7 +128,8 @@ def colour_bar(figure: Figure, image: Any, axes: Any, label: str, **settings: An
         label: of its values.
         **settings: of :meth:`matplotlib.figure.Figure.colorbar`.
     """
-    bar = figure.colorbar(image, ax=axes, label=label, **settings)
+    ticks = None if isinstance(image.norm, LogNorm) else MaxNLocator(5)
+    bar = figure.colorbar(image, ax=axes, label=label, ticks=ticks, **settings)
     bar.ax.minorticks_off()
     bar.ax.tick_params(color=GREY, labelcolor=GREY, labelsize=9)
     outline: Any = bar.outline
