@@ -8,9 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import onnx
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor
 
 from ctkd_lightning.exporting.as_onnx import INPUT, described
@@ -31,6 +28,10 @@ def quantize(
         path: the copy.
         calibration: batches of images as the model takes them.
     """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
     with TemporaryDirectory() as folder:
         prepared, result = Path(folder, "prepared.onnx"), Path(folder, "int8.onnx")
         quant_pre_process(source, prepared)
@@ -42,8 +43,8 @@ def quantize(
         path.write_bytes(described(onnx.load(result), replace(description, precision="int8")))
 
 
-class _Reader(CalibrationDataReader):
-    """Batches of images as ONNX Runtime asks for them."""
+class _Reader:
+    """Batches of images as ONNX Runtime asks for them: its ``CalibrationDataReader``."""
 
     def __init__(self, batches: Iterable[Tensor]) -> None:
         self._batches: Iterator[Tensor] = iter(batches)

@@ -24,10 +24,12 @@ class SweepReport(Callback):
         """Write the page of the sweep's runs, where that is asked for."""
         if config.report and not config.get("fusion"):
             with _never_failing():
-                from ctkd_lightning.reporting.runs import find_runs
+                from ctkd_lightning.reporting.runs import find_runs, read_runs
 
                 folder = Path(config.hydra.sweep.dir)
-                _report(find_runs([glob.escape(str(folder))]), folder)
+                runs = find_runs([glob.escape(str(folder))])
+                if read_runs(runs).runs:  # where all failed, their own lines have said so
+                    _report(runs, folder)
 
 
 def report_run(folder: Path) -> None:

@@ -74,7 +74,7 @@ def seconds(value: float | None) -> str:
 
     Example:
         >>> seconds(8), seconds(754), seconds(7600)
-        ('8.0 s', '12 min 34 s', '2 h 07 min')
+        ('8.0 s', '12 min 34 s', '2 h 06 min')
     """
     if value is None:
         return NONE

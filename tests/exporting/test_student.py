@@ -3,10 +3,9 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-import onnx
-import onnxruntime
 import pytest
 import torch
 from safetensors import safe_open
@@ -21,7 +20,15 @@ from tests.exporting.conftest import MEAN, STD, filled
 ROOT = Path(__file__).resolve().parents[2]
 
 
+needs_onnx = pytest.mark.skipif(
+    not all(map(find_spec, ("onnx", "onnxruntime", "onnxscript"))), reason="needs the extra onnx"
+)
+
+
 def run_onnx(path):
+    import onnx
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(path)
     metadata = {prop.key: prop.value for prop in onnx.load(path).metadata_props}
     return lambda image: torch.from_numpy(session.run(["logits"], {"image": image.numpy()})[0]), metadata
@@ -46,7 +53,7 @@ LOADERS = {
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-@pytest.mark.parametrize("kind", LOADERS)
+@pytest.mark.parametrize("kind", [pytest.param("onnx", marks=needs_onnx), "torch_export", "safetensors"])
 def test_a_stranger_loads_the_file(run, export, capfd, kind, normalize):
     name, load = LOADERS[kind]
     assert export(f"run={run}", f"format={kind}", f"output={name}", f"normalize={str(normalize).lower()}") is None
@@ -71,8 +78,11 @@ def test_a_stranger_loads_the_file(run, export, capfd, kind, normalize):
     assert (metadata["network"], metadata["image_size"], metadata["temperature"]) == ("resnet8", "8", "3.25")
 
 
+@needs_onnx
 @pytest.mark.parametrize("kind", ["static", "dynamic"])
 def test_int8(run, export, capfd, kind):
+    import onnx
+
     assert export(f"run={run}", "format=onnx", "output=student.onnx", f"quantize={kind}") is None
     shown = capfd.readouterr()
     assert f"int8 ({kind})" in shown.out
@@ -88,6 +98,7 @@ def test_int8(run, export, capfd, kind):
     assert Path("student.onnx").stat().st_size < (run / "student.safetensors").stat().st_size / 2
 
 
+@needs_onnx
 @pytest.mark.slow
 def test_int8_of_a_trained_student(command):
     command("data=digits", "data.image_size=16", "data.padding=2", "method=none", "model=resnet56_to_resnet20",
