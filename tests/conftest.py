@@ -26,6 +26,7 @@ SMALL = [
     "teacher.max_epochs=1",
     "teacher.check=false",
     "trainer=cpu",
+    "logger=csv",
     "max_epochs=1",
     "report=false",
 ]

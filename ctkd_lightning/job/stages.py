@@ -198,7 +198,7 @@ def _say_what_has_no_effect(
 
 def _pair_name(model: DictConfig, choice: str) -> str:
     """The pair's, or the two networks' where one is replaced, on the command line or by an experiment."""
-    pair = OmegaConf.load(Path(config_dir()) / "model" / f"{choice}.yaml")
+    pair = cast(DictConfig, OmegaConf.load(Path(config_dir()) / "model" / f"{choice}.yaml"))
     if all(model[role].name == pair[role].name for role in ("teacher", "student")):
         return choice
     return f"{model.teacher.name}_to_{model.student.name}"

@@ -79,7 +79,7 @@ def test_a_stranger_loads_the_file(run, export, capfd, kind, normalize):
 
 
 @needs_onnx
-@pytest.mark.parametrize("kind", ["static", "dynamic"])
+@pytest.mark.parametrize("kind", ["static", pytest.param("dynamic", marks=pytest.mark.slow)])
 def test_int8(run, export, capfd, kind):
     import onnx
 

@@ -24,7 +24,8 @@ def summary(run="run"):
 def test_tensorboard_by_default(command):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    command("run_dir=run", "max_epochs=2", small=True)
+    assert set(build.config().logger) == {"csv", "tensorboard"}
+    command("run_dir=run", "max_epochs=2", "logger=tensorboard")
     events = EventAccumulator("run/tensorboard")
     events.Reload()
     tags = events.Tags()
