@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import Logger
