@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ctkd_lightning.models import StudentDescription, load_student
-from ctkd_lightning.models._student import save_student
+from ctkd_lightning.models import StudentDescription, load_student, save_student
 
 
 class Safetensors:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -22,11 +21,9 @@ from ctkd_lightning.exporting.formats import FORMATS, Format
 from ctkd_lightning.exporting.quiet import quiet
 from ctkd_lightning.exporting.settings import ExportSettings
 from ctkd_lightning.exporting.table import Row, print_table
-from ctkd_lightning.job.configuration import plain
 from ctkd_lightning.job.earlier import EarlierRun, need_student, read_run
-from ctkd_lightning.job.summary import Summary, package_version
+from ctkd_lightning.job.student import describe
 from ctkd_lightning.models import StudentDescription, create_model, load_weights
-from ctkd_lightning.models._factory import options_without_download
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +46,7 @@ def export_student(settings: ExportSettings) -> list[Row]:
     run = read_run(settings.run)
     summary = need_student(run)
     data = _data(run, settings)
-    description = _describe(run, summary, data, settings)
+    description = describe(run.configuration, data, summary.final, normalize=settings.normalize)
     network = create_model(description.network, data.num_classes, **description.options).eval()
     load_weights(network, run.files.student)
     exporting = _Export(settings, chosen, data, description, network)
@@ -147,28 +144,6 @@ def _data(run: EarlierRun, settings: ExportSettings) -> ImageDataModule:
         cfg.data.limit_eval = settings.images if limit is None else min(limit, settings.images)
     cfg.channels_last = False  # the exporters' layout
     return build.data(cfg)
-
-
-def _describe(run: EarlierRun, summary: Summary, data: ImageDataModule, settings: ExportSettings) -> StudentDescription:
-    student: dict[str, Any] = plain(run.configuration.model.student)
-    name = student.pop("name")
-    return StudentDescription(
-        network=name,
-        options=options_without_download(name, **student),
-        classes=list(data.class_names),
-        image_size=data.image_size,
-        mean=list(data.mean),
-        std=list(data.std),
-        normalize=settings.normalize,
-        temperature=_temperature(summary.final),
-        version=package_version("ctkd-lightning") or "",
-    )
-
-
-def _temperature(final: dict[str, float]) -> float | dict[str, float] | None:
-    """τ at the end: one (of one a sample the mean), or several by name."""
-    several = {name.rpartition("/")[2]: value for name, value in final.items() if name.startswith("ctkd/temperature/")}
-    return several or final.get("ctkd/temperature")
 
 
 @contextmanager

@@ -17,7 +17,8 @@ USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 def described(error: BaseException) -> str:
     """Any error in a line: what the user can put right as :func:`one_line` says it, others by their kind."""
-    return one_line(error) if isinstance(error, USER_ERRORS) else " ".join(f"{type(error).__name__}: {error}".split())
+    said = one_line(error) if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {error}"
+    return " ".join(said.split())
 
 
 def one_line(error: BaseException) -> str:

@@ -26,7 +26,7 @@ from ctkd_lightning.fusion.calibration import check_fittable, fit_to, forget_fit
 from ctkd_lightning.job.figures import plot_training
 from ctkd_lightning.job.fusion_figures import plot_conditions, plot_temperatures
 from ctkd_lightning.job.fusion_table import print_fusion_table
-from ctkd_lightning.job.loggers import ended, publish
+from ctkd_lightning.job.loggers import beside_another, ended, publish
 from ctkd_lightning.job.overrides import sets
 from ctkd_lightning.job.preflight import check_fusion_settings
 from ctkd_lightning.job.run_directory import RunDirectory
@@ -39,7 +39,10 @@ from ctkd_lightning.temperature import LearnedTemperature
 log = logging.getLogger(__name__)
 
 _OF_STUDENTS = ("method", "temperature", "temperature_per_method", "student_layers")
-_OF_DISTILLATIONS = ("model", "teacher", "teacher_layers", "teacher_cache", "compile", "channels_last", *_OF_STUDENTS)
+_OF_DISTILLATIONS = (
+    "model", "teacher", "teacher_layers", "teacher_cache", "compile", "channels_last", "with_baseline",
+    "keep_outputs", "report", *_OF_STUDENTS,
+)  # fmt: skip
 
 
 def fuse(
@@ -76,6 +79,7 @@ def fuse(
         plot_temperatures(told, run)
         tested = summary.conditions.items()
         numbers = {f"test/{name}/{who}": top1 for name, found in tested for who, top1 in found.items()}
+        numbers |= {f"student/{how}": top1 for how, top1 in (summary.student or {}).items()}
         publish(loggers, run, numbers, summary.epochs)
 
     loggers: list[Logger] = []
@@ -165,7 +169,8 @@ def _distil(cfg: DictConfig, module: FusionModule, data: MultimodalDataModule, r
 
     student = build.encoders(cfg, data)[name]  # from the same start
     distilled = build.student_of_fusion(cfg, module.network, student, name, data)
-    build.trainer(cfg).fit(distilled, datamodule=data, ckpt_path=resume, weights_only=True)
+    trainer = build.trainer(cfg, logger=beside_another(build.loggers(cfg), own))
+    trainer.fit(distilled, datamodule=data, ckpt_path=resume, weights_only=True)
     rank_zero_only(save_weights)(student, own.student)
     return {"alone": top1_alone, "distilled": _top1(cfg, distilled, data)}
 

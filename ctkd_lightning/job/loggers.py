@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.configuration import plain
-from ctkd_lightning.job.explain import one_line
+from ctkd_lightning.job.explain import described
 from ctkd_lightning.job.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def tell_configuration(loggers: Iterable[Logger], cfg: DictConfig) -> None:
             logger.log_hyperparams(plain(cfg))
         except Exception as error:  # each library has its own
             raise UserError(
-                f"{type(logger).__name__} cannot be used: {one_line(error)}; mend that, or leave logger= out"
+                f"{type(logger).__name__} cannot be used: {described(error)}; mend that, or leave logger= out"
             ) from error
 
 
@@ -81,7 +81,7 @@ def publish(loggers: Iterable[Logger], run: RunDirectory, numbers: dict[str, flo
                 _to_wandb(logger, run, files, figures)
             logger.save()
         except Exception as error:  # of a server, a network, a library
-            log.warning("%s did not get all of the run: %s", type(logger).__name__, " ".join(one_line(error).split()))
+            log.warning("%s did not get all of the run: %s", type(logger).__name__, described(error))
 
 
 def _to_mlflow(logger: MLFlowLogger, run: RunDirectory, files: Sequence[Path]) -> None:
@@ -108,6 +108,20 @@ def _to_wandb(logger: WandbLogger, run: RunDirectory, files: Sequence[Path], fig
         logger.experiment.log(shown)
     for path in files:
         logger.experiment.save(str(path), base_path=str(run.path), policy="now")
+
+
+def beside_another(loggers: Iterable[Logger], run: RunDirectory) -> list[Logger]:
+    """The loggers of a further training in this process, which shall not write into the run of the first.
+
+    Args:
+        loggers: of the further training.
+        run: its files.
+    """
+    loggers = list(loggers)
+    kept = [logger for logger in loggers if not isinstance(logger, WandbLogger)]
+    if len(kept) < len(loggers):
+        log.info("Weights & Biases has one run a process: this training is in %s alone", run.metrics)
+    return kept
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.tap import FeatureTap, select_layers
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.modules import ClassifierModule, DistillationModule
-from ctkd_lightning.temperature import LearnedTemperature
+from ctkd_lightning.temperature import Temperature
 
 PICTURES = 8
 """Samples with the lowest τ that are kept as pictures, and as many with the highest."""
@@ -193,9 +193,9 @@ def add_temperatures(kept: TestOutputs, module: DistillationModule, data: ImageD
     """Add each test sample's τ, and pictures of those with the lowest and the highest, where τ is one a sample."""
     student, teacher = kept.networks["student"].logits, kept.networks["teacher"].logits
     temperature = module.temperature
-    if not module.uses_temperature or not isinstance(temperature, LearnedTemperature):
+    if not module.uses_temperature or not isinstance(temperature, Temperature):  # they may be several
         return
-    device = next((p.device for p in temperature.parameters()), student.device)
+    device = next((p.device for p in temperature.parameters()), student.device)  # a rule has none
     tau = temperature.eval()(student.to(device), teacher.to(device)).cpu()
     if tau.numel() != len(kept.index):
         return

@@ -23,16 +23,12 @@ from ctkd_lightning.job.loggers import ended, publish
 from ctkd_lightning.job.outputs import RecordingModule, add_temperatures, outputs_of, test_fingerprint
 from ctkd_lightning.job.overrides import sets
 from ctkd_lightning.job.preflight import check_settings
-from ctkd_lightning.job.summary import (
-    NetworkSummary,
-    Summary,
-    describe_environment,
-    parameters_of,
-)
+from ctkd_lightning.job.student import describe
+from ctkd_lightning.job.summary import NetworkSummary, Summary, describe_environment, parameters_of
 from ctkd_lightning.job.table import print_table
 from ctkd_lightning.job.teacher import check_beats_chance, ready_baseline, ready_teacher
 from ctkd_lightning.job.training import Training, begin, recorded, run_test, write
-from ctkd_lightning.models import save_weights
+from ctkd_lightning.models import save_student
 from ctkd_lightning.modules import ClassifierModule, DistillationModule
 from ctkd_lightning.teacher_cache.cached import check_cacheable
 from ctkd_lightning.temperature import LearnedTemperature
@@ -97,8 +93,11 @@ def distil(
         _say_what_has_no_effect(summary, module, overrides)
         if isinstance(module, DistillationModule) and cfg.teacher_cache not in ("off", "auto"):
             check_cacheable(module.distillation.teacher_needs)
-        training = Training(cfg, run, module, data, resume, lambda: save_weights(student, run.student))
 
+        def save() -> None:
+            save_student(student, run.student, describe(cfg, data, summary.final))
+
+        training = Training(cfg, run, module, data, resume, save)
         loggers += training.loggers
 
         if teacher is not None:
@@ -107,10 +106,10 @@ def distil(
                 top1 = run_test(cfg, ClassifierModule, teacher, data, "val")[0]["val/top1"]
                 check_beats_chance(top1, data.num_classes, len(data.val_indices), cfg.model.teacher.name)
         baseline = None
-        if cfg.with_baseline:
+        if summary.baseline is not None:
             summary.stage = summary.status = "baseline"
             write(summary, run)
-            baseline = ready_baseline(cfg, data, summary.precision)
+            baseline, summary.baseline.train_seconds = ready_baseline(cfg, data, summary.precision)
 
         summary.stage = summary.status = "student"
         write(summary, run)

@@ -29,12 +29,15 @@ class NetworkSummary:
         parameters: their number.
         top1: accuracy on the test data, percent.
         top5: likewise.
+        train_seconds: of the baseline, its training, whenever that was; ``None`` where it was not in one go. That of
+            the student is the run's.
     """
 
     name: str
     parameters: int | None = None
     top1: float | None = None
     top5: float | None = None
+    train_seconds: float | None = None
 
 
 @dataclass

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
+from safetensors import safe_open
 from torch import nn
 
 from ctkd_lightning import build
@@ -32,6 +34,8 @@ _MACHINE_SETTINGS = ("accelerator", "devices", "num_nodes", "strategy", "precisi
 
 # Settings of the teacher that its training does not read.
 _NOT_TRAINED_WITH = ("checkpoint", "cache_dir", "check")
+
+_SECONDS = "train_seconds"  # in the weights' file: how long their training took
 
 MakeTrainer = Callable[..., Trainer]
 """Makes a Trainer with the run's accelerator, strategy and precision, under other settings by keyword."""
@@ -94,13 +98,16 @@ def load_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> 
     load_weights(network, _kept(folder / "teacher.safetensors", "the teacher's"))
 
 
-def ready_baseline(cfg: DictConfig, data: ImageDataModule, precision: str) -> nn.Module:
+def ready_baseline(cfg: DictConfig, data: ImageDataModule, precision: str) -> tuple[nn.Module, float | None]:
     """The student as ``method=none`` would train it: found in the cache, or trained and kept there.
 
     Args:
         cfg: the configuration.
         data: what to train it on.
         precision: of the run's training, and so of this one.
+
+    Returns:
+        The network, and how long its training took, seconds.
     """
     settings = _baseline_settings(cfg, data, precision)
     folder = _baseline_folder(cfg, data, settings)
@@ -111,8 +118,8 @@ def ready_baseline(cfg: DictConfig, data: ImageDataModule, precision: str) -> nn
     def make_trainer(callbacks: list[Callback], **settings: Any) -> Trainer:
         return build.trainer(cfg, callbacks=[*callbacks, *bar], logger=False, **settings)
 
-    train_once(module, data, folder, settings, make_trainer, what="baseline")
-    return network.eval()
+    seconds = train_once(module, data, folder, settings, make_trainer, what="baseline")
+    return network.eval(), seconds
 
 
 def load_baseline(cfg: DictConfig, network: nn.Module, data: ImageDataModule, precision: str) -> None:
@@ -175,7 +182,7 @@ def train_once(
     make_trainer: MakeTrainer,
     what: str = "teacher",
     **trainer_settings: Any,
-) -> None:
+) -> float | None:
     """Train a network and keep its last weights in ``folder``; go on where an interrupted training stopped.
 
     Damaged files there are as good as none: the training writes them anew.
@@ -189,13 +196,16 @@ def train_once(
         what: the network is, ``"teacher"`` or ``"baseline"``.
         **trainer_settings: for it, such as ``max_epochs``.
 
+    Returns:
+        The seconds that the training took, whenever that was; ``None`` where it was not in one go.
+
     Raises:
         UserError: a folder that cannot be written.
     """
     weights = folder / f"{what}.safetensors"
     if _readable(weights, lambda path: load_weights(module.network, path), f"the {what} is trained anew"):
         log.info("%s found: %s", what.capitalize(), weights)
-        return
+        return _seconds(weights)
     try:
         with written_whole(folder / "settings.json") as partial:
             partial.write_text(json.dumps(settings, indent=2, default=str) + "\n")
@@ -211,11 +221,20 @@ def train_once(
     trainer = make_trainer(callbacks=[checkpoint], **trainer_settings)
     resume = _readable(last, read_state_dict, f"the {what} is trained from the start")
     log.info("Training the %s%s; it is kept in %s", what, " from where it stopped" if resume else "", folder)
+    started = time.perf_counter()
     trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
+    took = {} if resume else {_SECONDS: repr(time.perf_counter() - started)}
     if trainer.is_global_zero:
-        save_weights(module.network, weights)
+        save_weights(module.network, weights, took)
         last.unlink(missing_ok=True)
     trainer.strategy.barrier(f"{what} saved")
+    return _seconds(weights)
+
+
+def _seconds(weights: Path) -> float | None:
+    with safe_open(weights, framework="pt") as file:
+        found = (file.metadata() or {}).get(_SECONDS)
+    return None if found is None else float(found)
 
 
 def _readable(path: Path, read: Callable[[Path], object], otherwise: str) -> bool:

@@ -1,7 +1,7 @@
 """Networks by name, and their weights."""
 
 from ctkd_lightning.models._factory import available_models, create_model, pretrained_classes
-from ctkd_lightning.models._student import StudentDescription, describe_student, load_student
+from ctkd_lightning.models._student import StudentDescription, describe_student, load_student, save_student
 from ctkd_lightning.models._weights import fingerprint, load_weights, read_state_dict, save_weights, serialized_size
 from ctkd_lightning.models.encoders import SeriesEncoder, VectorEncoder
 
@@ -17,6 +17,7 @@ __all__ = [
     "load_weights",
     "pretrained_classes",
     "read_state_dict",
+    "save_student",
     "save_weights",
     "serialized_size",
 ]

@@ -112,7 +112,7 @@ def save_student(network: nn.Module, path: str | Path, description: StudentDescr
 
 
 def load_student(path: str | Path) -> nn.Module:
-    """Build a student again from the file that ``python -m ctkd_lightning.export format=safetensors`` wrote.
+    """Build a student again, from a run's ``student.safetensors`` or an exported one of ``format=safetensors``.
 
     Args:
         path: the file.

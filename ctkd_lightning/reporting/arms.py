@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
+from ctkd_lightning.job.summary import NetworkSummary
 from ctkd_lightning.reporting.runs import ReportedRun
 from ctkd_lightning.reporting.settings import Settings, apart_from, decisive, differing
 from ctkd_lightning.reporting.statistics import Difference, paired_difference
@@ -95,8 +96,23 @@ def alone_arm(arm: Arm, arms: list[Arm]) -> Arm | None:
 def alone_top1(arm: Arm, arms: list[Arm]) -> dict[int, float]:
     """By seed, the student of this arm trained without a teacher: of runs of their own, or beside this arm's."""
     reference = alone_arm(arm, arms)
-    beside = arm.by_seed(lambda run: run.summary.baseline.top1 if run.summary.baseline else None)
-    return beside | (reference.top1 if reference else {})
+    return _of_baseline(arm, lambda network: network.top1) | (reference.top1 if reference else {})
+
+
+def train_seconds(arm: Arm) -> dict[int, float]:
+    """By seed, how long the student's training took."""
+    return arm.by_seed(lambda run: run.summary.train_seconds)
+
+
+def alone_seconds(arm: Arm, arms: list[Arm]) -> dict[int, float]:
+    """By seed, how long that of the student alone took; of the same as :func:`alone_top1`."""
+    reference = alone_arm(arm, arms)
+    return _of_baseline(arm, lambda network: network.train_seconds) | (train_seconds(reference) if reference else {})
+
+
+def _of_baseline(arm: Arm, of: Callable[[NetworkSummary], float | None]) -> dict[int, float]:
+    """A value of the students alone that were trained beside an arm's runs, by seed."""
+    return arm.by_seed(lambda run: of(run.summary.baseline) if run.summary.baseline else None)
 
 
 def beside(pair: str, arms: list[Arm]) -> dict[int, float]:
@@ -110,7 +126,7 @@ def beside(pair: str, arms: list[Arm]) -> dict[int, float]:
             continue
         if arm.alone:
             return {}
-        own = arm.by_seed(lambda run: run.summary.baseline.top1 if run.summary.baseline else None)
+        own = _of_baseline(arm, lambda network: network.top1)
         if any(found.get(seed, top1) != top1 for seed, top1 in own.items()):
             return {}
         found |= own

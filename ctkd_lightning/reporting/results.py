@@ -6,13 +6,14 @@ from statistics import fmean
 
 from ctkd_lightning.reporting.arms import (
     Arm,
-    alone_arm,
+    alone_seconds,
     alone_top1,
     beside,
     fixed_reference,
     has_temperature,
     is_best,
     to_fixed,
+    train_seconds,
 )
 from ctkd_lightning.reporting.runs import ALONE
 from ctkd_lightning.reporting.statistics import paired_difference
@@ -126,7 +127,6 @@ def _worth(arm: Arm, arms: list[Arm]) -> list[Cell]:
         shared = distilled.keys() & alone.keys()
         distilled, alone = ({seed: of[seed] for seed in shared} for of in (distilled, alone))
     teacher = arm.by_seed(lambda run: run.summary.teacher.top1 if run.summary.teacher else None)
-    reference = alone_arm(arm, arms)
     summary = arm.runs[0].summary
     small, large = (network.parameters if network else None for network in (summary.student, summary.teacher))
     return [
@@ -136,8 +136,8 @@ def _worth(arm: Arm, arms: list[Arm]) -> list[Cell]:
         Cell(mean_and_deviation(sorted(set(teacher.values())))),  # one network for all seeds, mostly
         difference(gained) if gained else Cell(NONE),
         _share_of_gap(alone, distilled, teacher) if gained else Cell(NONE),
-        Cell(seconds(_mean_seconds(reference)) if reference else NONE),
-        Cell(seconds(_mean_seconds(arm))),
+        _seconds(alone_seconds(arm, arms)),
+        _seconds(train_seconds(arm)),
         Cell(count(small), f"{small / large:.0%} of teacher" if small and large else ""),
         Cell(count(large)),
     ]
@@ -152,5 +152,5 @@ def _share_of_gap(alone: dict[int, float], distilled: dict[int, float], teacher:
     return Cell(f"{(value - low) / (high - low):.0%}".replace("-", "−"))
 
 
-def _mean_seconds(arm: Arm) -> float:
-    return fmean(arm.by_seed(lambda run: run.summary.train_seconds).values())
+def _seconds(by_seed: dict[int, float]) -> Cell:
+    return Cell(seconds(fmean(by_seed.values())) if by_seed else NONE)

@@ -13,11 +13,11 @@ from omegaconf import DictConfig
 
 from ctkd_lightning._files import user_path
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.configuration import read_configuration
+from ctkd_lightning.job.earlier import read_run
 from ctkd_lightning.job.metrics import Series, read_series
 from ctkd_lightning.job.outputs import TestOutputs
 from ctkd_lightning.job.run_directory import RunDirectory
-from ctkd_lightning.job.summary import Summary, read_summary
+from ctkd_lightning.job.summary import Summary
 
 ALONE = "student alone"
 
@@ -133,16 +133,14 @@ def _tested_on(run: ReportedRun) -> tuple[str, str | None, int | None]:
 
 
 def _read(folder: Path) -> ReportedRun:
-    files = RunDirectory(folder)
-    configuration, summary = read_configuration(folder), read_summary(files)
-    if summary is None:
-        raise UserError(f"{files.summary.name} is missing or damaged")
+    run = read_run(folder)
+    summary = run.summary
     if not isinstance(summary, Summary):
         raise UserError("a fusion of modalities: its table and figures are in its folder")
     if summary.status != "complete":
         raise UserError(f"unfinished: {summary.status} in stage {summary.stage}; go on with it by resume=auto")
     try:
-        series = read_series(files.metrics)
+        series = read_series(run.files.metrics)
     except (ValueError, OSError) as error:
-        raise UserError(f"{files.metrics.name} is damaged: {error}") from error
-    return ReportedRun(files, summary, configuration, series)
+        raise UserError(f"{run.files.metrics.name} is damaged: {error}") from error
+    return ReportedRun(run.files, summary, run.configuration, series)

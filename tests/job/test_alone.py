@@ -57,7 +57,10 @@ def test_the_baseline_is_that_run(command):
     command("run_dir=alone", "method=none", "max_epochs=2")
     command("run_dir=run", "with_baseline=true", "max_epochs=2")
     found = summary("run")
-    assert found["baseline"] == summary("alone")["student"]
+    seconds = found["baseline"].pop("train_seconds")
+    alone_too = summary("alone")["student"]
+    assert (seconds > 0, alone_too.pop("train_seconds")) == (True, None)
+    assert found["baseline"] == alone_too
     (kept,) = Path("cache").rglob("baseline.safetensors")
     alone, beside = load_file("alone/student.safetensors"), load_file(kept)
     assert all(torch.equal(alone[name], beside[name]) for name in alone)
@@ -70,6 +73,7 @@ def test_the_baseline_is_trained_once(command, caplog, capsys):
     assert "student alone" in capsys.readouterr().out
     first = load_file("run/student.safetensors")
     command("run_dir=run2", "with_baseline=true", "temperature=fixed")
+    assert summary("run2")["baseline"] == summary("run")["baseline"]  # the seconds of its training, whenever it was
     assert len(list(Path("cache").rglob("baseline.safetensors"))) == 1
     command("run_dir=run3", "with_baseline=true", "seed=2")
     assert len(list(Path("cache").rglob("baseline.safetensors"))) == 2

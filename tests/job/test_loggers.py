@@ -115,6 +115,21 @@ def test_weights_and_biases_offline(command, monkeypatch):
         assert list(folder.rglob("media/images/**/*.png"))
 
 
+def test_weights_and_biases_of_a_fusion_with_a_student(command, monkeypatch, caplog):
+    """The rows of the student's training are none of the fusion's."""
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    settings = ["experiment=fusion_digits", "trainer=cpu", "data.limit_train=100", "curriculum=constant"]
+    command(*settings, "max_epochs=1", "fusion.conditions=null", "fusion.student=pixels", "run_dir=run",
+            "logger=wandb", "logger.wandb.offline=true", small=False)  # fmt: skip
+    (file,) = Path("run").rglob("offline-run-*/run-*.wandb")
+    told = file.read_bytes()  # names are in it as they are
+    assert all(name in told for name in (b"test/clean/fused", b"student/alone", b"student/distilled", b"train/loss"))
+    assert b"train/kd" not in told
+    assert "train/kd" in Path("run/student/metrics.csv").read_text()
+    assert "one run a process" in caplog.text
+
+
 def test_a_package_that_is_not_installed(monkeypatch):
     monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
     cfg = build.config("logger=wandb")

@@ -12,7 +12,7 @@ from ctkd_lightning.data import Fake
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job import RunDirectory
 from ctkd_lightning.job.outputs import NetworkOutputs, RecordingModule, TestOutputs
-from ctkd_lightning.models import create_model, load_weights
+from ctkd_lightning.models import create_model, load_student, load_weights
 from tests.quiet import quiet_trainer
 
 
@@ -29,6 +29,8 @@ def test_what_a_run_keeps(command):
     network.fc.register_forward_pre_hook(lambda _, x: read.append(x[0]))
     with torch.no_grad():
         expected = network(images)
+        again = load_student("run/student.safetensors")(images)
+    assert torch.equal(again, expected)
     assert torch.equal(kept.index, torch.arange(40))
     assert torch.equal(kept.target, data.split_images("test").targets)
     torch.testing.assert_close(kept.networks["student"].logits, expected, rtol=2e-3, atol=2e-3)
@@ -41,6 +43,15 @@ def test_what_a_run_keeps(command):
     assert set(kept.pictures) == {*order[:8], *order[-8:]}
     for position, pixels in kept.pictures.items():
         assert torch.equal(pixels, data.split_images("test").pixels[position])
+
+
+def test_a_rule_gives_each_sample_its_own(command):
+    """NormKD's: τ times the deviation of the student's logits."""
+    command("run_dir=run", "temperature=normkd")
+    kept = TestOutputs.read(RunDirectory("run"))
+    tau = build.config(run="run").temperature.base.tau
+    torch.testing.assert_close(kept.tau, tau * kept.networks["student"].logits.std(dim=1), rtol=2e-3, atol=2e-3)
+    assert len(kept.pictures) == 16
 
 
 def test_a_temperature_for_all_has_no_pictures(command):

@@ -92,6 +92,7 @@ def test_the_students_alone_beside_the_runs():
         for seed, (top1, alone) in enumerate(zip(values, [90.0, 91.0, 90.5], strict=True), start=1)
     ]
     table = results_table(find_arms(read_runs([file.path for file in files]).runs))
+    assert [cell.text for cell in row(worth_table(arms), "kd, fixed τ")[6:8]] == ["45.0 s", "1 min 00 s"]
     accuracy, seeds, against = row(table, "student alone")
     assert accuracy.text == f"90.50 ± {stats.tstd([90.0, 91.0, 90.5]):.2f}"
     assert (seeds.text, against.text) == ("3", "–")

@@ -40,7 +40,7 @@ def test_what_is_left_out(command):
     assert [str(run.files) for run in found.runs] == ["a", "f"]
     why = {str(left.path): left.why for left in found.left_out}
     assert "other samples" in why["b"]
-    assert "summary.json is missing or damaged" in why["c"]
+    assert "c/summary.json is damaged" in why["c"]
     assert "metrics.csv is damaged" in why["d"]
     assert "unfinished: stopped" in why["e"]
 
