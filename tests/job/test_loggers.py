@@ -115,7 +115,7 @@ def test_weights_and_biases_offline(command, monkeypatch):
         assert list(folder.rglob("media/images/**/*.png"))
 
 
-def test_weights_and_biases_of_a_fusion_with_a_student(command, monkeypatch, caplog):
+def test_weights_and_biases_of_a_fusion_with_a_student(command, monkeypatch, capsys):
     """The rows of the student's training are none of the fusion's."""
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -127,7 +127,7 @@ def test_weights_and_biases_of_a_fusion_with_a_student(command, monkeypatch, cap
     assert all(name in told for name in (b"test/clean/fused", b"student/alone", b"student/distilled", b"train/loss"))
     assert b"train/kd" not in told
     assert "train/kd" in Path("run/student/metrics.csv").read_text()
-    assert "one run a process" in caplog.text
+    assert "one run a process" in capsys.readouterr().err
 
 
 def test_a_package_that_is_not_installed(monkeypatch):
