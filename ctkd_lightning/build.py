@@ -26,13 +26,15 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
 
-from ctkd_lightning.callbacks import EpochLines
+from ctkd_lightning.callbacks import EpochLines, FiniteSteps
 from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.fusion import ModalityCorruption, TemperatureFusion
 from ctkd_lightning.fusion.network import feature_widths
+from ctkd_lightning.job.checkpoints import RunCheckpoints
 from ctkd_lightning.job.configuration import compose, plain, read_configuration, set_keys
 from ctkd_lightning.job.hardware import accelerator_in_use, choose_channels_last, choose_precision
+from ctkd_lightning.job.stopping import StopOnSigterm
 from ctkd_lightning.methods import Method
 from ctkd_lightning.models import create_model, load_weights
 from ctkd_lightning.modules import ClassifierModule, DistillationModule, EncodersModule, FusionModule
@@ -395,5 +397,10 @@ def trainer(cfg: DictConfig, **settings: Any) -> Trainer:
         "enable_progress_bar": bar,
         "default_root_dir": cfg.run_dir,
     }
+    checkpoints_of_run = RunCheckpoints()
+    if not cfg.trainer.get("plugins") and "deepspeed" not in str(cfg.trainer.strategy):  # which writes its own way
+        defaults["plugins"] = [checkpoints_of_run]
+    settings["callbacks"] = [FiniteSteps(cfg.get("on_nan", "stop")), *settings["callbacks"], StopOnSigterm()]
     made: Trainer = instantiate(cfg.trainer, **defaults | settings, _convert_="all")
+    checkpoints_of_run.allow(made.checkpoint_callbacks)
     return made

@@ -6,15 +6,17 @@ from ctkd_lightning._lazy import lazy_names
 
 if TYPE_CHECKING:
     from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
+    from ctkd_lightning.callbacks.finite import FiniteSteps
     from ctkd_lightning.callbacks.progress import EpochLines, ProgressBar, TQDMBar
 
-__all__ = ["CurriculumTemperatureCallback", "EpochLines", "ProgressBar", "TQDMBar"]
+__all__ = ["CurriculumTemperatureCallback", "EpochLines", "FiniteSteps", "ProgressBar", "TQDMBar"]
 
 _find, __dir__ = lazy_names(
     __name__,
     {
         "CurriculumTemperatureCallback": "ctkd_lightning.callbacks.curriculum",
         "EpochLines": "ctkd_lightning.callbacks.progress",
+        "FiniteSteps": "ctkd_lightning.callbacks.finite",
         "ProgressBar": "ctkd_lightning.callbacks.progress",
         "TQDMBar": "ctkd_lightning.callbacks.progress",
     },

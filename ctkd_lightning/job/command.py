@@ -25,6 +25,7 @@ from omegaconf import OmegaConf, open_dict
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.configuration import compose, config_dir, options, with_home
 from ctkd_lightning.job.explain import USER_ERRORS, one_line
+from ctkd_lightning.job.signals import INTERRUPTED, stopping
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -162,9 +163,10 @@ def _rank() -> int:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Exit with one line: status 1 on an error that the user can put right, 130 where the user stops the program."""
+    """Exit with one line: status 1 on an error that the user can put right, 130 by Ctrl-C and 143 by SIGTERM."""
     try:
-        yield
+        with stopping():
+            yield
     except USER_ERRORS as error:
         sys.exit(f"error: {one_line(error)}")
     except ValueError as error:
@@ -173,4 +175,4 @@ def explained() -> Iterator[None]:
         sys.exit("error: a group takes one of its choices or a list of them, found null: --help names the choices")
     except KeyboardInterrupt:
         print("stopped by the user", file=sys.stderr)
-        sys.exit(130)  # as a shell says of a program that Ctrl-C ended
+        sys.exit(INTERRUPTED)

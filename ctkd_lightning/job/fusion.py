@@ -169,9 +169,12 @@ def _distil(cfg: DictConfig, module: FusionModule, data: MultimodalDataModule, r
 
     student = build.encoders(cfg, data)[name]  # from the same start
     distilled = build.student_of_fusion(cfg, module.network, student, name, data)
-    trainer = build.trainer(cfg, logger=beside_another(build.loggers(cfg), own))
-    trainer.fit(distilled, datamodule=data, ckpt_path=resume, weights_only=True)
-    rank_zero_only(save_weights)(student, own.student)
+
+    def save() -> None:
+        save_weights(student, own.student)
+
+    Training(cfg, own, distilled, data, resume, save, beside_another(build.loggers(cfg), own)).fit()
+    rank_zero_only(save)()
     return {"alone": top1_alone, "distilled": _top1(cfg, distilled, data)}
 
 

@@ -17,7 +17,8 @@ from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.job.hardware import accelerator_in_use
 from ctkd_lightning.models._checkpoint import read_pickle
 
-_PARTS = ("epoch", "state_dict", "loops", "optimizer_states")  # of a Lightning checkpoint to resume from
+_PARTS = {"epoch": int, "state_dict": Mapping, "loops": Mapping, "optimizer_states": list}
+"""Of a Lightning checkpoint to resume from."""
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -96,6 +97,8 @@ def _check_training(cfg: DictConfig) -> None:
     _check_whole(cfg, "seed", least=0, most=2**32 - 1)
     check_optimizer(cfg.optimizer, "optimizer")
     _check_file(cfg, "resume", "auto")
+    if cfg.on_nan not in ("stop", "skip"):
+        raise UserError(f"on_nan must be stop or skip, found {cfg.on_nan}")
     _check_devices(cfg.trainer)
 
 
@@ -159,20 +162,25 @@ def read_resumable(path: Path) -> Mapping[str, Any]:
         UserError: a damaged file, one that would run code, or no checkpoint of a training.
     """
     content = read_pickle(path)
-    missing = [part for part in _PARTS if not isinstance(content, Mapping) or part not in content]
-    if missing or not isinstance(content, Mapping):
+    found = content if isinstance(content, Mapping) else {}
+    missing = [part for part, kind in _PARTS.items() if not isinstance(found.get(part), kind)]
+    if not missing and not found["optimizer_states"]:
+        missing = ["optimizer_states"]
+    if not isinstance(found.get("callbacks", {}), Mapping):
+        missing.append("callbacks")
+    if missing:
         raise UserError(
-            f"resume: {path} is no checkpoint of a training, {', '.join(missing)} missing: give a run's "
-            "checkpoints/last.ckpt (weights alone go into teacher.checkpoint)"
+            f"resume: {path} is no checkpoint of a training, {', '.join(missing)} missing or no such thing: give a "
+            "run's checkpoints/last.ckpt (weights alone go into teacher.checkpoint)"
         )
-    return content
+    return found
 
 
-def check_resumable(path: Path, module: nn.Module) -> int:
+def check_resumable(path: Path, module: nn.Module) -> Mapping[str, Any]:
     """Refuse a checkpoint of another network, method or temperature.
 
     Returns:
-        The number of epochs that the checkpoint's training has finished.
+        What the checkpoint says beside its tensors.
 
     Raises:
         UserError: naming the first entries that differ.
@@ -186,4 +194,4 @@ def check_resumable(path: Path, module: nn.Module) -> int:
             f"resume: {path} is of another run: {', '.join(other[:3])}{' …' if len(other) > 3 else ''} differ; resume "
             "with the model, method and temperature of that run, or leave resume out"
         )
-    return int(content["epoch"]) + 1
+    return {key: value for key, value in content.items() if key not in ("state_dict", "optimizer_states")}

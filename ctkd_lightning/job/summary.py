@@ -69,6 +69,7 @@ class RunSummary:
         error: of a failed run, in one line.
         epochs: of the training, finished.
         best: the best of them.
+        skipped_steps: left out since their gradients were not finite (``on_nan=skip``).
         train_seconds: the training, parts before a resume with it.
         images_per_second: its rate, of images or other samples.
         final: the last values of λ and τ by metric name.
@@ -86,6 +87,7 @@ class RunSummary:
     epochs: int = 0
     best: Best = field(default_factory=Best)
     final: dict[str, float] = field(default_factory=dict)
+    skipped_steps: int = 0
     train_seconds: float = 0.0
     images_per_second: float | None = None
     versions: dict[str, str | None] = field(default_factory=dict)

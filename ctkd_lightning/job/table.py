@@ -81,6 +81,8 @@ def closing_lines(summary: RunSummary) -> list[tuple[str, str]]:
     rate = summary.images_per_second
     speed = f", {rate:,.0f} images/s" if rate else ""
     lines.append(("training", f"{summary.epochs} epochs in {summary.train_seconds:,.0f} s{speed}"))
+    if summary.skipped_steps:
+        lines.append(("skipped", f"{summary.skipped_steps} steps whose gradients were not finite"))
     if summary.status != "complete":
         stopped = f"{summary.status} in stage {summary.stage}"
         lines.append(("status", f"{stopped}; go on with the same settings, this run_dir and resume=auto"))

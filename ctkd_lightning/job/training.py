@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,20 +13,22 @@ from typing import Any, TypeVar
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 from torch import nn
 
 from ctkd_lightning import build
+from ctkd_lightning.callbacks import FiniteSteps
 from ctkd_lightning.callbacks._throughput import Throughput
 from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.explain import described
 from ctkd_lightning.job.loggers import tell_configuration
-from ctkd_lightning.job.metrics import carry_over, read_rows
+from ctkd_lightning.job.metrics import KeepRows, MetricsLogger, rows_before
 from ctkd_lightning.job.preflight import check_resumable
 from ctkd_lightning.job.run_directory import RunDirectory
+from ctkd_lightning.job.signals import exit_status
 from ctkd_lightning.job.summary import Best, RunSummary, read_summary
 from ctkd_lightning.job.temperatures import KeepTemperatures
 from ctkd_lightning.modules import ClassifierModule
@@ -65,13 +68,11 @@ def recorded(
         write(summary, run)
     try:
         yield
-    except (SystemExit, KeyboardInterrupt) as stop:  # Lightning makes the first of Ctrl-C and SIGTERM
+    except (SystemExit, KeyboardInterrupt) as stop:
         summary.status = "stopped"
         write(summary, run)
         rank_zero_only(close)()
-        if isinstance(stop, KeyboardInterrupt):
-            raise SystemExit(130) from stop
-        raise SystemExit(stop.code or 143) from stop  # what ends a job early must not look like success
+        raise SystemExit(exit_status(stop)) from stop
     except Exception as error:
         if going_on and summary.stage == first_stage:
             raise
@@ -134,6 +135,7 @@ class Training:
         data: what it is trained on.
         resume: the checkpoint to go on from.
         save: writes the trained weights; called on one process, also where the training is stopped.
+        loggers: in the place of the configured ones.
     """
 
     def __init__(
@@ -144,24 +146,22 @@ class Training:
         data: ImageDataModule | MultimodalDataModule,
         resume: Path | None,
         save: Callable[[], None],
+        loggers: Iterable[Logger] | None = None,
     ) -> None:
         self.run_files, self.module, self.data, self.resume, self.save = run, module, data, resume, save
-        self.epochs_before = check_resumable(resume, module) if resume else 0
+        self.earlier = check_resumable(resume, module) if resume else None
         self.throughput = Throughput()
-        self.loggers = build.loggers(cfg)
-        callbacks = [*build.callbacks(cfg), self.throughput, KeepTemperatures(run)]
+        self.loggers = build.loggers(cfg) if loggers is None else list(loggers)
+        self.metrics = [logger for logger in self.loggers if isinstance(logger, MetricsLogger)]
+        callbacks = [*build.callbacks(cfg), self.throughput, KeepTemperatures(run), *map(KeepRows, self.metrics)]
         self.trainer = build.trainer(cfg, callbacks=callbacks, logger=self.loggers)
         tell_configuration(self.loggers, cfg)
 
     def run(self, summary: RunSummary) -> None:
         """Train, from the start or from where an earlier part ended; also where it is stopped, tell how far it came."""
-        if self.resume and self.trainer.is_global_zero:
-            for logger in self.loggers:
-                if isinstance(logger, CSVLogger):
-                    carry_over(read_rows(self.run_files.metrics), logger, before_epoch=self.epochs_before)
         started = time.perf_counter()
         try:
-            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self.resume, weights_only=True)
+            self.fit()
         except BaseException:
             try:
                 self._keep(summary, time.perf_counter() - started)
@@ -170,11 +170,32 @@ class Training:
             raise
         self._keep(summary, time.perf_counter() - started)
 
+    def fit(self) -> None:
+        """Train; the metrics go on behind those of the earlier part, or begin anew."""
+        if self.trainer.is_global_zero:
+            before = [] if self.earlier is None else rows_before(self.earlier, self.run_files.metrics)
+            self.run_files.metrics.unlink(missing_ok=True) if not before else None
+            for logger in self.metrics:
+                logger.experiment.begin_with(before)
+        try:
+            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self.resume, weights_only=True)
+        except UserError:
+            raise
+        except Exception as error:
+            if not _while_restoring(error):
+                raise
+            raise UserError(
+                f"resume: cannot go on from {self.resume} ({described(error)}): it is damaged or of another training; "
+                "give another checkpoint, or leave resume out"
+            ) from error
+
     def _keep(self, summary: RunSummary, seconds: float) -> None:
         """Numbers for the summary, and the weights."""
         summary.train_seconds += seconds
         trainer = self.trainer
-        summary.epochs = max(trainer.current_epoch, self.epochs_before)  # Lightning restores the last begun epoch
+        summary.skipped_steps = sum(c.skipped for c in trainer.callbacks if isinstance(c, FiniteSteps))  # type: ignore[attr-defined]
+        finished = 0 if self.earlier is None else int(self.earlier["epoch"]) + 1
+        summary.epochs = max(trainer.current_epoch, finished)  # Lightning restores the last begun epoch
         if self.throughput.images_per_second:
             summary.images_per_second = self.throughput.images_per_second * trainer.world_size
         metrics = trainer.callback_metrics
@@ -187,3 +208,9 @@ class Training:
             summary.best = Best(float(best.best_model_score), epoch, "test" if on_test else "validation")
         if trainer.is_global_zero and trainer.global_step:  # else these are not trained, or not yet restored
             self.save()
+
+
+def _while_restoring(error: Exception) -> bool:
+    """Whether an error came up as Lightning put a checkpoint's content in its places."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(Path(frame.filename).stem == "checkpoint_connector" for frame in frames)

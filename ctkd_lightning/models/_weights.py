@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,7 +89,17 @@ def _serialized(model: nn.Module, metadata: Mapping[str, str] | None = None) -> 
     # cloned, since safetensors refuses tensors that share memory
     tensors = [tensor.detach().cpu().contiguous().clone() for tensor in own.values()]
     state = dict(zip(bare_names(own), tensors, strict=True))
-    return safetensors.torch.save(state, metadata={"format": "pt", **(metadata or {})})
+    return _in_order(safetensors.torch.save(state, metadata={"format": "pt", **(metadata or {})}))
+
+
+def _in_order(file: bytes) -> bytes:
+    """A safetensors file with its metadata by name: the library writes them in another order each time."""
+    start = 8 + int.from_bytes(file[:8], "little")
+    header = json.loads(file[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + file[start:]
 
 
 def fingerprint(state_dict: Mapping[str, Tensor]) -> str:

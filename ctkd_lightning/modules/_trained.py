@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -40,6 +40,37 @@ def state_in_layout(optimizer: Optimizer) -> None:
                 state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
+_LIKE_PARAMETER = ("momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "sum")
+"""State of torch's optimizers with the parameter's shape: fused kernels take it for granted."""
+
+_SWITCHES = {"foreach", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay"}
+"""Settings that torch has added over time, and adds to the state of older versions."""
+
+
+def check_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Refuse the state of another optimizer, or of other parameters, before it is taken over.
+
+    Raises:
+        UserError: saying what differs.
+    """
+    for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=False):
+        if missing := sorted(own.keys() - saved.keys() - _SWITCHES):
+            raise UserError(
+                f"resume: the checkpoint is of another optimizer than {type(optimizer).__name__}: it has no "
+                f"{', '.join(missing)}; resume with the optimizer of that run, or leave resume out"
+            )
+        for position, (parameter, key) in enumerate(zip(own["params"], saved["params"], strict=False)):
+            for name, value in state["state"].get(key, {}).items():
+                if name not in _LIKE_PARAMETER or value is None:
+                    continue
+                shape = tuple(value.shape) if isinstance(value, Tensor) else value
+                if shape != tuple(parameter.shape):
+                    raise UserError(
+                        f"resume: the checkpoint's {name} of parameter {position} has shape {shape}, the parameter "
+                        f"{tuple(parameter.shape)}: it is damaged or of another run; give another, or leave resume out"
+                    )
+
+
 class TrainedModule(LightningModule):
     """Optimizer, scheduler and loss logging.
 
@@ -66,7 +97,8 @@ class TrainedModule(LightningModule):
         """Log the epoch's mean losses.
 
         Raises:
-            UserError: the loss is not finite: no later epoch would bring the network back.
+            UserError: the loss is not finite: no later epoch would bring the network back. (The command's Trainers
+                see it in its step: :class:`~ctkd_lightning.callbacks.FiniteSteps`.)
         """
         for name, value in self.record.means().items():
             mean = self.trainer.strategy.reduce(value, reduce_op="mean")
@@ -98,6 +130,7 @@ class TrainedModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Optimizer and scheduler over everything that is trained."""
         optimizer = self.make_optimizer(self.parameter_groups())
+        optimizer.register_load_state_dict_pre_hook(check_state)
         optimizer.register_load_state_dict_post_hook(state_in_layout)
         self._check_clipping(optimizer)
         if self.make_scheduler is None:

@@ -3,6 +3,7 @@ import stat
 from pathlib import Path
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 from lightning.pytorch import Trainer
@@ -179,6 +180,18 @@ def test_saves_parameters_that_share_memory(tmp_path):
     model[1].weight = model[0].weight
     save_weights(model, tmp_path / "x.safetensors")
     assert equal(read_state_dict(tmp_path / "x.safetensors"), model.state_dict())
+
+
+def test_equal_networks_give_equal_files(tmp_path, model):
+    """And files that the library reads: the header is written anew."""
+    metadata = {name: f"{name} ünd more" for name in "qwertyuiop"}
+    for name, order in (("a", 1), ("b", -1)):
+        save_weights(model, tmp_path / f"{name}.safetensors", dict(list(metadata.items())[::order]))
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    with safetensors.safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt", **metadata}
+    loaded = safetensors.torch.load_file(tmp_path / "a.safetensors")
+    assert all(torch.equal(loaded[name], value) for name, value in model.state_dict().items())
 
 
 def test_saving_under_another_ending_is_refused(tmp_path, model):
