@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of the command."""
-    hydra_main("evaluate", run, rewrite=one_network)
+    hydra_main("evaluate", run, rewrite=one_network, sweeps=False)
 
 
 def run(cfg: DictConfig) -> None:

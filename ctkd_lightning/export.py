@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of the command."""
-    hydra_main("export", export)
+    hydra_main("export", export, sweeps=False)
 
 
 def export(cfg: DictConfig) -> None:

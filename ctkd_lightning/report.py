@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of the command."""
-    hydra_main("report", report)
+    hydra_main("report", report, sweeps=False)
 
 
 def report(cfg: DictConfig) -> None:

@@ -18,14 +18,12 @@ from string import Template
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
-from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.configuration import compose, config_dir, options, with_home
 from ctkd_lightning.job.explain import USER_ERRORS, one_line
 from ctkd_lightning.job.signals import INTERRUPTED, stopping
+from ctkd_lightning.job.sweep import check_sweep, told_of_job
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -39,7 +37,9 @@ _EXPECTED_WARNINGS = (
 )
 
 
-def hydra_main(config_name: str, task: Callable[[Any], Any], rewrite: Callable[[str], str] | None = None) -> None:
+def hydra_main(
+    config_name: str, task: Callable[[Any], Any], rewrite: Callable[[str], str] | None = None, *, sweeps: bool = True
+) -> None:
     """Run ``task`` as a Hydra application over the package's configuration.
 
     An error that the user can put right is printed as one line, and the process exits with status 1; a sweep goes on
@@ -49,6 +49,7 @@ def hydra_main(config_name: str, task: Callable[[Any], Any], rewrite: Callable[[
         config_name: the root of the configuration.
         task: from the composed configuration to what a sweeper optimises; it imports what is heavy itself.
         rewrite: from a word as users write it to Hydra's grammar, where the two differ.
+        sweeps: whether ``-m`` makes sense.
     """
     _configure_logging()
     sys.argv[1:] = map(with_home, sys.argv[1:])
@@ -58,21 +59,21 @@ def hydra_main(config_name: str, task: Callable[[Any], Any], rewrite: Callable[[
         with explained():
             print(help_text(config_name, [word for word in sys.argv[1:] if not word.startswith("-")]))
         return
+    if not sweeps and {"--multirun", "-m"} & set(sys.argv[1:]):
+        sys.exit("error: -m is of ctkd_lightning.run alone, this command does one thing at a time: call it for each")
     if os.environ.get(_FULL_ERROR) == "1":
         hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(task)()
         return
 
-    sweep = _Sweep()
-
     @functools.wraps(task)
     def explained_task(cfg: Any) -> Any:
         # here, too: Hydra prints a line of its own above what leaves the task
-        with explained(), sweep.job(), _full_error(False):  # the processes that the task starts explain theirs
+        with explained(), told_of_job(), _full_error(False):  # the processes that the task starts explain theirs
             return task(cfg)
 
     with explained(), _full_error(True):  # errors arrive here as they were raised, not as Hydra would print them
         hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(explained_task)()
-        sweep.close()
+        check_sweep()
 
 
 def help_text(config_name: str, overrides: list[str]) -> str:
@@ -87,38 +88,6 @@ def help_text(config_name: str, overrides: list[str]) -> str:
     with open_dict(cfg):
         del cfg["hydra"]
     return Template(template).substitute(APP_CONFIG_GROUPS=groups, CONFIG=OmegaConf.to_yaml(cfg))
-
-
-class _Sweep:
-    """What became of a sweep's jobs; a single job it leaves alone."""
-
-    def __init__(self) -> None:
-        self.jobs = 0
-        self.failed: list[int] = []
-
-    @contextmanager
-    def job(self) -> Iterator[None]:
-        """Print an error that the user can put right, and let the sweep go on."""
-        settings = HydraConfig.get()
-        if settings.mode != RunMode.MULTIRUN:
-            yield
-            return
-        self.jobs += 1
-        try:
-            yield
-        except USER_ERRORS as error:
-            self.failed.append(settings.job.num)
-            print(f"error in job {settings.job.num}: {one_line(error)}", file=sys.stderr)
-
-    def close(self) -> None:
-        """Say how many jobs failed.
-
-        Raises:
-            UserError: one or more did.
-        """
-        if self.failed:
-            numbers = ", ".join(map(str, self.failed))
-            raise UserError(f"{len(self.failed)} of {self.jobs} jobs failed: {numbers}; see their lines above")
 
 
 @contextmanager

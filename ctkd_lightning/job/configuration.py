@@ -6,11 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.job.run_directory import RunDirectory
@@ -76,13 +78,19 @@ def read_configuration(run_dir: str | Path) -> DictConfig:
     """The configuration of a run, from its ``.hydra/config.yaml``; ``run_dir`` in it is where the run is now.
 
     Raises:
-        UserError: no such file.
+        UserError: no such file, or a damaged one.
     """
     run = RunDirectory(run_dir)
     path = run.configuration
     if not path.is_file():
         raise UserError(f"{run} is no run's folder: no file at {path}; give the run_dir of a run")
-    cfg = cast(DictConfig, OmegaConf.create(path.read_text().replace(_FOLDER_IN_0_1, "${run_dir}")))
+    try:
+        cfg = OmegaConf.create(path.read_text().replace(_FOLDER_IN_0_1, "${run_dir}"))
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is damaged ({reason}): restore it, or repeat the run") from error
+    if not isinstance(cfg, DictConfig):
+        raise UserError(f"{path} is damaged (no configuration of a run): restore it, or repeat the run")
     cfg.run_dir = str(run)
     return cfg
 

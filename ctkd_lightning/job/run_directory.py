@@ -38,6 +38,13 @@ class RunDirectory:
         """Of the evaluation on other data than the run's own."""
         return self.path / f"evaluation_{data}.json"
 
+    def clear(self) -> None:
+        """Remove what an earlier run here has left and this one may not write anew; its checkpoints are replaced."""
+        made = [self.metrics, self.test_outputs, self.temperatures, self.evaluation, self.report]
+        made += [*self.path.glob("evaluation_*.json"), *self.figures.glob("*.svg"), *self.figures.glob("*.png")]
+        for path in made:
+            path.unlink(missing_ok=True)
+
     def write(self, path: Path, text: str) -> None:
         """Write a file of the run, whole or not at all.
 

@@ -173,8 +173,9 @@ class Training:
     def fit(self) -> None:
         """Train; the metrics go on behind those of the earlier part, or begin anew."""
         if self.trainer.is_global_zero:
+            if self.earlier is None:
+                self.run_files.clear()
             before = [] if self.earlier is None else rows_before(self.earlier, self.run_files.metrics)
-            self.run_files.metrics.unlink(missing_ok=True) if not before else None
             for logger in self.metrics:
                 logger.experiment.begin_with(before)
         try:

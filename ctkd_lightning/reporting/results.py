@@ -122,18 +122,20 @@ def worth_table(arms: list[Arm]) -> Table | None:
 
 def _worth(arm: Arm, arms: list[Arm]) -> list[Cell]:
     distilled, alone = arm.top1, alone_top1(arm, arms)
+    teacher = arm.by_seed(lambda run: run.summary.teacher.top1 if run.summary.teacher else None)
     gained = paired_difference(distilled, alone)
     if gained:
         shared = distilled.keys() & alone.keys()
-        distilled, alone = ({seed: of[seed] for seed in shared} for of in (distilled, alone))
-    teacher = arm.by_seed(lambda run: run.summary.teacher.top1 if run.summary.teacher else None)
+        distilled, alone, teacher = (
+            {seed: of[seed] for seed in of.keys() & shared} for of in (distilled, alone, teacher)
+        )
     summary = arm.runs[0].summary
     small, large = (network.parameters if network else None for network in (summary.student, summary.teacher))
     return [
         Cell(arm.name, arm.pair if len({other.pair for other in arms}) > 1 else ""),
         Cell(mean_and_deviation(alone.values())) if gained else Cell(NONE, "none of its seeds"),
         Cell(mean_and_deviation(distilled.values())),
-        Cell(mean_and_deviation(sorted(set(teacher.values())))),  # one network for all seeds, mostly
+        Cell(mean_and_deviation(teacher.values() if len(set(teacher.values())) > 1 else [*teacher.values()][:1])),
         difference(gained) if gained else Cell(NONE),
         _share_of_gap(alone, distilled, teacher) if gained else Cell(NONE),
         _seconds(alone_seconds(arm, arms)),

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from ctkd_lightning._files import user_path
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.earlier import read_run
+from ctkd_lightning.job.explain import described
 from ctkd_lightning.job.metrics import Series, read_series
 from ctkd_lightning.job.outputs import TestOutputs
 from ctkd_lightning.job.run_directory import RunDirectory
@@ -91,7 +92,7 @@ def find_runs(patterns: Sequence[str]) -> list[Path]:
     """
     if not patterns:
         raise UserError("runs is empty: name run directories, as in runs=[outputs/2026-01-01/*]")
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
     for pattern in patterns:
         named = sorted(glob.glob(os.fspath(user_path(str(pattern)))))
         folders = [Path(name) for name in named if os.path.isdir(name)]
@@ -101,8 +102,9 @@ def find_runs(patterns: Sequence[str]) -> list[Path]:
             inner = sorted((path.parents[1] for path in folder.glob("**/.hydra/config.yaml")), key=_by_number)
             if not inner and folder.name != ".hydra":
                 inner = [folder]
-            found |= dict.fromkeys(inner)
-    return list(found)
+            for run in inner:
+                found.setdefault(run.resolve(), run)  # a run that is named twice is one
+    return list(found.values())
 
 
 def _by_number(path: Path) -> tuple[object, ...]:
@@ -115,8 +117,8 @@ def read_runs(folders: Sequence[Path]) -> Runs:
     for folder in folders:
         try:
             runs.append(_read(folder))
-        except (UserError, OSError, ValueError) as error:
-            left_out.append(LeftOut(folder, " ".join(str(error).split())))
+        except Exception as error:  # one that is damaged in whatever way shall not hide the others
+            left_out.append(LeftOut(folder, described(error)))
     if runs:
         most = Counter(_tested_on(run) for run in runs).most_common(1)[0][0]
         for run in [run for run in runs if _tested_on(run) != most]:
@@ -143,4 +145,10 @@ def _read(folder: Path) -> ReportedRun:
         series = read_series(run.files.metrics)
     except (ValueError, OSError) as error:
         raise UserError(f"{run.files.metrics.name} is damaged: {error}") from error
+    if run.files.metrics.is_file():
+        last = max((epoch for values in series.values() for epoch, _ in values), default=0)
+        if last < summary.epochs:
+            raise UserError(
+                f"{run.files.metrics.name} is damaged: it ends with epoch {last:g} of {summary.epochs}; repeat the run"
+            )
     return ReportedRun(run.files, summary, run.configuration, series)

@@ -1,3 +1,4 @@
+import importlib
 import os
 import subprocess
 import sys
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.utils import JobReturn, JobStatus
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.command import explained, hydra_main
@@ -153,3 +155,43 @@ def test_a_home_directory_in_run_dir(main, monkeypatch, tmp_path):
     assert (tmp_path / "home/runs/a/.hydra/config.yaml").is_file()
     main(task, "-m", "seed=1,2", "run_dir=~/runs/b")
     assert (tmp_path / "home/runs/b/1/.hydra/config.yaml").is_file()
+
+
+def test_jobs_in_other_processes_are_counted(main, monkeypatch):
+    """A launcher may run them anywhere: one here is killed, and one fails there."""
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+    launch = BasicLauncher.launch
+
+    def elsewhere(self, job_overrides, initial_job_idx):
+        jobs = []
+        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
+            child = os.fork()
+            if not child:
+                launch(self, [overrides], number)
+                os._exit(0)
+            os.waitpid(child, 0)
+            jobs.append(JobReturn(overrides=overrides, status=JobStatus.COMPLETED))
+        return jobs
+
+    def task(cfg):
+        if cfg.seed == 2:
+            raise UserError("two")
+        if cfg.seed == 3:
+            os.kill(os.getpid(), 9)
+
+    monkeypatch.setattr(BasicLauncher, "launch", elsewhere)
+    assert main(task, "-m", "seed=1,2,3,4", "run_dir=sweep") == (
+        "error: 2 of 4 jobs failed: 1, 2; see their lines above"
+    )
+    assert not Path("sweep/.jobs").exists()
+
+
+@pytest.mark.parametrize("word", ["-m", "--multirun"])
+@pytest.mark.parametrize("command", ["report", "evaluate", "export"])
+def test_commands_that_do_not_sweep(monkeypatch, command, word):
+    module = importlib.import_module(f"ctkd_lightning.{command}")
+    monkeypatch.setattr(sys, "argv", [command, word, "run=a,b"])
+    with pytest.raises(SystemExit, match=r"-m is of ctkd_lightning\.run alone"):
+        module.main()
+    assert not list(Path().iterdir())

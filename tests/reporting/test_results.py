@@ -84,6 +84,15 @@ def test_a_teacher_is_one_network_for_all_seeds_or_several():
     assert row(table, "kd, fixed τ")[2].text == "91.00 ± 1.41"
 
 
+def test_the_teachers_are_those_of_the_seeds():
+    teachers = [90.0, 90.0, 96.0, 60.0]
+    files = [write_run(f"{seed}", 85.0 + seed, seed=seed, teacher=t) for seed, t in enumerate(teachers)]
+    files += [write_run(f"alone{seed}", 80.0 + seed, seed=seed, method="none") for seed in range(3)]
+    cells = row(worth_table(find_arms(read_runs([file.path for file in files]).runs)), "kd, fixed τ")
+    assert cells[2].text == f"92.00 ± {stats.tstd(teachers[:3]):.2f}"
+    assert cells[4].text == f"{5 / (92 - 81):.0%}"
+
+
 def test_the_students_alone_beside_the_runs():
     """They have a row, and none of the others is the best that is not above them too."""
     files = [
@@ -91,8 +100,9 @@ def test_the_students_alone_beside_the_runs():
         for temperature, values in (("fixed", FIXED), ("global", LEARNED))
         for seed, (top1, alone) in enumerate(zip(values, [90.0, 91.0, 90.5], strict=True), start=1)
     ]
-    table = results_table(find_arms(read_runs([file.path for file in files]).runs))
-    assert [cell.text for cell in row(worth_table(arms), "kd, fixed τ")[6:8]] == ["45.0 s", "1 min 00 s"]
+    arms = find_arms(read_runs([file.path for file in files]).runs)
+    assert [cell.text for cell in row(worth_table(arms), "kd, fixed τ")[5:7]] == ["45.0 s", "1 min 00 s"]
+    table = results_table(arms)
     accuracy, seeds, against = row(table, "student alone")
     assert accuracy.text == f"90.50 ± {stats.tstd([90.0, 91.0, 90.5]):.2f}"
     assert (seeds.text, against.text) == ("3", "–")
