@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +64,46 @@ def written_whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def owned(folder: Path, patience: float = 10.0) -> Iterator[None]:
+    """Keep a folder to this process until the end of the block; where its file system has no locks, nothing is kept.
+
+    A lock ends with its process, however that ends: a file that is left behind is none. But the loaders' processes
+    have it too, and outlive a killed one by some seconds.
+
+    Args:
+        folder: made where it is missing.
+        patience: seconds to wait for whoever has it.
+
+    Raises:
+        UserError: another process has it, on this machine or on another that shares the folder.
+    """
+    lock, until = folder / ".lock", time.monotonic() + patience
+    while True:
+        try:
+            descriptor = _acquire(lock, wait=False)
+            break
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise UserError(f"{folder} is in use by {_owner(lock)}: wait for its end, or take another") from None
+            time.sleep(0.1)
+    try:
+        if descriptor is not None:
+            with contextlib.suppress(OSError):  # of a full disk
+                os.truncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}".encode(), 0)
+        yield
+    finally:
+        _release(lock, descriptor)
+
+
+def _owner(lock: Path) -> str:
+    try:
+        return lock.read_text(errors="replace").strip() or "another process"
+    except OSError:
+        return "another process"
+
+
+@contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Let one process at a time make ``path``, on this machine or on others that share its folder.
 
@@ -73,13 +115,17 @@ def locked(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if descriptor is not None:
-            lock.unlink(missing_ok=True)
-            fcntl.flock(descriptor, fcntl.LOCK_UN)  # to close it would not do: forked workers have it open, too
-            os.close(descriptor)
+        _release(lock, descriptor)
 
 
-def _acquire(lock: Path) -> int | None:
+def _release(lock: Path, descriptor: int | None) -> None:
+    if descriptor is not None:
+        lock.unlink(missing_ok=True)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # to close it would not do: forked workers have it open, too
+        os.close(descriptor)
+
+
+def _acquire(lock: Path, *, wait: bool = True) -> int | None:
     if fcntl is None:
         return None
     try:
@@ -87,14 +133,19 @@ def _acquire(lock: Path) -> int | None:
         while True:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
                     return descriptor
             except FileNotFoundError:
                 pass  # whoever had the lock has removed its file: the next one is another file
+            except BlockingIOError:
+                os.close(descriptor)
+                raise
             except OSError:
                 os.close(descriptor)
                 return None
             os.close(descriptor)
+    except BlockingIOError:
+        raise
     except OSError:
         return None

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from ctkd_lightning import _files
-from ctkd_lightning._files import locked, user_path, written_whole
+from ctkd_lightning._files import locked, owned, user_path, written_whole
 from ctkd_lightning.errors import UserError
 from tests.processes import FORK, run_in_processes
 
@@ -132,3 +132,37 @@ def test_where_nothing_can_be_locked_nobody_waits(tmp_path, monkeypatch, reason)
         path = tmp_path / "file" / "x"
     with locked(path), locked(path):
         pass
+
+
+def _hold(folder, ready, done):
+    with owned(folder):
+        ready.set()
+        done.wait(60)
+
+
+def test_a_folder_has_one_owner(tmp_path):
+    ready, done = FORK.Event(), FORK.Event()
+    process = FORK.Process(target=_hold, args=(tmp_path / "run", ready, done))
+    process.start()
+    assert ready.wait(60)
+    refused = pytest.raises(UserError, match=rf"run is in use by process {process.pid} on .+: wait for its end")
+    with refused, owned(tmp_path / "run", patience=0.2):
+        pass
+    done.set()
+    with owned(tmp_path / "run"):  # waits for the other's end
+        pass
+    process.join(60)
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_the_lock_of_a_killed_process_is_none(tmp_path):
+    ready = FORK.Event()
+    process = FORK.Process(target=_hold, args=(tmp_path, ready, FORK.Event()))
+    process.start()
+    assert ready.wait(60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(60)
+    assert (tmp_path / ".lock").is_file()
+    with owned(tmp_path, patience=0.0):
+        pass
+    assert not (tmp_path / ".lock").exists()

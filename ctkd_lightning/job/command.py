@@ -22,6 +22,7 @@ from omegaconf import OmegaConf, open_dict
 
 from ctkd_lightning.job.configuration import compose, config_dir, options, with_home
 from ctkd_lightning.job.explain import USER_ERRORS, one_line
+from ctkd_lightning.job.owner import launched_rank, owning
 from ctkd_lightning.job.signals import INTERRUPTED, stopping
 from ctkd_lightning.job.sweep import check_sweep, told_of_job
 
@@ -62,7 +63,8 @@ def hydra_main(
     if not sweeps and {"--multirun", "-m"} & set(sys.argv[1:]):
         sys.exit("error: -m is of ctkd_lightning.run alone, this command does one thing at a time: call it for each")
     if os.environ.get(_FULL_ERROR) == "1":
-        hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(task)()
+        with owning():
+            hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(task)()
         return
 
     @functools.wraps(task)
@@ -71,7 +73,11 @@ def hydra_main(
         with explained(), told_of_job(), _full_error(False):  # the processes that the task starts explain theirs
             return task(cfg)
 
-    with explained(), _full_error(True):  # errors arrive here as they were raised, not as Hydra would print them
+    with (
+        explained(),
+        owning(),
+        _full_error(True),
+    ):  # errors arrive here as they were raised, not as Hydra would print them
         hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(explained_task)()
         check_sweep()
 
@@ -126,8 +132,7 @@ def _rank() -> int:
     """The process's number: as Lightning says where it is loaded, else as the launcher does."""
     loaded = sys.modules.get("lightning.fabric.utilities.rank_zero")
     rank = getattr(getattr(loaded, "rank_zero_only", None), "rank", None)
-    launchers = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-    return int(next((os.environ[name] for name in launchers if name in os.environ), 0) if rank is None else rank)
+    return launched_rank() if rank is None else int(rank)
 
 
 @contextmanager

@@ -2,12 +2,15 @@ import importlib
 import os
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
 
+from ctkd_lightning._files import owned
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.command import explained, hydra_main
 
@@ -195,3 +198,26 @@ def test_commands_that_do_not_sweep(monkeypatch, command, word):
     with pytest.raises(SystemExit, match=r"-m is of ctkd_lightning\.run alone"):
         module.main()
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"]])
+def test_the_run_directory_has_one_owner(main, monkeypatch, sweep):
+    """A second run leaves no trace in it."""
+    monkeypatch.setattr("ctkd_lightning.job.owner.owned", partial(owned, patience=0.2))
+    read, write = os.pipe()
+
+    def task(cfg):
+        os.write(write, b"x")
+        time.sleep(60)
+
+    child = os.fork()
+    if not child:
+        main(task, *sweep, "run_dir=run")
+    os.read(read, 1)
+    files = {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")}
+    assert main(task, *sweep, "run_dir=run", "seed=7").startswith(
+        f"error: run_dir=run is in use by process {child} on "
+    )
+    assert {path: path.stat().st_mtime_ns for path in Path("run").rglob("*")} == files
+    os.kill(child, 9)
+    os.waitpid(child, 0)
