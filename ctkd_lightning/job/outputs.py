@@ -196,7 +196,7 @@ def add_temperatures(kept: TestOutputs, module: DistillationModule, data: ImageD
     if not module.uses_temperature or not isinstance(temperature, Temperature):  # they may be several
         return
     device = next((p.device for p in temperature.parameters()), student.device)  # a rule has none
-    tau = temperature.eval()(student.to(device), teacher.to(device)).cpu()
+    tau = temperature.eval().float()(student.to(device), teacher.to(device)).cpu()
     if tau.numel() != len(kept.index):
         return
     kept.tau = tau.flatten()

@@ -111,7 +111,7 @@ def run_test(
     Args:
         cfg: the configuration.
         kind: of module that tests it.
-        network: images to logits.
+        network: images to logits; left in float32.
         data: what it is tested on.
         stage: ``"test"`` or ``"val"``.
 
@@ -120,7 +120,7 @@ def run_test(
     """
     trainer = tester(cfg)
     evaluate: Any = trainer.validate if stage == "val" else trainer.test
-    module = kind(network, channels_last=build.channels_last(cfg))
+    module = kind(network.float(), channels_last=build.channels_last(cfg))  # also of a training in bf16-true or 64-true
     evaluate(module, datamodule=data, verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}, module
 
