@@ -46,12 +46,11 @@ def test_in_the_test(command, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         return step(self, batch, batch_idx)
 
-    monkeypatch.setattr(ClassifierModule, "test_step", killed)
-    with pytest.raises(SystemExit) as stopped:
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(ClassifierModule, "test_step", killed)
         command("run_dir=run")
     assert stopped.value.code == 143
     assert json.loads(Path("run/summary.json").read_text())["stage"] == "test"
-    monkeypatch.undo()
     command("run_dir=run", "resume=auto")
     assert json.loads(Path("run/summary.json").read_text())["status"] == "complete"
 
