@@ -72,7 +72,7 @@ def samples_of_all(count: int, device: torch.device) -> int | Tensor:
     """The number of samples in all processes' batches."""
     if processes() == 1:
         return count
-    samples = torch.full((), float(count), device=device)
+    samples = torch.full((), float(count), device=device)  # in float32, as most losses are
     dist.all_reduce(samples)
     return samples
 
