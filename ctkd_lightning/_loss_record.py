@@ -1,4 +1,4 @@
-"""Means of named losses over many steps."""
+"""Means of named losses over the samples of many steps."""
 
 from __future__ import annotations
 
@@ -21,28 +21,37 @@ class LossRecord:
         """Begin anew."""
         self.latest: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-        self._before = (self._sums, self._counts)
+        self._samples: dict[str, int | Tensor] = {}
+        self._before = (self._sums, self._samples)
 
-    def add(self, losses: Mapping[str, Tensor]) -> None:
-        """Count one step's losses, scalars."""
-        self._before = (self._sums, self._counts)
+    def add(self, losses: Mapping[str, Tensor], samples: int | Tensor) -> None:
+        """Count one step's losses.
+
+        Args:
+            losses: scalars.
+            samples: of the step, on all processes together: a small last batch counts less than the others.
+        """
+        self._before = (self._sums, self._samples)
         self.latest = {name: value.detach() for name, value in losses.items()}
-        self._sums, self._counts = dict(self._sums), dict(self._counts)
+        self._sums, self._samples = dict(self._sums), dict(self._samples)
         for name, value in self.latest.items():
-            # a new tensor the first time: the loss itself is the caller's
-            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
-            self._counts[name] = self._counts.get(name, 0) + 1  # a step without labels has no task loss
+            # a new tensor: the loss itself is the caller's
+            self._sums[name] = self._sums.get(name, 0) + value * samples
+            self._samples[name] = self._samples.get(name, 0) + samples  # a step without labels has no task loss
 
     def forget_latest(self) -> None:
         """Do not count the last step."""
-        self._sums, self._counts = self._before
+        self._sums, self._samples = self._before
         self.latest = {}
 
     def means(self) -> dict[str, Tensor]:
-        """The means so far, each over the steps that had the loss, on the device."""
-        return {name: total / self._counts[name] for name, total in self._sums.items()}
+        """The means so far, each over the samples of the steps that had the loss, on the device."""
+        return {name: self._mean(name) for name in self._sums}
 
     def mean(self, name: str) -> Tensor | None:
         """One of them; ``None`` before the first step."""
-        return self._sums[name] / self._counts[name] if name in self._sums else None
+        return self._mean(name) if name in self._sums else None
+
+    def _mean(self, name: str) -> Tensor:
+        samples = self._samples[name]
+        return self._sums[name] / (samples.clamp(min=1) if isinstance(samples, Tensor) else max(samples, 1))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -44,6 +47,13 @@ def mean_over_positions(loss: Tensor, mask: Tensor | None) -> Tensor:
         weight = mask.to(loss.dtype)
         return (kept * weight).sum() / weight.sum().clamp(min=torch.finfo(loss.dtype).tiny)
     return kept.sum() / left_out.logical_not().sum().clamp(min=1)
+
+
+def entries(mask: Tensor | None, positions: Sequence[int], device: torch.device) -> Tensor:
+    """What :func:`mean_over_positions` divides by: how many positions there are, or their weights' sum; float64."""
+    if mask is None:
+        return torch.full((), math.prod(positions), dtype=torch.float64, device=device)
+    return (mask if mask.is_floating_point() else mask != 0).sum(dtype=torch.float64)
 
 
 def check_mask(mask: Tensor | None, logits: Tensor) -> None:

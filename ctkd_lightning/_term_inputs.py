@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning._masks import entries
 from ctkd_lightning.features.outputs import NetworkOutput, Step
 from ctkd_lightning.methods import Method
 from ctkd_lightning.temperature import Softening, Temperature
@@ -46,6 +47,14 @@ class TermInputs:
         if key not in self._softenings:
             self._softenings[key] = temperature.soften(student.logits, teacher.logits, step)
         return student, teacher, step, self._softenings[key]
+
+    def entries(self, method: Method) -> Tensor:
+        """Of how many entries one method's term is the mean; 1 of a term that all processes have in common."""
+        student, _, step = self._outputs(method)
+        shape, device = student.logits.shape, student.logits.device
+        if method.of_all_processes:
+            return entries(None, (), device)
+        return entries(step.mask, shape[:-1], device) if method.takes_mask else entries(None, shape[:1], device)
 
     def _outputs(self, method: Method) -> tuple[NetworkOutput, NetworkOutput, Step]:
         rows = method.uses_temperature and not method.needs  # of logits, however many dimensions they have

@@ -9,8 +9,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning._across_processes import processes, samples_of_all, shares, weighed
 from ctkd_lightning._loss_record import LossRecord
-from ctkd_lightning._masks import masked
+from ctkd_lightning._masks import entries, masked
 from ctkd_lightning._scores.batches import tensors_of
 from ctkd_lightning._scores.checks import NOT_FINITE, check_finite, check_kind, check_one_class, check_target_values
 from ctkd_lightning._scores.ignored import IgnoredTargets, fit_mask
@@ -382,7 +383,7 @@ class Distillation(nn.Module):
         if teacher is None:
             teacher = self.ask(StudentCall(args, kwargs, student), batch)
         losses = self.losses(student, teacher, Step(target, index, mask), task_loss)
-        self.record.add(losses)
+        self.record.add(losses, self.samples(student))
         return losses
 
     def ask(self, call: StudentCall, batch: Any = None) -> NetworkOutput:
@@ -414,16 +415,20 @@ class Distillation(nn.Module):
                 cross-entropy, of the target if there is one.
             batch: where else a multi-hot target may be, to see in the first step whether the task is the right one.
 
+        With several processes, in training, the mean of each loss over them is that of all their samples together: a
+        process's mean counts as often as it has samples, and ``task_loss`` as it is given.
+
         Returns:
             ``"loss"``, the weighted sum to minimise; ``"ce"``, the task's loss; each method's unweighted term; and with
             several teachers whose fusion learns ``"teacher_fusion"``, its loss.
         """
         given = Step() if step is None else step
         student, teacher, canonical = self._canonical(self._output(student), self._output(teacher), given, batch)
-        terms = self._terms(student, teacher, canonical, given)
+        terms, share = self._terms(student, teacher, canonical, given)
         loss = self.weigh(terms)
         if task_loss is None and given.target is not None:
-            task_loss = cross_entropy(self.scores, student.logits, given.target, canonical.target, canonical.mask)
+            own = cross_entropy(self.scores, student.logits, given.target, canonical.target, canonical.mask)
+            task_loss = own if share is None else weighed(own, share)
         if task_loss is None:
             return {"loss": loss, **terms}
         return {"loss": self.ce_weight * task_loss + loss, "ce": task_loss, **terms}
@@ -432,7 +437,7 @@ class Distillation(nn.Module):
         self, student: NetworkOutput, teacher: NetworkOutput, step: Step, batch: Any = None
     ) -> dict[str, Tensor]:
         """Each method's unweighted term, and the loss of the teachers' fusion, as in :meth:`losses`."""
-        return self._terms(*self._canonical(student, teacher, step, batch), step)
+        return self._terms(*self._canonical(student, teacher, step, batch), step)[0]
 
     @torch.no_grad()
     def kd_at(self, tau: float, student: NetworkOutput, teacher: NetworkOutput, step: Step) -> Tensor:
@@ -445,7 +450,15 @@ class Distillation(nn.Module):
             step: as for :meth:`losses`.
         """
         own, guide, canonical = self._canonical(student, teacher, step)
-        return kd_loss(own.logits, guide.logits, tau, mask=canonical.mask)
+        loss = kd_loss(own.logits, guide.logits, tau, mask=canonical.mask)
+        if not self._together:
+            return loss
+        return weighed(loss, *shares(entries(canonical.mask, own.logits.shape[:-1], loss.device)))
+
+    def samples(self, student: NetworkOutput) -> int | Tensor:
+        """The number of samples that the student was given, on all processes together."""
+        count = len(student.logits)
+        return samples_of_all(count, student.logits.device) if self.methods.training else count
 
     def weigh(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the terms; the loss of the teachers' fusion counts as it is."""
@@ -481,18 +494,27 @@ class Distillation(nn.Module):
             return output
         return NetworkOutput(pick_logits(output, self.student_logits, "student"))
 
-    def _terms(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, given: Step) -> dict[str, Tensor]:
+    @property
+    def _together(self) -> bool:
+        return self.methods.training and processes() > 1  # in evaluations they may have other numbers of batches
+
+    def _terms(
+        self, student: NetworkOutput, teacher: NetworkOutput, step: Step, given: Step
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The terms, and the share of a mean over the positions if there are several processes."""
         of_fusion = {}
         if learns(self.teacher_fusion):
             of_fusion[FUSION] = fusion_loss(self.scores, teacher.logits, given, step)
             teacher = NetworkOutput(teacher.logits.detach())
         inputs = self._inputs(student, teacher, step, given)
-        found = {
-            name: _term(method, inputs.for_method(name, method))
-            for name, method in cast(Mapping[str, Method], self.methods).items()
-            if method.full_weight > 0
-        }
-        return found | of_fusion
+        methods = {name: method for name, method in self.terms.items() if method.full_weight > 0}
+        found = {name: _term(method, inputs.for_method(name, method)) for name, method in methods.items()}
+        if not self._together:
+            return found | of_fusion, None
+        positions = entries(step.mask, student.logits.shape[:-1], student.logits.device)
+        of_positions, *of_terms = shares(positions, *(inputs.entries(method) for method in methods.values()))
+        own = dict(zip(methods, of_terms, strict=True))
+        return {n: weighed(loss, own.get(n, of_positions)) for n, loss in (found | of_fusion).items()}, of_positions
 
     def _inputs(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, given: Step) -> TermInputs:
         leaves_out = given.mask is not None or self._ignored.seen
@@ -557,7 +579,9 @@ class Distillation(nn.Module):
 
 def _term(method: Method, inputs: tuple[NetworkOutput, NetworkOutput, Step, Softening]) -> Tensor:
     student = inputs[0].logits
-    return method(*inputs) if student.numel() else 0.0 * student.sum()  # the mask keeps nothing
+    if student.numel() or processes() > 1:  # others may have samples, and wait for this process's gradients
+        return method(*inputs)
+    return 0.0 * student.sum()  # the mask keeps nothing
 
 
 def drive(

@@ -1,13 +1,18 @@
 """Several processes of a test at once."""
 
+import datetime
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import torch
+import torch.distributed as dist
 
 ROOT = Path(__file__).resolve().parents[1]
 FORK = multiprocessing.get_context("fork")
@@ -21,6 +26,45 @@ def run_in_processes(count: int, target: Callable[..., None], *arguments: Any) -
     for process in processes:
         process.join(120)
     return [process.exitcode for process in processes]
+
+
+class TwoRanks:
+    """Two processes of one gloo group, forked (no second import of torch), that each call ``target(rank)``.
+
+    Args:
+        target: what it gives is what :meth:`results` gives; in a rank that fails, how it failed.
+        folder: for files in between.
+    """
+
+    def __init__(self, target: Callable[[int], Any], folder: Path) -> None:
+        self.folder = folder
+        self.processes = [FORK.Process(target=self._run, args=(target, rank)) for rank in range(2)]
+        for process in self.processes:
+            process.start()
+
+    def _run(self, target: Callable[[int], Any], rank: int) -> None:
+        torch.set_num_threads(1)
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{self.folder}/store",
+            rank=rank,
+            world_size=2,
+            timeout=datetime.timedelta(seconds=60),
+        )
+        try:
+            found = target(rank)
+        except Exception:
+            found = traceback.format_exc()
+        torch.save(found, self.folder / f"{rank}.pt")
+        os._exit(0)  # without waiting for the other, which may have failed
+
+    def results(self) -> list[Any]:
+        """What each gave, after both have ended."""
+        for process in self.processes:
+            process.join(240)
+        files = [self.folder / f"{rank}.pt" for rank in range(2)]
+        assert all(file.is_file() for file in files), "a process died"
+        return [torch.load(file, weights_only=True) for file in files]
 
 
 def launch_two(module: str, folder: Path) -> list[Any]:

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "ctkd_lightning"
 LAYERS = [
     {"_facts", "_lazy", "errors"},
     {"_files"},
-    {"_masks", "curriculum", "schedule", "features"},
+    {"_across_processes", "_masks", "curriculum", "schedule", "features"},
     {"temperature"},
     {"_scores"},
     {"models", "data", "methods", "fusion"},

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from ctkd_lightning._across_processes import check_processes
 from ctkd_lightning._scores.scores import Kind, Scores, Task
 from ctkd_lightning._training_progress import curriculum_at_zero, planned_epochs, training_fraction
 from ctkd_lightning.callbacks._distributions import Callback
@@ -266,6 +267,7 @@ class CurriculumTemperatureCallback(Callback):
         """Find the temperatures, and have them optimised."""
         found = _find_temperatures(pl_module)
         if self._engine is not None:
+            check_processes(trainer.world_size)
             find_network(pl_module, self.student)
             self._move_engine(trainer, pl_module)
             for root, part in self._brought.items():

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ctkd_lightning._across_processes import processes, shares, weighed
 from ctkd_lightning._scores.ignored import kept_targets
 from ctkd_lightning._scores.scores import Kind, Scores, Task
 from ctkd_lightning.errors import UserError, check_number, suggest
@@ -255,7 +256,8 @@ class TemperatureFusion(nn.Module):
         r"""The loss to minimise, and its parts: :math:`L = L_\mathrm{fused} + w \sum_m L_m`.
 
         Each modality's own loss is that of its scores without τ, over the samples that have it. That of a frozen
-        network is a constant: it is in the sum and trains nothing.
+        network is a constant: it is in the sum and trains nothing. With several processes, in training, the mean of
+        each loss over them is that of all their samples together.
 
         Args:
             logits: as in :meth:`forward`; likewise ``mask``, ``features``, ``context``.
@@ -282,7 +284,10 @@ class TemperatureFusion(nn.Module):
         scored = torch.cat([fused.unsqueeze(1), experts.logits], dim=1)
         with torch.autocast(scored.device.type, enabled=False):
             each = self._losses(scored, given, rows, counted).masked_fill(~there, 0.0)
-            mean = each.sum(dim=0) / there.sum(dim=0).clamp(min=1)
+            counts = there.sum(dim=0)
+            mean = each.sum(dim=0) / counts.clamp(min=1)
+            if self.training and processes() > 1:
+                mean = weighed(mean, torch.stack(shares(*counts.double())))
             loss = mean[0] + expert_weight * mean[1:].sum()
         return {"loss": loss, **dict(zip(("fused", *self.names), mean.unbind(), strict=True))}
 

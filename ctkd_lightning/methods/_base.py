@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, TypeVar
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning._across_processes import WholeBatch, processes
 from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import NetworkOutput, Step
@@ -50,8 +52,9 @@ class Method(nn.Module):
     ``"preacts"`` (the same before the activation) or a single ``"stage2"``, and in ``teacher_needs`` which ones of the
     teacher, where these are others; in ``uses_temperature`` whether the temperature acts on it; in ``needs_target``
     whether it reads the target; and in ``takes_mask`` whether it reads the step's mask itself. Others are given the
-    samples alone that the mask keeps, or one position of them. Most methods are one of the two simpler kinds,
-    :class:`LogitMethod` and :class:`FeatureMethod`. One that the package exports says in ``facts`` what
+    samples alone that the mask keeps, or one position of them. One that compares samples with each other, whose term is
+    no mean over them, is ``relational`` and computes it of :meth:`whole`. Most methods are one of the two simpler
+    kinds, :class:`LogitMethod` and :class:`FeatureMethod`. One that the package exports says in ``facts`` what
     ``docs/methods.md`` tells of it. Whoever trains with a method calls, in this order,
 
     1. :meth:`build` with the outputs on an example batch, and :meth:`prepare` with the size of the training set:
@@ -63,13 +66,16 @@ class Method(nn.Module):
         weight: factor of this term in the total loss.
         warmup_epochs: epochs over which the factor rises to ``weight``: in epoch e, from 0, it is
             :math:`\mathrm{weight} \cdot \min((e + 1) / \mathrm{warmup\_epochs}, 1)`. 0 for none.
+        gather: whether relations between samples, and statistics of the batch, are in training those of all processes'
+            batches together; else of each process's own. Nothing to a method that has neither.
 
     Attributes:
         weight: the factor in the current epoch: a float, or with a warm-up a scalar buffer (no part of the checkpoint),
             so that compiled code reads its new value instead of being compiled again.
 
     Raises:
-        UserError: a weight that is no finite number from 0, or a number of epochs that is no whole one from 0.
+        UserError: a weight that is no finite number from 0, a number of epochs that is no whole one from 0, or a
+            ``gather`` that is not true or false.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -77,14 +83,18 @@ class Method(nn.Module):
     uses_temperature: ClassVar[bool] = False
     takes_mask: ClassVar[bool] = False
     needs_target: ClassVar[bool] = False
+    relational: ClassVar[bool] = False
     facts: ClassVar[MethodFacts]
     weight: float | Tensor
 
-    def __init__(self, weight: float = 1.0, warmup_epochs: int = 0) -> None:
+    def __init__(self, weight: float = 1.0, warmup_epochs: int = 0, gather: bool = True) -> None:
         super().__init__()
         name = type(self).__name__
         check_number(f"{name}'s weight", weight, least=0)
         check_number(f"{name}'s warmup_epochs", warmup_epochs, least=0, whole=True)
+        if not isinstance(gather, bool):
+            raise UserError(f"{name}'s gather must be true or false, found {gather!r}")
+        self.gather = gather
         self.full_weight = float(weight)
         self.warmup_epochs = int(warmup_epochs)
         if self.warmup_epochs:
@@ -118,6 +128,16 @@ class Method(nn.Module):
             "raise the other"
         )
 
+    @property
+    def of_all_processes(self) -> bool:
+        """Whether each process computes the same term, that of all processes' batches."""
+        return self.relational and self.gather and self.training
+
+    def whole(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The rows (N, …) of all processes' batches, of tensors (B, …), in training; without ``gather`` these alone."""
+        batch = WholeBatch(len(tensors[0]), tensors[0].device, together=self.gather and self.training)
+        return batch.gather(*tensors)
+
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Create the parts whose shapes the networks decide, from the outputs on one example batch."""
 
@@ -145,6 +165,15 @@ class LogitMethod(Method):
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, softening: Softening) -> Tensor:
         """The term of the logits."""
         return self.loss(student.logits, teacher.logits, step, softening)
+
+    def whole_rows(self, student: Tensor, teacher: Tensor, softening: Softening) -> tuple[Tensor, Tensor, Softening]:
+        """Logits (B, C) and how they are softened, as :meth:`whole`."""
+        if not self.of_all_processes or processes() == 1:
+            return student, teacher, softening
+        rows = softening.rows(len(student))
+        student, teacher, *found = self.whole(student, teacher, *rows.values())
+        changed: dict[str, Any] = dict(zip(rows, found, strict=True))
+        return student, teacher, replace(softening, **changed)
 
     @abstractmethod
     def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:

@@ -56,6 +56,8 @@ class AB(FeatureMethod):
     Args:
         margin: m, from 0.
         weight: factor of the term.
+        gather: whether the adapters' batch normalisation takes, in training, the statistics of all processes' batches,
+            as one process with all of them would; else of each process's own, as PyTorch's does.
 
     Raises:
         UserError: a setting out of range.
@@ -71,8 +73,8 @@ class AB(FeatureMethod):
 
     needs = ("preacts",)
 
-    def __init__(self, margin: float = 1.0, weight: float = 0.001) -> None:
-        super().__init__(weight)
+    def __init__(self, margin: float = 1.0, weight: float = 0.001, gather: bool = True) -> None:
+        super().__init__(weight, gather=gather)
         check_number("AB's margin", margin, least=0)
         self.margin = margin
         self.adapters: nn.ModuleList | None = None
@@ -80,7 +82,8 @@ class AB(FeatureMethod):
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """One adapter a stage."""
         self.adapters = nn.ModuleList(
-            Adapter(conv1x1(width(s), width(t)), BatchNorm(width(t))) for s, t in preact_pairs(student, teacher)
+            Adapter(conv1x1(width(s), width(t)), BatchNorm(width(t), gather=self.gather))
+            for s, t in preact_pairs(student, teacher)
         )
 
     def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:

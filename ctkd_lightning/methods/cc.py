@@ -47,6 +47,8 @@ class CC(FeatureMethod):
     Args:
         dim: width of the embeddings.
         weight: factor of the term.
+        gather: whether it relates, in training, the samples of all processes' batches, as one process with all of them
+            would; else those of each process's own.
 
     Raises:
         UserError: a setting out of range.
@@ -59,10 +61,11 @@ class CC(FeatureMethod):
         own="embeddings",
     )
 
+    relational = True
     needs = ("pooled",)
 
-    def __init__(self, dim: int = 128, weight: float = 0.02) -> None:
-        super().__init__(weight)
+    def __init__(self, dim: int = 128, weight: float = 0.02, gather: bool = True) -> None:
+        super().__init__(weight, gather=gather)
         check_number("CC's dim", dim, least=1, whole=True)
         self.dim = int(dim)
         self.student_embedding: Adapter | None = None
@@ -77,4 +80,4 @@ class CC(FeatureMethod):
         """The correlation of the embeddings' distances."""
         s = built(self.student_embedding, self)(student.feature("pooled"))
         t = built(self.teacher_embedding, self)(teacher.feature("pooled"))
-        return cc_loss(s, t)
+        return cc_loss(*self.whole(s, t))

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctkd_lightning._across_processes import WholeBatch
 from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning._masks import mean
 from ctkd_lightning.errors import UserError, check_number
@@ -111,11 +111,12 @@ class CRD(Method):
     Both networks' features are embedded by a trainable linear layer and kept, for each training sample, in a memory
     that follows with momentum. The memory learns the samples' classes as it sees them; a row not yet seen holds a
     random direction, and serves as a negative for all. Negatives are drawn uniformly with replacement; those of the
-    anchor's own class are left out and the others stand for them. The draws are numbered, each number seeds one, and
-    the checkpoint holds the last: a resumed run draws what an uninterrupted one would.
+    anchor's own class are left out and the others stand for them. The draws are numbered, and the number and the
+    sample's place in the batch seed one: a resumed run draws what an uninterrupted one would (the checkpoint holds the
+    last number), and several processes what one would of all their batches together.
 
     The memories are buffers: saved, resumed, and equal on all ranks without being broadcast, for each rank writes what
-    all ranks saw (batches must have the same size on all ranks). DDP may therefore be told to leave them alone.
+    all ranks saw. DDP may therefore be told to leave them alone.
     A step writes to them, so use it in training only.
 
     Args:
@@ -210,13 +211,14 @@ class CRD(Method):
         positives = self.teacher_bank[index], self.student_bank[index]
         # Before the loss reads the memories: its backward pass needs them as they are. Only negatives see the
         # difference, some of which are then one step fresher.
-        learns = self.training and len(index) > 0  # from an empty batch there is nothing to remember
+        batch = WholeBatch(len(index), index.device, together=self.training)
+        learns = self.training and len(batch) > 0  # from an empty batch there is nothing to remember
         if learns:
-            self._remember(s.detach(), t.detach(), target, index)
-        rows = self._draw(len(index))
+            self._remember(*batch.gather(s.detach(), t.detach(), target, index))
+        rows = self._draw(batch.own)
         keep = self.labels[rows] != target.unsqueeze(1)
         if learns:
-            self._calibrate((s, self.teacher_bank, rows), (t, self.student_bank, rows))
+            self._calibrate(batch, (s, self.teacher_bank, rows), (t, self.student_bank, rows))
         losses = [
             crd_loss(anchor, positive, bank, rows, log_normalizer, self.contrast_temperature, keep)
             for anchor, positive, bank, log_normalizer in zip(
@@ -230,7 +232,6 @@ class CRD(Method):
 
     @torch.no_grad()
     def _remember(self, student: Tensor, teacher: Tensor, target: Tensor, index: Tensor) -> None:
-        student, teacher, target, index = (_of_all_ranks(x) for x in (student, teacher, target, index))
         # A sampler that fills up the last batch repeats samples: all of a sample's entries write what its first does,
         # so that the order of the writes does not matter.
         first = (index.unsqueeze(1) == index).int().argmax(dim=1)
@@ -239,28 +240,31 @@ class CRD(Method):
             bank[index] = unit(rows).to(bank.dtype)
         self.labels[index] = target
 
-    def _draw(self, count: int) -> Tensor:
-        """The memories' rows that are the negatives of this step, on this rank: (count, K)."""
+    def _draw(self, places: np.ndarray) -> Tensor:
+        """The memories' rows that are the negatives of the samples at these places of the batch: (B, K)."""
         if self._draws is None:
             self._draws = int(self.draws)
-        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-        (seed,) = np.random.SeedSequence((self._draws, rank)).generate_state(1)
-        generator = torch.Generator(self.draws.device).manual_seed(int(seed))
+        device = self.draws.device
+        generator = torch.Generator(device)
+        seeds = np.random.SeedSequence(self._draws).generate_state(places.max(initial=-1) + 1)[places].tolist()
+        rows = torch.empty(len(places), self.negatives, dtype=torch.int64, device=device)
+        for row, seed in zip(rows, seeds, strict=True):
+            row.random_(len(self.labels), generator=generator.manual_seed(seed))
         if self.training:
             self._draws += 1
             self.draws += 1
-        size, device = (count, self.negatives), self.draws.device
-        return torch.randint(len(self.labels), size, generator=generator, device=device)
+        return rows
 
     @torch.no_grad()
-    def _calibrate(self, *directions: tuple[Tensor, Tensor, Tensor]) -> None:
+    def _calibrate(self, batch: WholeBatch, *directions: tuple[Tensor, Tensor, Tensor]) -> None:
         """Estimate Z once, as the authors' code does: N times the mean score of the first batch."""
         if self._calibrated or bool(self.log_normalizers.all()):  # looks at the values once, not in each step
             self._calibrated = True
             return
         scores = torch.stack([_similarities(*direction) for direction in directions]) / self.contrast_temperature
-        scores = _of_all_ranks(scores.flatten(1).T)
-        self.log_normalizers.copy_(scores.logsumexp(dim=0) + math.log(len(self.labels) / len(scores)))
+        (scores,) = batch.gather(scores.transpose(0, 1))
+        count = len(scores) * self.negatives
+        self.log_normalizers.copy_(scores.logsumexp(dim=(0, 2)) + math.log(len(self.labels) / count))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         saved = state_dict.get(f"{prefix}labels")
@@ -268,12 +272,3 @@ class CRD(Method):
             self._allocate(len(saved))
         self._calibrated, self._draws = False, None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def _of_all_ranks(x: Tensor) -> Tensor:
-    """Every rank's rows, in the order of the ranks."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return x
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)

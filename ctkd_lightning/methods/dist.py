@@ -86,6 +86,8 @@ class DIST(LogitMethod):
         gamma: weight of the classes' part.
         weight: factor of the term.
         tau_squared: false for the paper's loss at every τ, without the factor.
+        gather: whether it relates, in training, the samples of all processes' batches, as one process with all of them
+            would; else those of each process's own.
 
     Raises:
         UserError: a setting out of range.
@@ -98,10 +100,13 @@ class DIST(LogitMethod):
         tau="paper: 1; its code on CIFAR: 4",
     )
 
+    relational = True
     takes_mask = False  # rows and columns of the batch: it is given the rows that the mask keeps
 
-    def __init__(self, beta: float = 1.0, gamma: float = 1.0, weight: float = 2.0, tau_squared: bool = True) -> None:
-        super().__init__(weight)
+    def __init__(
+        self, beta: float = 1.0, gamma: float = 1.0, weight: float = 2.0, tau_squared: bool = True, gather: bool = True
+    ) -> None:
+        super().__init__(weight, gather=gather)
         _check_settings(beta, gamma)
         self.beta = beta
         self.gamma = gamma
@@ -111,5 +116,5 @@ class DIST(LogitMethod):
 
     def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
         """The Pearson distances, times τ² where it is fixed."""
-        loss = dist_loss(student, teacher, softening, self.beta, self.gamma)
+        loss = dist_loss(*self.whole_rows(student, teacher, softening), self.beta, self.gamma)
         return softening.scale * loss if softening.fixed and self.tau_squared else loss

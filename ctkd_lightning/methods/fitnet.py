@@ -49,6 +49,8 @@ class FitNet(FeatureMethod):
 
     Args:
         weight: factor of the term.
+        gather: whether the adapters' batch normalisation takes, in training, the statistics of all processes' batches,
+            as one process with all of them would; else of each process's own, as PyTorch's does.
     """
 
     facts = MethodFacts(
@@ -62,14 +64,14 @@ class FitNet(FeatureMethod):
 
     needs = ("stages",)
 
-    def __init__(self, weight: float = 100.0) -> None:
-        super().__init__(weight)
+    def __init__(self, weight: float = 100.0, gather: bool = True) -> None:
+        super().__init__(weight, gather=gather)
         self.adapter: Adapter | None = None
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """The adapter from the student's to the teacher's width."""
         s, t = middle_pair(student, teacher)
-        self.adapter = Adapter(conv1x1(width(s), width(t)), BatchNorm(width(t)))
+        self.adapter = Adapter(conv1x1(width(s), width(t)), BatchNorm(width(t), gather=self.gather))
 
     def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The distance of the middle maps."""

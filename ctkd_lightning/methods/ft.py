@@ -61,6 +61,8 @@ class FT(FeatureMethod):
     Args:
         rate: channels of the factors, as a fraction of the teacher's.
         weight: factor of the term.
+        gather: whether the adapters' batch normalisation takes, in training, the statistics of all processes' batches,
+            as one process with all of them would; else of each process's own, as PyTorch's does.
 
     Raises:
         UserError: a setting out of range.
@@ -76,8 +78,8 @@ class FT(FeatureMethod):
 
     needs = ("last",)
 
-    def __init__(self, rate: float = 0.5, weight: float = 200.0) -> None:
-        super().__init__(weight)
+    def __init__(self, rate: float = 0.5, weight: float = 200.0, gather: bool = True) -> None:
+        super().__init__(weight, gather=gather)
         check_number("FT's rate", rate, above=0)
         self.rate = rate
         self.paraphraser: Adapter | None = None
@@ -88,9 +90,9 @@ class FT(FeatureMethod):
         """Paraphraser and its way back for the teacher's width, translator for the student's."""
         s, t = width(student.feature("last")), width(teacher.feature("last"))
         factors = max(int(self.rate * t), 1)
-        self.paraphraser = _convolutions(t, t, factors)
-        self.reconstruction = _convolutions(factors, factors, t)
-        self.translator = _convolutions(s, s, factors)
+        self.paraphraser = self._convolutions(t, t, factors)
+        self.reconstruction = self._convolutions(factors, factors, t)
+        self.translator = self._convolutions(s, s, factors)
 
     def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The distance of the factors, and the paraphraser's error of reconstruction."""
@@ -102,9 +104,9 @@ class FT(FeatureMethod):
         error = F.mse_loss(at_least_float32(built(self.reconstruction, self)(paraphrased)), t, reduction=reduction(t))
         return loss + error / self.full_weight
 
-
-def _convolutions(*widths: int) -> Adapter:
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(widths):
-        layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), BatchNorm(after), nn.LeakyReLU(0.1)]
-    return Adapter(*layers)
+    def _convolutions(self, *widths: int) -> Adapter:
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(widths):
+            norm = BatchNorm(after, gather=self.gather)
+            layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), norm, nn.LeakyReLU(0.1)]
+        return Adapter(*layers)

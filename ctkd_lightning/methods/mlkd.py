@@ -88,6 +88,8 @@ class MLKD(LogitMethod):
     Args:
         factors: of the temperature: one or more, positive.
         weight: factor of the term.
+        gather: whether it relates, in training, the samples of all processes' batches, as one process with all of them
+            would; else those of each process's own.
 
     Raises:
         UserError: a setting out of range.
@@ -101,13 +103,14 @@ class MLKD(LogitMethod):
         cost="5 · (B² + C²)",
     )
 
+    relational = True
     takes_mask = False  # rows and columns of the batch: it is given the rows that the mask keeps
 
-    def __init__(self, factors: Sequence[float] = FACTORS, weight: float = 0.9) -> None:
-        super().__init__(weight)
+    def __init__(self, factors: Sequence[float] = FACTORS, weight: float = 0.9, gather: bool = True) -> None:
+        super().__init__(weight, gather=gather)
         _check_factors(factors)
         self.factors = tuple(factors)
 
     def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
         """The divergences and distances of all levels."""
-        return mlkd_loss(student, teacher, softening, self.factors)
+        return mlkd_loss(*self.whole_rows(student, teacher, softening), self.factors)

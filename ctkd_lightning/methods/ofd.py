@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning._across_processes import total
 from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import NetworkOutput, at_least_float32
@@ -52,9 +53,11 @@ def ofd_loss(student: Tensor, teacher: Tensor, margin: Tensor | None = None) -> 
     return ((student - goal).square() * asked).sum() / max(len(student), 1)
 
 
-def _mean_of_negatives(features: Tensor) -> Tensor:
+def _mean_of_negatives(features: Tensor, *, gather: bool = False) -> Tensor:
     negative = features < 0
-    return (features * negative).sum(dim=(0, 2, 3)) / negative.sum(dim=(0, 2, 3)).clamp(min=1)
+    sums = torch.stack([(features * negative).sum(dim=(0, 2, 3)), negative.sum(dim=(0, 2, 3), dtype=features.dtype)])
+    values, count = total(sums) if gather else sums
+    return values / count.clamp(min=1)
 
 
 class OFD(FeatureMethod):
@@ -67,6 +70,8 @@ class OFD(FeatureMethod):
 
     Args:
         weight: factor of the term.
+        gather: whether margins and the adapters' batch normalisation take, in training, the statistics of all
+            processes' batches, as one process with all of them would; else of each process's own.
     """
 
     facts = MethodFacts(
@@ -79,13 +84,15 @@ class OFD(FeatureMethod):
 
     needs = ("preacts",)
 
-    def __init__(self, weight: float = 0.001) -> None:
-        super().__init__(weight)
+    def __init__(self, weight: float = 0.001, gather: bool = True) -> None:
+        super().__init__(weight, gather=gather)
         self.adapters: nn.ModuleList | None = None
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """One adapter a stage."""
-        self.adapters = nn.ModuleList(_adapter(width(s), width(t)) for s, t in preact_pairs(student, teacher))
+        self.adapters = nn.ModuleList(
+            _adapter(width(s), width(t), self.gather) for s, t in preact_pairs(student, teacher)
+        )
 
     def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The stages' partial distances, weighted."""
@@ -93,11 +100,12 @@ class OFD(FeatureMethod):
         losses: list[Tensor] = []
         for adapter, (s, t) in zip(adapters, preact_pairs(student, teacher), strict=True):
             s, t = pool_to_smaller(s, t)
-            losses.append(ofd_loss(adapter(s), t) * 2.0 ** (len(losses) + 1 - len(adapters)))
+            margin = _mean_of_negatives(at_least_float32(t), gather=self.gather and self.training)
+            losses.append(ofd_loss(adapter(s), t, margin) * 2.0 ** (len(losses) + 1 - len(adapters)))
         return torch.stack(losses).sum()
 
 
-def _adapter(before: int, after: int) -> Adapter:
+def _adapter(before: int, after: int, gather: bool) -> Adapter:
     convolution = conv1x1(before, after)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out")  # as the authors draw it
-    return Adapter(convolution, BatchNorm(after))
+    return Adapter(convolution, BatchNorm(after, gather=gather))

@@ -57,6 +57,8 @@ class PKT(FeatureMethod):
 
     Args:
         weight: factor of the term, 30000 in the CTKD paper.
+        gather: whether it relates, in training, the samples of all processes' batches, as one process with all of them
+            would; else those of each process's own.
     """
 
     facts = MethodFacts(
@@ -66,11 +68,13 @@ class PKT(FeatureMethod):
         cost="B²",
     )
 
+    relational = True
     needs = ("pooled",)
 
-    def __init__(self, weight: float = 30000.0) -> None:
-        super().__init__(weight)
+    def __init__(self, weight: float = 30000.0, gather: bool = True) -> None:
+        super().__init__(weight, gather=gather)
 
     def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The divergence of the pooled features' neighbourhoods."""
-        return pkt_loss(student.feature("pooled"), teacher.feature("pooled"))
+        s, t = self.whole(student.feature("pooled"), teacher.feature("pooled"))
+        return pkt_loss(s, t)

@@ -74,13 +74,17 @@ class AttentionFusion(nn.Module):
         fused_width: channels of the fused map.
         teacher_width: channels of the teacher's map.
         deepest: whether no deeper map comes in.
+        gather: as in :class:`ReviewKD`.
     """
 
-    def __init__(self, student_width: int, fused_width: int, teacher_width: int, deepest: bool) -> None:
+    def __init__(
+        self, student_width: int, fused_width: int, teacher_width: int, deepest: bool, gather: bool = True
+    ) -> None:
         super().__init__()
-        self.reduce = Adapter(conv1x1(student_width, fused_width), BatchNorm(fused_width))
+        self.reduce = Adapter(conv1x1(student_width, fused_width), BatchNorm(fused_width, gather=gather))
         self.attention = None if deepest else Adapter(nn.Conv2d(2 * fused_width, 2, 1), nn.Sigmoid())
-        self.expand = Adapter(nn.Conv2d(fused_width, teacher_width, 3, padding=1, bias=False), BatchNorm(teacher_width))
+        expand = nn.Conv2d(fused_width, teacher_width, 3, padding=1, bias=False)
+        self.expand = Adapter(expand, BatchNorm(teacher_width, gather=gather))
         for adapter in (self.reduce, self.expand):
             nn.init.kaiming_uniform_(cast(Tensor, adapter[0].weight), a=1)  # as the authors draw them
 
@@ -104,6 +108,8 @@ class ReviewKD(FeatureMethod):
         max_width: the most channels of the fused maps, which otherwise have as many as the student's last.
         weight: factor of the term: 1 in the paper, 5 for resnet32x4 to resnet8x4.
         warmup_epochs: epochs over which the factor rises linearly, 20 in the paper.
+        gather: whether the adapters' batch normalisation takes, in training, the statistics of all processes' batches,
+            as one process with all of them would; else of each process's own, as PyTorch's does.
 
     Raises:
         UserError: a setting out of range.
@@ -120,8 +126,8 @@ class ReviewKD(FeatureMethod):
     needs = ("stages", "pooled")
     teacher_needs = ("preacts", "pooled")
 
-    def __init__(self, max_width: int = 512, weight: float = 1.0, warmup_epochs: int = 20) -> None:
-        super().__init__(weight, warmup_epochs)
+    def __init__(self, max_width: int = 512, weight: float = 1.0, warmup_epochs: int = 20, gather: bool = True) -> None:
+        super().__init__(weight, warmup_epochs, gather=gather)
         check_number("ReviewKD's max_width", max_width, least=1, whole=True)
         self.max_width = int(max_width)
         self.fusions: nn.ModuleList | None = None
@@ -131,7 +137,7 @@ class ReviewKD(FeatureMethod):
         levels = _levels(student, teacher)
         fused = min(self.max_width, width(levels[0][0]))
         self.fusions = nn.ModuleList(
-            AttentionFusion(width(s), fused, width(t), deepest=i == 0) for i, (s, t) in enumerate(levels)
+            AttentionFusion(width(s), fused, width(t), i == 0, self.gather) for i, (s, t) in enumerate(levels)
         )
 
     def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:

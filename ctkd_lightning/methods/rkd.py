@@ -89,6 +89,8 @@ class RKD(FeatureMethod):
         angle_weight: w_A.
         vertices: the most samples of a batch at which angles are measured.
         weight: factor of the term.
+        gather: whether it relates, in training, the samples of all processes' batches, as one process with all of them
+            would; else those of each process's own.
 
     Raises:
         UserError: a setting out of range.
@@ -101,12 +103,18 @@ class RKD(FeatureMethod):
         cost="B² · width; angles at 64 samples at most",
     )
 
+    relational = True
     needs = ("pooled",)
 
     def __init__(
-        self, distance_weight: float = 25.0, angle_weight: float = 50.0, vertices: int = 64, weight: float = 1.0
+        self,
+        distance_weight: float = 25.0,
+        angle_weight: float = 50.0,
+        vertices: int = 64,
+        weight: float = 1.0,
+        gather: bool = True,
     ) -> None:
-        super().__init__(weight)
+        super().__init__(weight, gather=gather)
         _check_settings(distance_weight, angle_weight, vertices)
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
@@ -114,5 +122,5 @@ class RKD(FeatureMethod):
 
     def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The distance of the pooled features' relations."""
-        s, t = student.feature("pooled"), teacher.feature("pooled")
+        s, t = self.whole(student.feature("pooled"), teacher.feature("pooled"))
         return rkd_loss(s, t, self.distance_weight, self.angle_weight, self.vertices)

@@ -53,6 +53,8 @@ class SP(FeatureMethod):
 
     Args:
         weight: factor of the term, 3000 in the CTKD paper.
+        gather: whether it relates, in training, the samples of all processes' batches, as one process with all of them
+            would; else those of each process's own.
     """
 
     facts = MethodFacts(
@@ -62,11 +64,12 @@ class SP(FeatureMethod):
         cost="B² · map",
     )
 
+    relational = True
     needs = ("last",)
 
-    def __init__(self, weight: float = 3000.0) -> None:
-        super().__init__(weight)
+    def __init__(self, weight: float = 3000.0, gather: bool = True) -> None:
+        super().__init__(weight, gather=gather)
 
     def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The distance of the last maps' Gram matrices."""
-        return sp_loss(student.feature("last"), teacher.feature("last"))
+        return sp_loss(*self.whole(student.feature("last"), teacher.feature("last")))

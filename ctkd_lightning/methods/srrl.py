@@ -61,6 +61,8 @@ class SRRL(FeatureMethod):
 
     Args:
         weight: factor of the term.
+        gather: whether the adapters' batch normalisation takes, in training, the statistics of all processes' batches,
+            as one process with all of them would; else of each process's own, as PyTorch's does.
     """
 
     facts = MethodFacts(
@@ -73,14 +75,14 @@ class SRRL(FeatureMethod):
 
     needs = ("pooled",)
 
-    def __init__(self, weight: float = 1.0) -> None:
-        super().__init__(weight)
+    def __init__(self, weight: float = 1.0, gather: bool = True) -> None:
+        super().__init__(weight, gather=gather)
         self.adapter: Adapter | None = None
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """The adapter from the student's to the teacher's width."""
         s, t = (width(x.feature("pooled")) for x in (student, teacher))
-        self.adapter = Adapter(nn.Linear(s, t, bias=False), BatchNorm(t), nn.ReLU())
+        self.adapter = Adapter(nn.Linear(s, t, bias=False), BatchNorm(t, gather=self.gather), nn.ReLU())
 
     def loss(self, student: NetworkOutput, teacher: NetworkOutput) -> Tensor:
         """The distance of the adapted features and of their logits."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ctkd_lightning._across_processes import check_processes
 from ctkd_lightning._loss_record import LossRecord
 from ctkd_lightning._training_progress import curriculum_at_zero
 from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
@@ -87,6 +88,11 @@ class TrainedModule(LightningModule):
         self.make_optimizer = optimizer or default_optimizer
         self.make_scheduler = scheduler
         self.record = LossRecord()
+
+    def setup(self, stage: str) -> None:
+        """See that the processes are the Trainer's."""
+        if stage == "fit":
+            check_processes(self.trainer.world_size)
 
     @property
     def mean_loss(self) -> Tensor | None:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAccuracy, BinaryF1Score
 
+from ctkd_lightning._across_processes import processes, samples_of_all, shares, weighed
+from ctkd_lightning._masks import entries
 from ctkd_lightning._scores.batches import Sample, need_labels, read_batch
 from ctkd_lightning._scores.ignored import IgnoredTargets, fit_mask
 from ctkd_lightning._scores.scores import Kind, Scores, Task
@@ -108,8 +110,9 @@ class SupervisedModule(TrainedModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """One step: the total loss."""
-        losses = self.losses(self.images_in_layout(self.read(batch).inputs), batch)
-        self.record.add(losses)
+        images = self.images_in_layout(self.read(batch).inputs)
+        losses = self.losses(images, batch)
+        self.record.add(losses, samples_of_all(len(images), images.device))
         return losses["loss"]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -139,13 +142,13 @@ class SupervisedModule(TrainedModule):
         if (given := self.mask_of(batch)) is not None:
             given = fit_mask(given, logits.shape[:-1])
             mask = given if mask is None else given * mask
-        count = len(target)
         loss = task_loss(self.scores, logits, target, classes, mask)
-        self.log(f"{stage}/loss", loss, batch_size=count, sync_dist=True)
         if classes is None:  # probabilities: the likeliest class counts
             classes = target.argmax(dim=-1)
         kept = slice(None) if mask is None else mask.flatten() != 0
         rows, classes = logits.flatten(0, -2)[kept], classes.flatten()[kept]
+        count = len(rows)  # what is left out makes no batch count more
+        self.log(f"{stage}/loss", loss, batch_size=count, sync_dist=True)
         for position, (name, _) in enumerate(self._metrics):
             metric = cast(Metric, self.accuracy[f"{stage}_{name}"])
             if self.scores.single:
@@ -178,8 +181,10 @@ class ClassifierModule(SupervisedModule):
         return self.classifier
 
     def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
-        """Cross-entropy."""
+        """Cross-entropy; its mean over several processes is that of all their samples together."""
         target = need_labels(self.read(batch))
         logits, classes, mask = self._scored(self._run[0](images), target)
         ce = task_loss(self.scores, logits, target, classes, mask)
+        if processes() > 1:
+            ce = weighed(ce, *shares(entries(mask, logits.shape[:-1], logits.device)))
         return {"loss": ce, "ce": ce}

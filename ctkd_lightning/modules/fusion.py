@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from ctkd_lightning._across_processes import processes, samples_of_all, shares, weighed
+from ctkd_lightning._masks import entries
 from ctkd_lightning._scores.batches import TARGET_KEYS, find_index, find_targets
 from ctkd_lightning._scores.scores import Scores
 from ctkd_lightning._scores.task_loss import task_loss
@@ -151,7 +153,7 @@ class FusionModule(TrainedModule):
             inputs, _ = self._corrupted(self.corruption, inputs, batch, self.current_epoch)
         output = self.network.run(inputs, mask)
         losses = self.fusion.losses_of(output.experts, output.fused, target, self.expert_weight)
-        self.record.add(losses)
+        self.record.add(losses, samples_of_all(len(target), target.device))
         return losses["loss"]
 
     def validation_step(self, batch: Mapping[str, Any], batch_idx: int) -> None:
@@ -264,13 +266,17 @@ class EncodersModule(TrainedModule):
         """One step: the sum of the encoders' cross-entropies."""
         names, mask = list(self.encoders), _need_mapping(batch, self.encoders).get("mask")
         target, meant = need_target(batch, names), {} if mask is None else mask_by_name(mask, names)
-        losses = {}
+        losses, counts = {}, []
         for name, encoder in self.encoders.items():
             x, there = without_broken(need_input(batch, name))
             there = there & (meant[name] != 0) if name in meant else there
             losses[name] = task_loss(_ONE_CLASS, encoder(x), target, target, there)
+            counts.append(entries(there, there.shape, there.device))
+        if processes() > 1:
+            own = zip(losses.items(), shares(*counts), strict=True)
+            losses = {name: weighed(loss, share) for (name, loss), share in own}
         losses["loss"] = torch.stack(list(losses.values())).sum()
-        self.record.add(losses)
+        self.record.add(losses, samples_of_all(len(target), target.device))
         return losses["loss"]
 
 

@@ -67,6 +67,19 @@ class Softening:
             return replace(self, student=tau, teacher=tau, scale=factor**2 * self.scale, tau=tau)
         return replace(self, student=factor * self.student, teacher=factor * self.teacher, scale=factor**2 * self.scale)
 
+    def rows(self, count: int) -> dict[str, Tensor]:
+        """The attributes by name with an entry for each row of logits (B, C), whatever they had.
+
+        Args:
+            count: B.
+        """
+        found = {"scale": self.scale.expand(count)}
+        for name in ("student", "teacher", "student_shift", "teacher_shift", "tau"):
+            value = getattr(self, name)
+            if value is not None:
+                found[name] = value.expand(count, value.shape[-1] if value.ndim else 1)
+        return found
+
     def soften_student(self, logits: Tensor) -> Tensor:
         """The student's logits over its τ, float32 or wider."""
         return _scaled(logits, self.student_shift, self.student)

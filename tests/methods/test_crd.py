@@ -1,16 +1,17 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import CRD, NetworkOutput, crd_loss
 from ctkd_lightning.temperature import Softening
 from tests.methods.setting import NUM_SAMPLES, Setting, classes
+from tests.processes import TwoRanks
 
 
 def _of_few_negatives(student, teacher):
@@ -151,13 +152,23 @@ def test_draws_are_fresh_in_each_step_and_on_each_seed():
     method, other = make(), make()
     torch.manual_seed(7)
     seeded = CRD(20, dim=4, negatives=16)
-    first, second = method._draw(3), method._draw(3)
+    places = np.arange(3)
+    first, second = method._draw(places), method._draw(places)
     assert first.shape == (3, 16)
     assert not torch.equal(first, second)
-    assert torch.equal(other._draw(3), first)
-    assert not torch.equal(seeded._draw(3), first)
+    assert not torch.equal(first[0], first[1])
+    assert torch.equal(other._draw(places), first)
+    assert not torch.equal(seeded._draw(places), first)
     method.eval()
-    assert torch.equal(method._draw(3), method._draw(3))
+    assert torch.equal(method._draw(places), method._draw(places))
+
+
+def test_draws_are_those_of_the_samples_places_and_uniform():
+    method, other = make(), make()
+    whole = method._draw(np.arange(400))
+    assert torch.equal(other._draw(np.array([1, 3, 399])), whole[[1, 3, 399]])
+    share = whole.flatten().bincount(minlength=20) / whole.numel()
+    assert share == pytest.approx(torch.full((20,), 1 / 20), abs=0.012)  # more than four deviations
 
 
 def test_backward_after_the_memory_was_written():
@@ -167,34 +178,17 @@ def test_backward_after_the_memory_was_written():
     assert all(p.grad.isfinite().all() and p.grad.any() for p in method.parameters())
 
 
-def _rank(rank, world, file, queue):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world)
-    method = make()
-    # sample 4 fills up the last batch on both ranks, with different embeddings
-    for batch in ([0, 1], [2, 4]), ([3, 4], [5, 4]):
-        step(method, batch[rank], [0, 1], seed=10 + rank)
-    queue.put((rank, {k: v.tolist() for k, v in method.state_dict().items() if "embedding" not in k}))
-    dist.destroy_process_group()
-
-
-def on_two_ranks(target, tmp_path):
-    """What each rank puts into the queue."""
-    context = mp.get_context("fork")  # no second import of torch
-    queue = context.Queue()
-    ranks = [context.Process(target=target, args=(r, 2, tmp_path / "init", queue)) for r in range(2)]
-    for process in ranks:
-        process.start()
-    results = dict(queue.get(timeout=240) for _ in ranks)
-    for process in ranks:
-        process.join(10)
-    return results
-
-
 def test_all_ranks_hold_the_same_memory(tmp_path):
-    states = on_two_ranks(_rank, tmp_path)
-    assert states[0] == states[1]
-    seen = [i for i, label in enumerate(states[0]["labels"]) if label >= 0]
+    def remembered(rank):
+        method = make()
+        # sample 4 fills up the last batch on both ranks, with different embeddings
+        for batch in ([0, 1], [2, 4]), ([3, 4], [5, 4]):
+            step(method, batch[rank], [0, 1], seed=10 + rank)
+        return {k: v for k, v in method.state_dict().items() if "embedding" not in k}
+
+    first, second = TwoRanks(remembered, tmp_path).results()
+    assert all(torch.equal(first[key], second[key]) for key in first | second)
+    seen = [i for i, label in enumerate(first["labels"]) if label >= 0]
     assert seen == [0, 1, 2, 3, 4, 5]
 
 
@@ -208,7 +202,7 @@ def train(part):
     optimizer = torch.optim.SGD(method.parameters(), lr=0.1)
     losses = []
     for number in range(3):
-        method._draw = lambda count, number=number: rows[number, part]
+        method._draw = lambda places, number=number: rows[number, part]
         student, teacher = (NetworkOutput(torch.zeros(len(x), 3), {"pooled": x}) for x in features[number, :, part])
         index = (torch.arange(8) + 4 * number)[part]  # half of a batch is seen again in the next
         loss = method(student, teacher, Step(target, index), SOFTENING)
@@ -220,23 +214,14 @@ def train(part):
                 parameter.grad /= dist.get_world_size()
         optimizer.step()
         losses.append(loss.item())
-    return {name: value.tolist() for name, value in method.state_dict().items()}, losses
-
-
-def _train_on_a_half(rank, world, file, queue):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=world)
-    queue.put((rank, train(slice(4 * rank, 4 * rank + 4))))
-    dist.destroy_process_group()
+    return dict(method.state_dict()), losses
 
 
 def test_two_processes_equal_one(tmp_path):
-    ranks = on_two_ranks(_train_on_a_half, tmp_path)
+    ranks = TwoRanks(lambda rank: train(slice(4 * rank, 4 * rank + 4)), tmp_path).results()
     expected, losses = train(slice(0, 8))
-    for state, _ in ranks.values():
-        assert state.keys() == expected.keys()
-        for name, value in state.items():
-            torch.testing.assert_close(torch.tensor(value), torch.tensor(expected[name]), msg=name)
+    for state, _ in ranks:
+        torch.testing.assert_close(state, expected)
     halves = zip(ranks[0][1], ranks[1][1], strict=True)
     assert [(a + b) / 2 for a, b in halves] == pytest.approx(losses, rel=1e-5)
 

@@ -1,12 +1,8 @@
-"""Every method in training: fit, stop and resume, two processes; driven by the list in settings.py."""
-
-from pathlib import Path
+"""Every method in training: fit, stop and resume; driven by the list in settings.py."""
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, TensorDataset
 
 from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule, InstanceTemperature
@@ -92,62 +88,3 @@ def test_an_empty_batch_leaves_the_networks_as_they_are(name):
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     losses = module.losses(IMAGES[:4], (IMAGES[:4], TARGET[:4], torch.arange(4)))
     assert all(loss.isfinite() for loss in losses.values())
-
-
-class Step(nn.Module):
-    """What DDP wraps: the losses as a forward pass."""
-
-    def __init__(self, module):
-        super().__init__()
-        self.module = module
-        ignored = module._ddp_params_and_buffers_to_ignore
-        self._ddp_params_and_buffers_to_ignore = [f"module.{name}" for name in ignored]
-
-    def forward(self, images, target, index):
-        return self.module.losses(images, (images, target, index))["loss"]
-
-
-def halves(step):
-    """The two halves of a step's batch."""
-    return [(slice(20 * step + 10 * half, 20 * step + 10 * half + 10)) for half in range(2)]
-
-
-def train_on_two(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    for name in SETTINGS:
-        module = distillation(name)
-        step = DistributedDataParallel(Step(module))
-        optimizer = module.configure_optimizers()
-        for number in range(2):
-            torch.manual_seed(number)
-            part = halves(number)[rank]
-            optimizer.zero_grad()
-            step(IMAGES[part], TARGET[part], torch.arange(NUM_SAMPLES)[part]).backward()
-            optimizer.step()
-        torch.save(module.state_dict(), f"{folder}/{name}-{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_two_processes_equal_one(tmp_path):
-    """Gradients of two processes are averaged, so the one process takes the mean of the two halves' losses."""
-    torch.multiprocessing.spawn(train_on_two, (str(tmp_path),), nprocs=2)
-    for name in SETTINGS:
-        ranks = [torch.load(Path(tmp_path) / f"{name}-{rank}.pt", weights_only=True) for rank in range(2)]
-        for key, value in ranks[0].items():
-            if not key.endswith(("running_mean", "running_var")):  # of a method's own adapter: never used
-                torch.testing.assert_close(value, ranks[1][key], rtol=0, atol=0, msg=f"{name}: {key} drifts apart")
-        if name == "crd":  # its memories hold both processes' samples, its draws differ: compared in test_crd
-            continue
-        module = distillation(name)
-        optimizer = module.configure_optimizers()
-        for number in range(2):
-            losses = [
-                module.losses(IMAGES[p], (IMAGES[p], TARGET[p], torch.arange(NUM_SAMPLES)[p]))["loss"]
-                for p in halves(number)
-            ]
-            optimizer.zero_grad()
-            (sum(losses) / 2).backward()
-            optimizer.step()
-        for key, parameter in module.named_parameters():
-            torch.testing.assert_close(parameter, ranks[0][key], rtol=1e-5, atol=1e-6, msg=f"{name}: {key}")

@@ -4,6 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import seed_everything
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from ctkd_lightning.modules.classifier import ClassifierModule
@@ -33,3 +34,16 @@ def test_fused_resume_in_another_memory_layout(first, tmp_path):
     resumed, _ = fit(tmp_path, 2, fused=True, channels_last=not first, checkpoint=tmp_path / "stopped.ckpt")
     for expected, found in zip(straight.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_validation_counts_each_labelled_sample_once(tmp_path):
+    torch.manual_seed(0)
+    network, images = nn.Linear(4, 3), torch.randn(11, 4)
+    target = torch.tensor([0, 1, 2, 0, -100, -100, -100, 1, 2, 0, -100])
+    batches = [(images[rows], target[rows]) for rows in (slice(0, 4), slice(4, 8), slice(8, 11))]
+    module = ClassifierModule(network)
+    metrics = quiet_trainer(tmp_path).validate(module, DataLoader(batches, batch_size=None), verbose=False)[0]
+    kept = target >= 0
+    logits = network(images)[kept]
+    assert metrics["val/loss"] == pytest.approx(F.cross_entropy(logits, target[kept]).item())
+    assert metrics["val/top1"] == pytest.approx(100 * (logits.argmax(1) == target[kept]).float().mean().item())

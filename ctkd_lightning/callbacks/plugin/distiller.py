@@ -81,7 +81,7 @@ class Distiller:
         means = terms[0]
         if len(terms) > 1:
             means = {name: torch.stack([each[name] for each in terms]).mean() for name in means}
-        engine.record.add(means)
+        engine.record.add(means, engine.samples(trained[-1][1]))
         return engine.weigh(means)
 
     def _output(self, call: Call) -> NetworkOutput:
