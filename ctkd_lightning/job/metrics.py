@@ -107,7 +107,7 @@ class MetricsLogger(CSVLogger):
 
     @property
     @rank_zero_experiment
-    def experiment(self) -> MetricsFile:  # type: ignore[override]
+    def experiment(self) -> MetricsFile:
         """The file."""
         if self._experiment is None:
             self._experiment = MetricsFile(Path(self.log_dir) / "metrics.csv")  # type: ignore[assignment]

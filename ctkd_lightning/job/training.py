@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -194,7 +194,7 @@ class Training:
         """Numbers for the summary, and the weights."""
         summary.train_seconds += seconds
         trainer = self.trainer
-        summary.skipped_steps = sum(c.skipped for c in trainer.callbacks if isinstance(c, FiniteSteps))  # type: ignore[attr-defined]
+        summary.skipped_steps = sum(guard.skipped for guard in _guards(trainer))
         finished = 0 if self.earlier is None else int(self.earlier["epoch"]) + 1
         summary.epochs = max(trainer.current_epoch, finished)  # Lightning restores the last begun epoch
         if self.throughput.images_per_second:
@@ -209,6 +209,11 @@ class Training:
             summary.best = Best(float(best.best_model_score), epoch, "test" if on_test else "validation")
         if trainer.is_global_zero and trainer.global_step:  # else these are not trained, or not yet restored
             self.save()
+
+
+def _guards(trainer: Trainer) -> list[FiniteSteps]:
+    callbacks: list[Callback] = cast(Any, trainer).callbacks
+    return [callback for callback in callbacks if isinstance(callback, FiniteSteps)]
 
 
 def _while_restoring(error: Exception) -> bool:

@@ -46,9 +46,10 @@ def test_in_the_test(command, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         return step(self, batch, batch_idx)
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+    with monkeypatch.context() as patch:
         patch.setattr(ClassifierModule, "test_step", killed)
-        command("run_dir=run")
+        with pytest.raises(SystemExit) as stopped:
+            command("run_dir=run")
     assert stopped.value.code == 143
     assert json.loads(Path("run/summary.json").read_text())["stage"] == "test"
     command("run_dir=run", "resume=auto")
