@@ -7,18 +7,20 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig
 from safetensors import safe_open
 from torch import nn
 
 from ctkd_lightning import build
-from ctkd_lightning._files import user_path, written_whole
+from ctkd_lightning._files import owned, user_path, written_whole
 from ctkd_lightning.data import ImageDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.configuration import plain
@@ -35,6 +37,7 @@ _MACHINE_SETTINGS = ("accelerator", "devices", "num_nodes", "strategy", "precisi
 # Settings of the teacher that its training does not read.
 _NOT_TRAINED_WITH = ("checkpoint", "cache_dir", "check")
 
+_PATIENCE = 2.0  # seconds until another look at a folder that another run has
 _SECONDS = "train_seconds"  # in the weights' file: how long their training took
 
 MakeTrainer = Callable[..., Trainer]
@@ -202,10 +205,30 @@ def train_once(
     Raises:
         UserError: a folder that cannot be written.
     """
-    weights = folder / f"{what}.safetensors"
-    if _readable(weights, lambda path: load_weights(module.network, path), f"the {what} is trained anew"):
-        log.info("%s found: %s", what.capitalize(), weights)
+    weights, last = folder / f"{what}.safetensors", folder / "last.ckpt"
+    checkpoint = ModelCheckpoint(
+        dirpath=folder, filename="last", auto_insert_metric_name=False, enable_version_counter=False
+    )
+    trainer = make_trainer(callbacks=[checkpoint], **trainer_settings)
+    with _alone_in(folder, trainer, what):
+        if _of_first(trainer, lambda: _readable(weights, read_state_dict, f"the {what} is trained anew")):
+            load_weights(module.network, weights)
+            log.info("%s found: %s", what.capitalize(), weights)
+            return _seconds(weights)
+        _write_settings(folder, settings, what)
+        resume = _of_first(trainer, lambda: _readable(last, read_state_dict, f"the {what} is trained from the start"))
+        log.info("Training the %s%s; it is kept in %s", what, " from where it stopped" if resume else "", folder)
+        started = time.perf_counter()
+        trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
+        took = {} if resume else {_SECONDS: repr(time.perf_counter() - started)}
+        if trainer.is_global_zero:
+            save_weights(module.network, weights, took)
+            last.unlink(missing_ok=True)
+        trainer.strategy.barrier(f"{what} saved")
         return _seconds(weights)
+
+
+def _write_settings(folder: Path, settings: Mapping[str, Any], what: str) -> None:
     try:
         with written_whole(folder / "settings.json") as partial:
             partial.write_text(json.dumps(settings, indent=2, default=str) + "\n")
@@ -214,21 +237,39 @@ def train_once(
             f"cannot write the {what}'s folder {folder} ({error.strerror}): set teacher.cache_dir"
         ) from error
 
-    last = folder / "last.ckpt"
-    checkpoint = ModelCheckpoint(
-        dirpath=folder, filename="last", auto_insert_metric_name=False, enable_version_counter=False
-    )
-    trainer = make_trainer(callbacks=[checkpoint], **trainer_settings)
-    resume = _readable(last, read_state_dict, f"the {what} is trained from the start")
-    log.info("Training the %s%s; it is kept in %s", what, " from where it stopped" if resume else "", folder)
-    started = time.perf_counter()
-    trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
-    took = {} if resume else {_SECONDS: repr(time.perf_counter() - started)}
-    if trainer.is_global_zero:
-        save_weights(module.network, weights, took)
-        last.unlink(missing_ok=True)
-    trainer.strategy.barrier(f"{what} saved")
-    return _seconds(weights)
+
+@contextmanager
+def _alone_in(folder: Path, trainer: Trainer, what: str) -> Iterator[None]:
+    """Let one run at a time train what a folder keeps: the others wait, and find it there."""
+    with ExitStack() as held:
+
+        def take() -> bool:
+            if trainer.is_global_zero:
+                try:
+                    held.enter_context(owned(folder, _PATIENCE))
+                except UserError:
+                    return False
+            return True
+
+        waiting = False
+        while not _of_first(trainer, take):
+            if not waiting:
+                log.info("Waiting for another run, which has the %s in %s", what, folder)
+            waiting = True
+        yield
+
+
+def _of_first(trainer: Trainer, ask: Callable[[], bool]) -> bool:
+    """What the first process finds, on all that are there already: they must not differ in what they do next.
+
+    Those that a training starts by itself come when the first one has the folder to itself: they find what it found.
+    """
+    strategy = trainer.strategy
+    launched_by = getattr(strategy, "cluster_environment", None)
+    if trainer.world_size == 1 or isinstance(launched_by, LightningEnvironment):
+        return ask()
+    strategy.setup_environment()
+    return bool(strategy.broadcast(trainer.is_global_zero and ask()))
 
 
 def _seconds(weights: Path) -> float | None:

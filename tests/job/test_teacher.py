@@ -1,4 +1,9 @@
 import logging
+import os
+import socket
+import threading
+import time
+from contextlib import ExitStack
 from functools import partial
 
 import pytest
@@ -7,11 +12,13 @@ from lightning.pytorch import Trainer, seed_everything
 from safetensors.torch import load_file
 from scipy.stats import binom
 
+from ctkd_lightning._files import owned
 from ctkd_lightning.data import Fake
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.teacher import check_beats_chance, teacher_key, train_once
-from ctkd_lightning.models import create_model
+from ctkd_lightning.models import create_model, save_weights
 from ctkd_lightning.modules.classifier import ClassifierModule
+from tests.processes import FORK
 
 
 @pytest.mark.parametrize(("classes", "samples"), [(10, 100), (100, 5000), (2, 50), (1000, 50000)])
@@ -95,3 +102,53 @@ def test_a_damaged_checkpoint_of_an_interrupted_training_is_left_aside(train, ca
     assert equal(train("stopped"), whole)
     assert f"{last} is empty, truncated or damaged; the teacher is trained from the start" in caplog.text
     assert not last.exists()
+
+
+def test_another_run_that_trains_it_is_waited_for(train, caplog, tmp_path, monkeypatch):
+    caplog.set_level(logging.INFO, "ctkd_lightning")
+    monkeypatch.setattr("ctkd_lightning.job.teacher._PATIENCE", 0.1)
+    other = train("other").read_bytes()
+    folder = tmp_path / "shared"
+    with ExitStack() as held:
+        held.enter_context(owned(folder))
+
+        def finish():
+            (folder / "teacher.safetensors").write_bytes(other)
+            held.close()
+
+        end = threading.Timer(1.0, finish)
+        end.start()
+        found = train("shared")
+        end.join()
+    assert f"Waiting for another run, which has the teacher in {folder}" in caplog.text
+    assert f"Teacher found: {found}" in caplog.text
+    assert [path.name for path in folder.iterdir()] == ["teacher.safetensors"]
+
+
+def _launched(rank, port, folder):
+    """One of two processes as torchrun starts them. The second looks first, and finds nothing."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "x", "GROUP_RANK": "0"}
+    torch.set_num_threads(1)
+    data = Fake(train_size=32, test_size=16, image_size=8, batch_size=16, num_classes=4, padding=1)
+    settings = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "logger": False, "enable_progress_bar": False}
+    module = ClassifierModule(create_model("resnet8", num_classes=4))
+    if rank == 0:
+        time.sleep(2)
+        save_weights(module.network, folder / "teacher.safetensors")  # another run's, at the last moment
+    train_once(module, data, folder, {}, partial(Trainer, **settings), max_epochs=2)
+    save_weights(module.network, folder / f"of{rank}.safetensors")
+
+
+def test_processes_do_not_part_over_what_another_run_has_just_made(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks = [FORK.Process(target=_launched, args=(rank, port, tmp_path), daemon=True) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(60)
+    assert [rank.exitcode for rank in ranks] == [0, 0]
+    assert equal(tmp_path / "of0.safetensors", tmp_path / "of1.safetensors")
+    assert not (tmp_path / "settings.json").exists()  # nothing was trained
