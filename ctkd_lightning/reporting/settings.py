@@ -51,6 +51,11 @@ def apart_from(settings: Mapping[str, str], groups: Collection[str]) -> Settings
     return {key: value for key, value in settings.items() if not any(_in(key, group) for group in groups)}
 
 
+def within(settings: Mapping[str, str], groups: Collection[str]) -> Settings:
+    """Those that are one of these keys or below one."""
+    return {key: value for key, value in settings.items() if any(_in(key, group) for group in groups)}
+
+
 def differing(several: Iterable[Mapping[str, str]]) -> list[str]:
     """Keys that not all have with the same value, in the order of the first that has each."""
     several = list(several)

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctkd_lightning.job.outputs import TestOutputs
-from ctkd_lightning.reporting.figures._canvas import bare, canvas, colour_bar, literal
-from ctkd_lightning.reporting.figures._comparison import BOTH, NO_OUTPUTS, Arm, Comparison, Missing, outputs_note
-from ctkd_lightning.reporting.figures._words import known_mean, spread
+from ctkd_lightning.reporting.figures._canvas import bare, canvas, colour_bar, panel_title
+from ctkd_lightning.reporting.figures._comparison import BOTH, NO_OUTPUTS, Comparison, DrawnArm, Missing, outputs_note
+from ctkd_lightning.reporting.figures._words import known_mean, seed_means, spread
 from ctkd_lightning.reporting.picture import Picture
 
 MOST_PANELS = 4
@@ -22,10 +22,10 @@ def class_correlations(comparison: Comparison) -> Picture:
     Raises:
         Missing: no run has kept the logits of both.
     """
-    found: dict[str, tuple[Arm, list[NDArray[np.float64]]]] = {}
+    found: dict[str, tuple[DrawnArm, list[NDArray[np.float64]]]] = {}
     for arm in comparison.distilled:
-        differences = [correlation_difference(outputs) for _, outputs in arm.outputs(*BOTH)]
-        differences = [difference for difference in differences if np.isfinite(difference).any()]
+        of_runs = ((run.summary.seed, correlation_difference(outputs)) for run, outputs in arm.outputs(*BOTH))
+        differences = seed_means((seed, difference) for seed, difference in of_runs if np.isfinite(difference).any())
         if differences and len(found) < MOST_PANELS:
             found[arm.label] = arm, differences
     if not found:
@@ -41,7 +41,7 @@ def class_correlations(comparison: Comparison) -> Picture:
         bare(panel)
     for panel, label, mean in zip(axes, found, means, strict=False):
         image = panel.imshow(mean, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
-        panel.set_title(f"{literal(label)}\nmean |Δ| {spread(errors[label], 3)}")
+        panel.set_title(panel_title(label, f"mean |Δ| {spread(errors[label], 3)}"))
         panel.set(xlabel="class", ylabel="class")
     says = "correlation of the teacher − of the student"
     colour_bar(figure, image, axes, says, location="bottom", shrink=0.7, aspect=30)

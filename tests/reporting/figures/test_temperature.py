@@ -24,7 +24,7 @@ def test_means_and_ranges_over_seeds_with_lambda_below(tmp_path):
     assert len({line.get_color() for line in upper.lines}) == 2
     assert upper.lines[1].get_color() == lower.lines[0].get_color()
     assert "kd, global τ: τ from 15 in epoch 1 to 12 in epoch 2" in picture.alt
-    assert "Mean over 1 to 2 runs an arm" in picture.caption
+    assert "Mean over 1 to 2 seeds an arm" in picture.caption
 
 
 def test_a_temperature_for_each_method_and_one_a_sample(tmp_path):

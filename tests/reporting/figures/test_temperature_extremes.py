@@ -38,5 +38,7 @@ def test_few_samples_are_shown_once(tmp_path):
 
 
 def test_no_images(tmp_path):
-    with pytest.raises(Missing, match="temperature=instance keep_outputs=true"):
+    with pytest.raises(
+        Missing, match="temperature=instance, or a rule such as temperature=normkd, with keep_outputs=true"
+    ):
         temperature_extremes(comparison(run(tmp_path, outputs=outputs([0], teacher=[[1.0]], student=[[1.0]]))))
