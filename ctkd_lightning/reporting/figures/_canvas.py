@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ WRONG_COLOUR = "#cc3311"
 
 _WIDE = 8.0  # times the least τ: from there on a logarithmic axis
 _LINE, _HANDLE = 62, 6  # letters of a line, and of what is before a label
+_LINE_HEIGHT, _LEGEND_LINES = 0.22, 2  # inches, and lines that figures have room for
 _PANEL_LINE = 28  # letters of a title over one of two panels
 _FONT = "DejaVu Sans"  # Matplotlib brings it, so that a picture is the same everywhere
 _STYLE: Any = {
@@ -144,10 +146,16 @@ def colour_bar(figure: Figure, image: Any, axes: Any, label: str, **settings: An
 
 
 def legend(figure: Figure, handles: Iterable[Line2D]) -> None:
-    """One legend for all axes, below them, each label once, in as many columns as there is room for."""
+    """One legend for all axes, below them, each label once, in as many columns as there is room for.
+
+    A long one makes the figure higher, not the axes lower.
+    """
     named = {str(handle.get_label()): handle for handle in handles}
-    columns = max(1, _LINE // (max(len(line) for label in named for line in label.splitlines()) + _HANDLE))
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(columns, len(named)))
+    longest = max(len(line) for label in named for line in label.splitlines())
+    columns = min(max(1, _LINE // (longest + _HANDLE)), len(named))
+    lines = math.ceil(sum(label.count("\n") + 1 for label in named) / columns)
+    figure.set_figheight(figure.get_figheight() + _LINE_HEIGHT * max(0, lines - _LEGEND_LINES))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns)
 
 
 def literal(text: str, most: int = 40) -> str:
@@ -157,13 +165,19 @@ def literal(text: str, most: int = 40) -> str:
 
 
 def wrapped(text: str, line: int = _LINE - _HANDLE) -> str:
-    """A text as it stands, however long, in lines of so many letters."""
-    return "\n".join(literal(part, line) for part in textwrap.wrap(text, line))
+    """A text as it stands, however long, in lines of so many letters, a number in one of them."""
+    unbroken = text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
+    return "\n".join(literal(part, line) for part in textwrap.wrap(unbroken, line))
 
 
 def panel_title(name: str, words: str = "") -> str:
     """Over one of two panels beside each other: a name, and a line of words below it."""
     return "\n".join(filter(None, (wrapped(name, _PANEL_LINE), words)))
+
+
+def title_room(titles: Iterable[str]) -> float:
+    """Inches of a row of panels beyond what titles of two lines take."""
+    return _LINE_HEIGHT * max(0, max(title.count("\n") for title in titles) - 1)
 
 
 def class_label(names: Sequence[str], number: int, most: int) -> str:

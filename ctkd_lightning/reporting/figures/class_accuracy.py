@@ -43,7 +43,7 @@ def class_accuracy(comparison: Comparison) -> Picture:
     classes = len(order)
     if classes > MOST_CLASSES:
         order = np.concatenate([order[: MOST_CLASSES // 2], order[-(MOST_CLASSES // 2) :]])
-    figure, (axes,) = canvas(1.6 + 0.24 * len(order) + 0.2 * len(differences))
+    figure, (axes,) = canvas(2.0 + 0.24 * len(order))
     drawn = [arm for arm in arms if arm.label in differences]
     for place, (arm, marker) in enumerate(zip(drawn, _MARKERS, strict=False)):
         shift = (place - (len(drawn) - 1) / 2) * 0.6 / max(1, len(drawn))

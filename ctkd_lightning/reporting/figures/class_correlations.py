@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctkd_lightning.job.outputs import TestOutputs
-from ctkd_lightning.reporting.figures._canvas import bare, canvas, colour_bar, panel_title
+from ctkd_lightning.reporting.figures._canvas import bare, canvas, colour_bar, panel_title, title_room
 from ctkd_lightning.reporting.figures._comparison import BOTH, NO_OUTPUTS, Comparison, DrawnArm, Missing, outputs_note
 from ctkd_lightning.reporting.figures._words import known_mean, seed_means, spread
 from ctkd_lightning.reporting.picture import Picture
@@ -33,15 +33,17 @@ def class_correlations(comparison: Comparison) -> Picture:
 
     columns = min(2, len(found))
     rows = math.ceil(len(found) / columns)
-    figure, axes = canvas(3.0 * rows + 0.4 if columns == 2 else 4.6, rows, columns)
     means = [known_mean(np.stack(differences)) for _, differences in found.values()]
     most = max(float(np.nanmax(np.abs(mean))) for mean in means) or 1.0
     errors = {label: [float(np.nanmean(np.abs(d))) for d in differences] for label, (_, differences) in found.items()}
+    titles = [panel_title(label, f"mean |Δ| {spread(error, 3)}") for label, error in errors.items()]
+    height = 3.0 * rows + 0.4 if columns == 2 else 4.6
+    figure, axes = canvas(height + rows * title_room(titles), rows, columns)
     for panel in axes:
         bare(panel)
-    for panel, label, mean in zip(axes, found, means, strict=False):
+    for panel, title, mean in zip(axes, titles, means, strict=False):
         image = panel.imshow(mean, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
-        panel.set_title(panel_title(label, f"mean |Δ| {spread(errors[label], 3)}"))
+        panel.set_title(title)
         panel.set(xlabel="class", ylabel="class")
     says = "correlation of the teacher − of the student"
     colour_bar(figure, image, axes, says, location="bottom", shrink=0.7, aspect=30)

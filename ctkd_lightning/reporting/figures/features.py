@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctkd_lightning.job.outputs import TestOutputs
-from ctkd_lightning.reporting.figures._canvas import CLASS_COLOURS, bare, canvas, class_label, panel_title
+from ctkd_lightning.reporting.figures._canvas import CLASS_COLOURS, bare, canvas, class_label, panel_title, title_room
 from ctkd_lightning.reporting.figures._comparison import MOST_OUTPUTS, NO_OUTPUTS, Comparison, DrawnArm, Missing
 from ctkd_lightning.reporting.figures._words import seed_means, spread
 from ctkd_lightning.reporting.picture import Picture
@@ -54,9 +54,12 @@ def embedding(comparison: Comparison) -> Picture:
 
     rows = math.ceil(len(seen) / 2)
     columns = min(2, len(seen))
-    figure, axes = canvas(3.0 * rows if columns == 2 else 4.6, rows, columns)
-    for panel, one in zip(axes, seen, strict=False):
+    titles = [panel_title(one.arm.label, f"silhouette {spread(one.scores, 3)}") for one in seen]
+    height = 3.0 * rows if columns == 2 else 4.6
+    figure, axes = canvas(height + rows * title_room(titles), rows, columns)
+    for panel, one, title in zip(axes, seen, titles, strict=False):
         _scatter(panel, one)
+        panel.set_title(title)
     for panel in axes:
         bare(panel)
 
@@ -161,4 +164,3 @@ def _scatter(panel: Axes, one: _Seen) -> None:
             va="center",
             path_effects=outline,
         )
-    panel.set_title(panel_title(one.arm.label, f"silhouette {spread(one.scores, 3)}"))

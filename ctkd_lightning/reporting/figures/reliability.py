@@ -70,7 +70,7 @@ def reliability(comparison: Comparison) -> Picture:
     if not networks:
         raise Missing(NO_OUTPUTS)
 
-    figure, (axes,) = canvas(4.2 + 0.22 * len(networks))
+    figure, (axes,) = canvas(4.6)
     axes.plot([0, 1], [0, 1], ":", color=axes.xaxis.label.get_color(), linewidth=1)
     for label, network in networks.items():
         x, y, samples = reliability_curve(np.sum(seed_means(network.binned), axis=0))

@@ -34,8 +34,8 @@ def temperature_histogram(comparison: Comparison) -> Picture:
     kept = {arm.label: (arm, found) for arm in comparison.distilled if (found := _temperatures(arm))}
     if not kept:
         raise Missing(
-            "no run has kept the temperatures of its training samples: train with temperature=instance, by this version "
-            "or a later one"
+            "no run has kept the temperatures of its training samples: train with temperature=instance, by this "
+            "version or a later one"
         )
     shown = list(kept.values())[:MOST_PANELS]
     figure, axes = canvas(0.6 + 2.6 * len(shown), len(shown))

@@ -36,6 +36,12 @@ def test_a_temperature_for_each_method_and_one_a_sample(tmp_path):
     assert "where each sample has its own" in picture.caption
 
 
+def test_of_a_rule_it_is_what_the_rule_builds_on(tmp_path):
+    rule = run(tmp_path, "normkd", series={TAU: [2.0]}, settings={"temperature": {"base": {"tau": 2.0}}})
+    picture = temperature(comparison(run(tmp_path, "fixed", series={TAU: [4.0]}), rule))
+    assert picture.caption.endswith(" Of kd, normkd τ it is the τ on which the rule for each sample builds.")
+
+
 def test_one_epoch_and_what_is_not_finite(tmp_path):
     (axes,) = temperature(comparison(run(tmp_path, series={TAU: [5.0, math.nan]}))).figure.axes
     assert drawn(axes) == {"kd, global τ": ([1], [5])}
