@@ -20,7 +20,8 @@ def temperature(comparison: Comparison) -> Picture:
     taus = [(arm, part, found) for arm in comparison.distilled for part, found in _taus(arm).items()]
     if not taus:
         raise Missing("no run has logged a temperature: train with a method that softens logits, such as method=kd")
-    strengths = [(arm, found) for arm in comparison.distilled if (found := curve(arm, _LAMBDA))]
+    drawn = [arm for arm in comparison.distilled if any(arm is other for other, *_ in taus)]
+    strengths = [(arm, found) for arm in drawn if (found := curve(arm, _LAMBDA))]
 
     rows = 2 if strengths else 1
     figure, axes = canvas(4.6 if strengths else 3.4, rows, height_ratios=[2, 1][:rows], sharex=True)
@@ -34,7 +35,6 @@ def temperature(comparison: Comparison) -> Picture:
     epoch_axis(axes[-1])
     legend(figure, axes[0].lines)
 
-    drawn = [arm for arm in comparison.distilled if any(arm is other for other, *_ in taus)]
     per_sample = any(f"{_TAU}_std" in run.series for arm in drawn for run in arm.runs)
     rules = [arm.label for arm in drawn if is_rule(arm)]
     mean = over_seeds(drawn)

@@ -52,7 +52,15 @@ def temperature_histogram(comparison: Comparison) -> Picture:
         )
         low, middle, high = (np.array([quantile(found, epoch, q) for epoch in epochs]) for q in (0.05, 0.5, 0.95))
         outline = [withStroke(linewidth=3, foreground="black")]
-        panel.plot(epochs, middle, "o-" if len(epochs) < 40 else "-", color="white", lw=1.5, path_effects=outline)
+        panel.plot(
+            epochs,
+            middle,
+            "o-" if len(epochs) < 40 else "-",
+            color="white",
+            lw=1.5,
+            path_effects=outline,
+            clip_on=False,
+        )
         wide_axis(panel.yaxis, edges)
         panel.grid(False)
         panel.set(title=wrapped(arm.label), ylabel="τ")

@@ -42,6 +42,11 @@ def test_of_a_rule_it_is_what_the_rule_builds_on(tmp_path):
     assert picture.caption.endswith(" Of kd, normkd τ it is the τ on which the rule for each sample builds.")
 
 
+def test_an_arm_without_a_temperature_has_no_strength(tmp_path):
+    runs = [run(tmp_path, series={TAU: [4.0], LAMBDA: [1.0]}), run(tmp_path, method="crd", series={LAMBDA: [1.0]})]
+    assert drawn(temperature(comparison(*runs)).figure.axes[1]) == {"kd, global τ": ([1], [1])}
+
+
 def test_one_epoch_and_what_is_not_finite(tmp_path):
     (axes,) = temperature(comparison(run(tmp_path, series={TAU: [5.0, math.nan]}))).figure.axes
     assert drawn(axes) == {"kd, global τ": ([1], [5])}
