@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ctkd_lightning"
 # From the bottom up, by whole name; a package stands for its modules. A layer may import itself and those below it.
 LAYERS = [
-    {"_facts", "_lazy", "errors"},
+    {"_facts", "_lazy", "_words", "errors"},
     {"_files"},
     {"_across_processes", "_masks", "curriculum", "schedule", "features"},
     {"temperature"},

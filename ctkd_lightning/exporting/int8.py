@@ -19,8 +19,9 @@ def quantize(
 ) -> None:
     """Write an int8 copy of a float32 model.
 
-    Weights are int8, convolutions' channel by channel. Activations are int8 in ranges that ``calibration`` showed
-    (static); without it in those of each batch (dynamic), which needs no images and is slower.
+    With ``calibration`` (static) weights are int8, convolutions' channel by channel, and activations int8 in the ranges
+    that the images showed. Without it (dynamic) both are uint8, weights in one range a layer, activations in those of
+    each batch, which needs no images and is slower.
 
     Args:
         source: the float32 model.

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from ctkd_lightning._words import cpu_threads
 from ctkd_lightning.models import StudentDescription
 
 
@@ -43,10 +44,9 @@ def print_table(rows: list[Row], description: StudentDescription, output: Path, 
         table.add_row(row.name, decimal(row.size), f"{row.top1:.2f}", difference, f"{row.milliseconds:.2f}")
     console = Console()
     console.print(table)
-    threads = torch.get_num_threads()
     for name, text in (
         ("input", description.input),
-        ("time", f"median, batch 1, CPU, {threads} thread{'s' if threads > 1 else ''}"),
+        ("time", f"median, batch 1, {cpu_threads(torch.get_num_threads())}"),
         ("file", str(output)),
     ):
         console.print(f"{name:19} {text}", highlight=False, soft_wrap=True)

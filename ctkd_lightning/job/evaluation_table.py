@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from ctkd_lightning._words import cpu_threads
 from ctkd_lightning.job.evaluation_summary import Evaluation, NetworkEvaluation
+from ctkd_lightning.job.quality import BINS, percent
 
 _ALONE = {"baseline": "student alone"}
 
@@ -44,7 +46,7 @@ def _cells(network: NetworkEvaluation, batch_size: int) -> dict[str, str]:
         "top-1 %": _number(quality.top1),
         "top-5 %": _number(quality.top5),
         "NLL": _number(quality.nll, 4),
-        "ECE, 15 bins": _number(quality.ece, 4),
+        f"ECE %, {BINS} bins": _number(percent(quality.ece)),
         "Brier score": _number(quality.brier, 4),
     }
     if agreement is not None:
@@ -65,7 +67,7 @@ def _lines(found: Evaluation, path: Path | None) -> list[tuple[str, str]]:
     how = "computed now, in float32" if found.outputs == "computed" else "as the run kept them, in float16"
     lines = [("test samples", f"{found.samples:,}; outputs {how}")]
     if any(network.cost.latency_ms is not None for network in found.networks.values()):
-        device = f"{found.threads} CPU threads" if found.device == "cpu" else found.device
+        device = cpu_threads(found.threads) if found.device == "cpu" else found.device
         layout = ", channels-last" if found.channels_last else ""
         lines.append(("times", f"medians on {device} in float32{layout}, after a warm-up"))
     return lines if path is None else [*lines, ("written to", str(path))]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 from torchmetrics.functional import kl_divergence
-from torchmetrics.functional.classification import multiclass_calibration_error
+from torchmetrics.functional.classification import binary_calibration_error
 
 from ctkd_lightning.modules._accuracy import TopKAccuracy
 
@@ -65,9 +65,25 @@ def quality(logits: Tensor, target: Tensor) -> Quality:
         top1,
         top5,
         nll=float(cross_entropy(logits, target)),
-        ece=float(multiclass_calibration_error(probabilities, target, classes, n_bins=BINS)),
+        ece=calibration_error(*confidence(logits, target)),
         brier=float((probabilities - one_hot(target, classes)).square().sum(dim=1).mean()),
     )
+
+
+def confidence(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """How sure each guess is, (N,), 0 to 1, float64, and whether it is right (N,), of finite logits (N, C)."""
+    probability, guess = logits.double().softmax(dim=1).max(dim=1)
+    return probability, guess == target
+
+
+def calibration_error(confidence: Tensor, right: Tensor) -> float:
+    """The expected calibration error of :func:`confidence`, 0 to 1, as :class:`Quality` says."""
+    return float(binary_calibration_error(confidence, right.long(), n_bins=BINS))
+
+
+def percent(share: float | None) -> float | None:
+    """A share from 0 to 1 as a reader sees it."""
+    return None if share is None else 100 * share
 
 
 def agreement(logits: Tensor, teacher_logits: Tensor) -> Agreement:

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from ctkd_lightning.job.summary import NetworkSummary
 from ctkd_lightning.reporting.runs import ReportedRun
-from ctkd_lightning.reporting.settings import Settings, apart_from, decisive, differing
+from ctkd_lightning.reporting.settings import Settings, apart_from, decisive, differing, within
 from ctkd_lightning.reporting.statistics import Difference, paired_difference
 
 _OF_TEMPERATURES = ("temperature", "curriculum")
@@ -97,6 +97,16 @@ def alone_top1(arm: Arm, arms: list[Arm]) -> dict[int, float]:
     """By seed, the student of this arm trained without a teacher: of runs of their own, or beside this arm's."""
     reference = alone_arm(arm, arms)
     return _of_baseline(arm, lambda network: network.top1) | (reference.top1 if reference else {})
+
+
+def alone_settings(arm: Arm) -> Settings:
+    """Of an arm's settings those that decide its student alone, in runs of its own or beside the arm's."""
+    return apart_from(arm.settings, _OF_TEACHERS)
+
+
+def teacher_settings(arm: Arm) -> Settings:
+    """Those that decide its teacher."""
+    return within(arm.settings, ("teacher", "model.teacher", "model.teacher_learning_rate", "data"))
 
 
 def train_seconds(arm: Arm) -> dict[int, float]:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from matplotlib import rc_context
 
-from ctkd_lightning._files import written_whole
 from ctkd_lightning.reporting.picture import Picture
 
 _LARGEST_SVG = 150_000  # bytes; thousands of points make more than that, and a PNG is smaller then
@@ -39,7 +38,7 @@ def draw(pictures: Iterable[Picture], folder: Path) -> Iterator[Drawn]:
 
     Args:
         pictures: one after the other, so that one figure at a time is in memory.
-        folder: it is made.
+        folder: that there is.
 
     Raises:
         OSError: the folder cannot be written.
@@ -50,8 +49,7 @@ def draw(pictures: Iterable[Picture], folder: Path) -> Iterator[Drawn]:
         with rc_context({"svg.hashsalt": picture.name}):
             for kind, metadata in _WITHOUT_DATE.items():
                 files[kind] = folder / f"{picture.name}.{kind}"
-                with written_whole(files[kind]) as partial:
-                    figure.savefig(partial, format=kind, dpi=_DPI, metadata=metadata)
+                figure.savefig(files[kind], format=kind, dpi=_DPI, metadata=metadata)
                 figure.set_layout_engine("none")  # the places that the first one found, which took a third of the time
         figure.clear()
         small = files["svg"].stat().st_size <= _LARGEST_SVG

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ctkd_lightning.job.evaluation_summary import Evaluation, NetworkEvaluation, read_evaluation
+from ctkd_lightning._words import cpu_threads
+from ctkd_lightning.job.evaluation_summary import Evaluation, NetworkEvaluation, read_evaluation_file
+from ctkd_lightning.job.quality import BINS, percent
+from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.reporting.runs import ALONE, ReportedRun
 from ctkd_lightning.reporting.tables import NONE, Cell, Column, Table, count, number
 
@@ -13,7 +16,7 @@ _ROLES = {"teacher": "teacher", "student": "student", "baseline": ALONE}
 
 
 def evaluation_table(runs: list[ReportedRun], named: Mapping[Path, str], missing: list[str]) -> Table | None:
-    """A row for each network of each run with an ``evaluation.json``; ``None`` where no run has one.
+    """A row for each network of each evaluation of each run; ``None`` where no run has one.
 
     Args:
         runs: those that count.
@@ -22,31 +25,48 @@ def evaluation_table(runs: list[ReportedRun], named: Mapping[Path, str], missing
     """
     rows, times = [], set()
     for run in runs:
-        found, name = read_evaluation(run.files), named[run.files.path]
-        if found is None:
-            if run.files.evaluation.is_file():
-                missing.append(f"{name}: {run.files.evaluation.name} is damaged; evaluate the run again")
-            continue
-        rows += [_row(f"{name}, {_ROLES.get(role, role)}", network) for role, network in found.networks.items()]
-        times.add(_times(found))
+        name = named[run.files.path]
+        for path in _evaluations(run.files):
+            found = read_evaluation_file(path)
+            if found is None:
+                missing.append(f"{name}: {path.name} is damaged; evaluate the run again")
+                continue
+            data = _data(found, path, run.files)
+            rows += [
+                _row(f"{name}, {_ROLES.get(role, role)}", data, network) for role, network in found.networks.items()
+            ]
+            times.add(_times(found))
     if not rows:
         return None
     words = (
-        "ECE is the expected calibration error in 15 bins; agreement is the share of samples with the teacher’s guess, "
-        f"KL the divergence from it at τ = 1. Times are medians: {'; '.join(sorted(times))}."
+        "Data are the run’s own test samples, or others on which it was evaluated. ECE is the expected calibration "
+        f"error in {BINS} bins; agreement is the share of samples with the teacher’s guess, KL the divergence from it "
+        f"at τ = 1. Times are medians: {'; '.join(sorted(times))}."
     )
-    titles = ("top-1 %", "top-5 %", "NLL", "ECE", "Brier score", "agreement %", "KL", "parameters", "multiply-adds")
-    columns = [Column("network", words=True), *map(Column, (*titles, "ms, 1 image", "images/s"))]
-    return Table("evaluations", "Networks on the test data", columns, rows, words=words)
+    titles = ("top-1 %", "top-5 %", "NLL", "ECE %", "Brier score", "agreement %", "KL", "parameters", "multiply-adds")
+    columns = [Column("network", words=True), Column("data", words=True)]
+    columns += map(Column, (*titles, "ms, 1 image", "images/s"))
+    return Table("evaluations", "Networks on test data", columns, rows, words=words)
 
 
-def _row(name: str, network: NetworkEvaluation) -> list[Cell]:
+def _evaluations(files: RunDirectory) -> list[Path]:
+    """Of a run's own test data first, then of others by name."""
+    others = sorted(files.path.glob(files.evaluation_on("*").name))
+    return [path for path in (files.evaluation, *others) if path.is_file()]
+
+
+def _data(found: Evaluation, path: Path, files: RunDirectory) -> Cell:
+    samples = f"{count(found.samples)} samples"
+    return Cell(found.data, samples if path == files.evaluation else f"not the run’s own; {samples}")
+
+
+def _row(name: str, data: Cell, network: NetworkEvaluation) -> list[Cell]:
     quality, agreement, cost = network.quality, network.agreement, network.cost
-    texts = [number(quality.top1), number(quality.top5)]
-    texts += [_small(value) for value in (quality.nll, quality.ece, quality.brier)]
+    texts = [number(quality.top1), number(quality.top5), _small(quality.nll), number(percent(quality.ece))]
+    texts += [_small(quality.brier)]
     texts += [number(agreement.top1), _small(agreement.kl)] if agreement else [NONE, NONE]
     texts += [count(cost.parameters), count(cost.macs), number(cost.latency_ms), count(cost.images_per_second)]
-    return [Cell(name, network.name), *map(Cell, texts)]
+    return [Cell(name, network.name), data, *map(Cell, texts)]
 
 
 def _small(value: float | None) -> str:
@@ -54,5 +74,5 @@ def _small(value: float | None) -> str:
 
 
 def _times(found: Evaluation) -> str:
-    where = f"{found.threads} CPU threads" if found.device == "cpu" else found.device
+    where = cpu_threads(found.threads) if found.device == "cpu" else found.device
     return f"{where}, {found.batch_size} images at once for images/s"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -103,7 +104,7 @@ def write_report(folders: Sequence[Path], output: str | Path | None = None, *, o
 
 
 def write_page(runs: Runs, pictures: Iterable[Picture], path: Path, missing: Sequence[str] = ()) -> Path:
-    """Write the page of runs, one or more, and its figures beside it.
+    """Write the page of runs, one or more, and its figures beside it: all of them, or where that fails nothing.
 
     Args:
         runs: those that count, and those that do not.
@@ -115,16 +116,24 @@ def write_page(runs: Runs, pictures: Iterable[Picture], path: Path, missing: Seq
         UserError: the folder cannot be written.
     """
     try:
-        drawn = list(draw(pictures, path.parent / "figures"))
-        text = render(page(runs, drawn, missing))
-        with written_whole(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".figures.", dir=path.parent) as folder, written_whole(path) as partial:
+            drawn = list(draw(pictures, Path(folder)))
+            partial.write_text(render(page(runs, drawn, missing)), encoding="utf-8")
+            _move(Path(folder), path.with_name("figures"))
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror or error}; make room, or set output to a file in a folder that can "
             "be written"
         ) from error
     return path
+
+
+def _move(files: Path, folder: Path) -> None:
+    """Put files into a folder of the same disk, in the place of those of their names."""
+    folder.mkdir(exist_ok=True)
+    for file in files.iterdir():
+        os.replace(file, folder / file.name)
 
 
 def render(page: Page) -> str:

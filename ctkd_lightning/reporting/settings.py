@@ -43,12 +43,20 @@ def flat(configuration: DictConfig) -> Settings:
 
 def decisive(run: ReportedRun) -> Settings:
     """Settings of a run that decide its result, but for the seed: not where its files lie, nor what it records."""
-    return apart_from(flat(run.configuration), ("seed", *_PLACES_AND_RECORDS, *run.summary.without_effect))
+    without_effect = list(run.summary.without_effect)
+    if "temperature" in without_effect:  # nor has what moves it
+        without_effect.append("curriculum")
+    return apart_from(flat(run.configuration), ("seed", *_PLACES_AND_RECORDS, *without_effect))
 
 
 def apart_from(settings: Mapping[str, str], groups: Collection[str]) -> Settings:
     """Those that are neither one of these keys nor below one."""
     return {key: value for key, value in settings.items() if not any(_in(key, group) for group in groups)}
+
+
+def within(settings: Mapping[str, str], groups: Collection[str]) -> Settings:
+    """Those that are one of these keys or below one."""
+    return {key: value for key, value in settings.items() if any(_in(key, group) for group in groups)}
 
 
 def differing(several: Iterable[Mapping[str, str]]) -> list[str]:

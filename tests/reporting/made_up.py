@@ -81,7 +81,14 @@ def pictures(*sections, points=10):
     for section in sections or ("temperature", "loss"):
         figure = Figure(figsize=(5.2, 3))
         figure.subplots().scatter(range(points), [i % 7 for i in range(points)])
-        yield Picture(f"of_{section}", f"About {section}", "How it was measured.", "Seven levels.", figure, section)
+        yield Picture(
+            f"of_{section.replace('/', '')}",
+            f"About {section}",
+            "How it was measured.",
+            "Seven levels.",
+            figure,
+            section,
+        )
 
 
 class Tables(HTMLParser):

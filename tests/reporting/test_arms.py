@@ -29,6 +29,17 @@ def test_other_settings_are_another_arm():
     ]
 
 
+def test_where_no_method_reads_a_temperature_neither_it_nor_its_curriculum_tells_arms_apart():
+    runs = [
+        write_run("a", 90.0, method="crd", temperature="fixed", without_effect=["temperature", "curriculum"]),
+        write_run(
+            "b", 91.0, method="crd", temperature="global", seed=2, without_effect=["temperature"],
+            settings={"curriculum": {"epochs": 3}},
+        ),
+    ]  # fmt: skip
+    assert [(arm.name, arm.top1) for arm in read(*runs)] == [("crd", {1: 90.0, 2: 91.0})]
+
+
 def test_runs_of_one_seed_count_once():
     (arm,) = read(write_run("a", 90.0), write_run("b", 92.0), write_run("c", 80.0, seed=2))
     assert arm.top1 == {1: 91.0, 2: 80.0}

@@ -7,14 +7,14 @@ from tests.reporting.made_up import pictures
 
 
 def test_files_and_data(tmp_path):
-    (drawn,) = draw(pictures("temperature"), tmp_path / "figures")
-    svg, png = (tmp_path / "figures" / f"of_temperature.{kind}" for kind in ("svg", "png"))
+    (drawn,) = draw(pictures("temperature"), tmp_path)
+    svg, png = (tmp_path / f"of_temperature.{kind}" for kind in ("svg", "png"))
     kind, _, content = drawn.source.partition(";base64,")
     assert (kind, base64.b64decode(content)) == ("data:image/svg+xml", svg.read_bytes())
     assert b"<svg" in svg.read_bytes()
     with Image.open(png) as image:
         assert image.size == (832, 480)
-    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
         "of_temperature.png",
         "of_temperature.svg",
     ]
@@ -29,7 +29,7 @@ def test_a_picture_of_many_points_is_a_png_in_the_page(tmp_path):
 
 
 def test_the_same_picture_is_the_same_file(tmp_path):
-    first, second = (next(draw(pictures("loss"), tmp_path / name)) for name in "ab")
+    first, second = (next(draw(pictures("loss"), tmp_path)) for _ in range(2))
     assert first.source == second.source
 
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -146,6 +147,26 @@ def test_a_full_disk(monkeypatch):
     with pytest.raises(UserError, match=r"No space left on device; make room"):
         write_report(find_runs(["run"]), "page.html")
     assert not Path("page.html").exists()
+    assert not Path("figures").exists()
+
+
+def test_a_failure_leaves_nothing_new():
+    write_run("run", 90.0)
+    runs = read_runs(find_runs(["run"]))
+
+    def breaking():
+        yield from pictures("temperature")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match=r"No space left on device; make room"):
+        write_page(runs, breaking(), Path("page/report.html"))
+    assert list(Path("page").iterdir()) == []
+    write_page(runs, pictures("loss"), Path("page/report.html"))
+    before = {path: path.read_bytes() for path in Path("page").rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="No space left"):
+        write_page(runs, breaking(), Path("page/report.html"))
+    assert {path: path.read_bytes() for path in Path("page").rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in Path("page/figures").iterdir()) == ["of_loss.png", "of_loss.svg"]
 
 
 def test_no_run_that_counts():

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from ctkd_lightning.reporting.figures._words import class_name
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -38,10 +43,14 @@ WRONG_COLOUR = "#cc3311"
 
 _WIDE = 8.0  # times the least τ: from there on a logarithmic axis
 _LINE, _HANDLE = 62, 6  # letters of a line, and of what is before a label
+_LINE_HEIGHT, _LEGEND_LINES = 0.22, 2  # inches, and lines that figures have room for
+_PANEL_LINE = 28  # letters of a title over one of two panels
+_FONT = "DejaVu Sans"  # Matplotlib brings it, so that a picture is the same everywhere
 _STYLE: Any = {
     "figure.facecolor": "none",
     "savefig.facecolor": "none",
     "axes.facecolor": "none",
+    "font.family": _FONT,
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
@@ -137,13 +146,47 @@ def colour_bar(figure: Figure, image: Any, axes: Any, label: str, **settings: An
 
 
 def legend(figure: Figure, handles: Iterable[Line2D]) -> None:
-    """One legend for all axes, below them, each label once, in as many columns as there is room for."""
+    """One legend for all axes, below them, each label once, in as many columns as there is room for.
+
+    A long one makes the figure higher, not the axes lower.
+    """
     named = {str(handle.get_label()): handle for handle in handles}
-    columns = max(1, _LINE // (max(map(len, named)) + _HANDLE))
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=min(columns, len(named)))
+    longest = max(len(line) for label in named for line in label.splitlines())
+    columns = min(max(1, _LINE // (longest + _HANDLE)), len(named))
+    lines = math.ceil(sum(label.count("\n") + 1 for label in named) / columns)
+    figure.set_figheight(figure.get_figheight() + _LINE_HEIGHT * max(0, lines - _LEGEND_LINES))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns)
 
 
 def literal(text: str, most: int = 40) -> str:
-    """A text as it stands, no formula in it, cut where it is long."""
+    """A text as it stands, no formula in it, cut where it is long; ``?`` for letters that the font has not."""
     short = text if len(text) <= most else text[: most - 1] + "…"
-    return short.replace("$", r"\$")
+    return "".join(letter if letter.isspace() or drawable(letter) else "?" for letter in short).replace("$", r"\$")
+
+
+def wrapped(text: str, line: int = _LINE - _HANDLE) -> str:
+    """A text as it stands, however long, in lines of so many letters, a number in one of them."""
+    unbroken = text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
+    return "\n".join(literal(part, line) for part in textwrap.wrap(unbroken, line))
+
+
+def panel_title(name: str, words: str = "") -> str:
+    """Over one of two panels beside each other: a name, and a line of words below it."""
+    return "\n".join(filter(None, (wrapped(name, _PANEL_LINE), words)))
+
+
+def title_room(titles: Iterable[str]) -> float:
+    """Inches of a row of panels beyond what titles of two lines take."""
+    return _LINE_HEIGHT * max(0, max(title.count("\n") for title in titles) - 1)
+
+
+def class_label(names: Sequence[str], number: int, most: int) -> str:
+    """The name of a class, cut where it is long; its number where the font has not all letters of the name."""
+    name = class_name(names, number)
+    return literal(name if drawable(name) else str(number), most)
+
+
+def drawable(text: str) -> bool:
+    """Whether the font has all of a text's letters."""
+    font = get_font(findfont(_FONT))
+    return all(font.get_char_index(ord(letter)) for letter in text)

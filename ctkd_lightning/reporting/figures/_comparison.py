@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from ctkd_lightning._words import counted
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.outputs import TestOutputs
 from ctkd_lightning.job.temperatures import SampleTemperatures
+from ctkd_lightning.reporting.arms import Arm, find_arms
 from ctkd_lightning.reporting.figures._canvas import ALONE_COLOUR, ARM_COLOURS, ARM_LINES
-from ctkd_lightning.reporting.figures._words import counted
-from ctkd_lightning.reporting.runs import ALONE, ReportedRun, Runs
+from ctkd_lightning.reporting.runs import ReportedRun, Runs
 
 MOST_ARMS = len(ARM_COLOURS) * len(ARM_LINES)
 MOST_OUTPUTS = 5
 """Runs of an arm whose outputs are looked at."""
 
 BOTH = ("teacher", "student")
-ONE_FOR_ALL = "no run has a temperature for each sample: train with temperature=instance"
 NO_OUTPUTS = "no run has kept what its networks gave for the test samples: run with keep_outputs=true"
 
 
@@ -26,22 +26,18 @@ class Missing(Exception):
 
 
 @dataclass
-class Arm:
-    """Runs that differ in their seeds.
+class DrawnArm(Arm):
+    """An arm of the tables, and how all figures draw it.
 
     Attributes:
-        label: method and temperature; the pair of networks too, where there are several.
-        colour: in all figures.
-        line: its style, likewise.
-        alone: whether these are students without a teacher.
-        runs: all of them.
+        label: its name; the pair of networks too, where there are several.
+        colour: of its lines and points.
+        line: their style.
     """
 
     label: str
     colour: str
     line: str
-    alone: bool
-    runs: list[ReportedRun] = field(default_factory=list)
 
     def outputs(self, *roles: str) -> Iterator[tuple[ReportedRun, TestOutputs]]:
         """Outputs of the arm's first runs, one after the other: those of all need not fit into the memory.
@@ -60,7 +56,7 @@ class Arm:
 
 @dataclass
 class Comparison:
-    """Arms in the order in which the runs came.
+    """Arms in the order of the tables.
 
     Attributes:
         arms: at most :data:`MOST_ARMS`.
@@ -68,16 +64,16 @@ class Comparison:
         several_models: whether the runs are of several pairs of networks.
     """
 
-    arms: list[Arm]
+    arms: list[DrawnArm]
     left_out: int
     several_models: bool
 
     @property
-    def distilled(self) -> list[Arm]:
+    def distilled(self) -> list[DrawnArm]:
         """Arms that have a teacher."""
         return [arm for arm in self.arms if not arm.alone]
 
-    def caption(self, text: str, drawn: Sequence[Arm], candidates: Sequence[Arm] | None = None) -> str:
+    def caption(self, text: str, drawn: Sequence[DrawnArm], candidates: Sequence[DrawnArm] | None = None) -> str:
         """A caption that tells of the arms that are not drawn.
 
         Args:
@@ -91,19 +87,15 @@ class Comparison:
 
 def compare(runs: Runs) -> Comparison:
     """The arms of runs, each with a colour."""
-    several = len({run.summary.model for run in runs.runs}) > 1
-    arms: dict[str, Arm] = {}
-    for run in runs.runs:
-        label = f"{run.arm}, {run.summary.model}" if several else run.arm
-        if label not in arms:
-            alone = run.arm == ALONE
-            place = sum(not arm.alone for arm in arms.values()) % MOST_ARMS
-            colour = ALONE_COLOUR if alone else ARM_COLOURS[place % len(ARM_COLOURS)]
-            line = "-." if alone else ARM_LINES[place // len(ARM_COLOURS)]
-            arms[label] = Arm(label, colour, line, alone)
-        arms[label].runs.append(run)
-    found = list(arms.values())
-    return Comparison(found[:MOST_ARMS], max(0, len(found) - MOST_ARMS), several)
+    found = find_arms(runs.runs)
+    several = len({arm.pair for arm in found}) > 1
+    arms = []
+    for place, arm in enumerate(found[:MOST_ARMS]):  # the students alone come last
+        colour = ALONE_COLOUR if arm.alone else ARM_COLOURS[place % len(ARM_COLOURS)]
+        line = "-." if arm.alone else ARM_LINES[place // len(ARM_COLOURS)]
+        label = f"{arm.name}, {arm.pair}" if several else arm.name
+        arms.append(DrawnArm(arm.name, arm.pair, arm.settings, arm.runs, label, colour, line))
+    return Comparison(arms, len(found) - len(arms), several)
 
 
 def damaged(runs: Runs) -> Iterator[str]:
@@ -116,18 +108,23 @@ def damaged(runs: Runs) -> Iterator[str]:
                 yield str(error)
 
 
-def outputs_note(arms: Sequence[Arm]) -> str:
-    """How many runs' outputs an arm's mean is over, as a sentence; empty where each arm has one run."""
-    mean = over_runs(arms, MOST_OUTPUTS)
+def outputs_note(arms: Sequence[DrawnArm]) -> str:
+    """Over how many seeds' outputs an arm's mean is, as a sentence; empty where each arm has one."""
+    mean = over_seeds(arms, MOST_OUTPUTS)
     if not mean:
         return ""
-    sampled = f", the first {MOST_OUTPUTS} of an arm" if any(len(arm.runs) > MOST_OUTPUTS for arm in arms) else ""
+    sampled = f", the first {MOST_OUTPUTS} runs of an arm" if any(len(arm.runs) > MOST_OUTPUTS for arm in arms) else ""
     return f" {mean}{sampled}; ± is the standard deviation between them."
 
 
-def over_runs(arms: Sequence[Arm], most: int | None = None) -> str:
-    """How many runs an arm's mean is over: ``"Mean over 3 runs"``; empty where each arm has one."""
-    sizes = sorted({min(len(arm.runs), most or len(arm.runs)) for arm in arms})
+def over_seeds(arms: Sequence[DrawnArm], most: int | None = None) -> str:
+    """Over how many seeds an arm's mean is: ``"Mean over 3 seeds"``; empty where each arm has one.
+
+    Args:
+        arms: one or more.
+        most: runs of an arm that are looked at; all by default.
+    """
+    sizes = sorted({len({run.summary.seed for run in arm.runs[:most]}) for arm in arms})
     if sizes == [1]:
         return ""
-    return f"Mean over {sizes[0]} runs" if len(sizes) == 1 else f"Mean over {sizes[0]} to {sizes[-1]} runs an arm"
+    return f"Mean over {sizes[0]} seeds" if len(sizes) == 1 else f"Mean over {sizes[0]} to {sizes[-1]} seeds an arm"

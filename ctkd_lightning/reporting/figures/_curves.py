@@ -1,4 +1,4 @@
-"""A metric over the epochs, as mean and range over the runs of an arm."""
+"""A metric over the epochs, as mean and range over the seeds of an arm."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from ctkd_lightning.reporting.figures._comparison import Arm
+from ctkd_lightning.reporting.figures._canvas import wrapped
+from ctkd_lightning.reporting.figures._comparison import DrawnArm
+from ctkd_lightning.reporting.figures._words import seed_means
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,11 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Curve:
-    """A series over the runs of an arm, at each epoch of those runs that have it.
+    """A series over the seeds of an arm, at each epoch of those runs that have it.
 
     Attributes:
         epochs: from 1.
-        mean: over the runs.
+        mean: over the seeds.
         low: the lowest of them.
         high: the highest.
     """
@@ -30,22 +32,22 @@ class Curve:
     high: list[float]
 
 
-def curve(arm: Arm, metric: str) -> Curve | None:
-    """Mean and range of a metric over an arm's runs, without what is not finite; ``None`` where nothing is left."""
-    values: dict[float, list[float]] = {}
+def curve(arm: DrawnArm, metric: str) -> Curve | None:
+    """Mean and range of a metric over an arm's seeds, without what is not finite; ``None`` where nothing is left."""
+    values: dict[float, list[tuple[int, float]]] = {}
     for run in arm.runs:
         for epoch, value in run.series.get(metric, ()):
             if math.isfinite(value):
-                values.setdefault(epoch, []).append(value)
+                values.setdefault(epoch, []).append((run.summary.seed, value))
     if not values:
         return None
     epochs = sorted(values)
-    by_epoch = [values[epoch] for epoch in epochs]
+    by_epoch = [list(map(float, seed_means(values[epoch]))) for epoch in epochs]
     return Curve(epochs, [fmean(v) for v in by_epoch], [min(v) for v in by_epoch], [max(v) for v in by_epoch])
 
 
 def draw_curve(
-    axes: Axes, found: Curve, arm: Arm, *, label: str | None = None, marker: str = "o", above: int = 0
+    axes: Axes, found: Curve, arm: DrawnArm, *, label: str | None = None, marker: str = "o", above: int = 0
 ) -> None:
     """Draw a curve in the arm's colour, its range as a band.
 
@@ -63,7 +65,7 @@ def draw_curve(
         found.mean,
         arm.line,
         color=arm.colour,
-        label=label or arm.label,
+        label=wrapped(label or arm.label),
         marker=marker if few else "",
         linewidth=2 + 2 * above,
     )

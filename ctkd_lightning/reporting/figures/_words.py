@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean, stdev
+from typing import SupportsFloat
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
-def spread(values: Sequence[float], digits: int = 2) -> str:
+def spread(values: Iterable[SupportsFloat], digits: int = 2) -> str:
     """``"1.20 ± 0.05"``: mean and standard deviation; of one value, or of equal ones, the value; a dash of none."""
-    known = [value for value in values if math.isfinite(value)]
+    known = [number for value in values if math.isfinite(number := float(value))]
     if not known:
         return "–"
     deviation = f" ± {stdev(known):.{digits}f}" if len(set(known)) > 1 else ""
     return f"{fmean(known):.{digits}f}{deviation}"
 
 
-def counted(number: int, one: str, many: str) -> str:
-    """``"1 run"``, ``"2 runs"``."""
-    return f"{number} {one if number == 1 else many}"
-
-
 def class_name(names: Sequence[str], number: int) -> str:
     """The name of a class; its number where there are no names."""
     return names[number] if number < len(names) else str(number)
+
+
+def seed_means(found: Iterable[tuple[int, ArrayLike]]) -> list[NDArray[np.float64]]:
+    """One value a seed, of (seed, value) pairs: where a seed ran more than once, the mean of what is known."""
+    by_seed: dict[int, list[ArrayLike]] = {}
+    for seed, value in found:
+        by_seed.setdefault(seed, []).append(value)
+    return [known_mean(np.asarray(several, dtype=float)) for _, several in sorted(by_seed.items())]
 
 
 def known_mean(stacked: NDArray[np.float64]) -> NDArray[np.float64]:

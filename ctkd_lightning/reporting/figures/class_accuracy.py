@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctkd_lightning.job.outputs import TestOutputs
-from ctkd_lightning.reporting.figures._canvas import GREY, canvas, legend, literal
+from ctkd_lightning.reporting.figures._canvas import GREY, canvas, class_label, legend, wrapped
 from ctkd_lightning.reporting.figures._comparison import BOTH, NO_OUTPUTS, Comparison, Missing, outputs_note
-from ctkd_lightning.reporting.figures._words import class_name, known_mean, spread
+from ctkd_lightning.reporting.figures._words import class_name, known_mean, seed_means, spread
 from ctkd_lightning.reporting.picture import Picture
 
 MOST_CLASSES = 20
@@ -22,17 +22,18 @@ def class_accuracy(comparison: Comparison) -> Picture:
         Missing: no run has kept the logits of both.
     """
     differences: dict[str, NDArray[np.float64]] = {}
-    agreements: dict[str, list[float]] = {}
+    agreements: dict[str, list[NDArray[np.float64]]] = {}
     arms = comparison.distilled[: len(_MARKERS)]
     class_names: list[str] = []
     for arm in arms:
-        found = []
-        for _, outputs in arm.outputs(*BOTH):
-            found.append(accuracy_difference(outputs))
-            agreements.setdefault(arm.label, []).append(agreement(outputs))
+        found, same = [], []
+        for run, outputs in arm.outputs(*BOTH):
+            found.append((run.summary.seed, accuracy_difference(outputs)))
+            same.append((run.summary.seed, agreement(outputs)))
             class_names = class_names or outputs.class_names
         if found:
-            differences[arm.label] = known_mean(np.stack(found))
+            differences[arm.label] = known_mean(np.stack(seed_means(found)))
+            agreements[arm.label] = seed_means(same)
     if not differences:
         raise Missing(f"{NO_OUTPUTS}, and a teacher")
 
@@ -42,11 +43,11 @@ def class_accuracy(comparison: Comparison) -> Picture:
     classes = len(order)
     if classes > MOST_CLASSES:
         order = np.concatenate([order[: MOST_CLASSES // 2], order[-(MOST_CLASSES // 2) :]])
-    figure, (axes,) = canvas(1.6 + 0.24 * len(order) + 0.2 * len(differences))
+    figure, (axes,) = canvas(2.0 + 0.24 * len(order))
     drawn = [arm for arm in arms if arm.label in differences]
     for place, (arm, marker) in enumerate(zip(drawn, _MARKERS, strict=False)):
         shift = (place - (len(drawn) - 1) / 2) * 0.6 / max(1, len(drawn))
-        label = f"{literal(arm.label)}: same guess as the teacher in {spread(agreements[arm.label], 1)} %"
+        label = wrapped(f"{arm.label}: same guess as the teacher in {spread(agreements[arm.label], 1)} %")
         axes.plot(
             differences[arm.label][order],
             np.arange(len(order)) + shift,
@@ -56,7 +57,7 @@ def class_accuracy(comparison: Comparison) -> Picture:
             markersize=5,
         )
     axes.axvline(0, color=GREY, linewidth=1)
-    axes.set_yticks(range(len(order)), [literal(class_name(class_names, c), 18) for c in order])
+    axes.set_yticks(range(len(order)), [class_label(class_names, c, 18) for c in order])
     axes.set(xlabel="accuracy of the student − of the teacher, points", ylabel="class")
     axes.margins(y=0.03)
     legend(figure, axes.lines[: len(drawn)])

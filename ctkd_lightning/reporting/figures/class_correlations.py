@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctkd_lightning.job.outputs import TestOutputs
-from ctkd_lightning.reporting.figures._canvas import bare, canvas, colour_bar, literal
-from ctkd_lightning.reporting.figures._comparison import BOTH, NO_OUTPUTS, Arm, Comparison, Missing, outputs_note
-from ctkd_lightning.reporting.figures._words import known_mean, spread
+from ctkd_lightning.reporting.figures._canvas import bare, canvas, colour_bar, panel_title, title_room
+from ctkd_lightning.reporting.figures._comparison import BOTH, NO_OUTPUTS, Comparison, DrawnArm, Missing, outputs_note
+from ctkd_lightning.reporting.figures._words import known_mean, seed_means, spread
 from ctkd_lightning.reporting.picture import Picture
 
 MOST_PANELS = 4
@@ -22,10 +22,10 @@ def class_correlations(comparison: Comparison) -> Picture:
     Raises:
         Missing: no run has kept the logits of both.
     """
-    found: dict[str, tuple[Arm, list[NDArray[np.float64]]]] = {}
+    found: dict[str, tuple[DrawnArm, list[NDArray[np.float64]]]] = {}
     for arm in comparison.distilled:
-        differences = [correlation_difference(outputs) for _, outputs in arm.outputs(*BOTH)]
-        differences = [difference for difference in differences if np.isfinite(difference).any()]
+        of_runs = ((run.summary.seed, correlation_difference(outputs)) for run, outputs in arm.outputs(*BOTH))
+        differences = seed_means((seed, difference) for seed, difference in of_runs if np.isfinite(difference).any())
         if differences and len(found) < MOST_PANELS:
             found[arm.label] = arm, differences
     if not found:
@@ -33,15 +33,17 @@ def class_correlations(comparison: Comparison) -> Picture:
 
     columns = min(2, len(found))
     rows = math.ceil(len(found) / columns)
-    figure, axes = canvas(3.0 * rows + 0.4 if columns == 2 else 4.6, rows, columns)
     means = [known_mean(np.stack(differences)) for _, differences in found.values()]
     most = max(float(np.nanmax(np.abs(mean))) for mean in means) or 1.0
     errors = {label: [float(np.nanmean(np.abs(d))) for d in differences] for label, (_, differences) in found.items()}
+    titles = [panel_title(label, f"mean |Δ| {spread(error, 3)}") for label, error in errors.items()]
+    height = 3.0 * rows + 0.4 if columns == 2 else 4.6
+    figure, axes = canvas(height + rows * title_room(titles), rows, columns)
     for panel in axes:
         bare(panel)
-    for panel, label, mean in zip(axes, found, means, strict=False):
+    for panel, title, mean in zip(axes, titles, means, strict=False):
         image = panel.imshow(mean, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
-        panel.set_title(f"{literal(label)}\nmean |Δ| {spread(errors[label], 3)}")
+        panel.set_title(title)
         panel.set(xlabel="class", ylabel="class")
     says = "correlation of the teacher − of the student"
     colour_bar(figure, image, axes, says, location="bottom", shrink=0.7, aspect=30)

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctkd_lightning.job.outputs import TestOutputs
-from ctkd_lightning.reporting.figures._canvas import CLASS_COLOURS, bare, canvas, literal
-from ctkd_lightning.reporting.figures._comparison import MOST_OUTPUTS, NO_OUTPUTS, Arm, Comparison, Missing
-from ctkd_lightning.reporting.figures._words import class_name, spread
+from ctkd_lightning.reporting.figures._canvas import CLASS_COLOURS, bare, canvas, class_label, panel_title, title_room
+from ctkd_lightning.reporting.figures._comparison import MOST_OUTPUTS, NO_OUTPUTS, Comparison, DrawnArm, Missing
+from ctkd_lightning.reporting.figures._words import seed_means, spread
 from ctkd_lightning.reporting.picture import Picture
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ _ITERATIONS = 500  # half of scikit-learn's: on 450 digits the divergence is wit
 
 @dataclass
 class _Seen:
-    """The first run of an arm in two dimensions (N, 2), its samples' classes (N,), and the scores of all its runs."""
+    """The first run of an arm in two dimensions (N, 2), its samples' classes (N,), and the scores of its seeds."""
 
-    arm: Arm
+    arm: DrawnArm
     seed: int
     points: NDArray[np.float32]
     target: NDArray[np.int64]
-    scores: list[float]
+    scores: list[NDArray[np.float64]]
     class_names: list[str]
     classes: int
 
@@ -54,9 +54,12 @@ def embedding(comparison: Comparison) -> Picture:
 
     rows = math.ceil(len(seen) / 2)
     columns = min(2, len(seen))
-    figure, axes = canvas(3.0 * rows if columns == 2 else 4.6, rows, columns)
-    for panel, one in zip(axes, seen, strict=False):
+    titles = [panel_title(one.arm.label, f"silhouette {spread(one.scores, 3)}") for one in seen]
+    height = 3.0 * rows if columns == 2 else 4.6
+    figure, axes = canvas(height + rows * title_room(titles), rows, columns)
+    for panel, one, title in zip(axes, seen, titles, strict=False):
         _scatter(panel, one)
+        panel.set_title(title)
     for panel in axes:
         bare(panel)
 
@@ -68,7 +71,7 @@ def embedding(comparison: Comparison) -> Picture:
         f"the same settings (perplexity {_perplexity(len(seen[0].target)):g}, start from PCA) in each panel, of the "
         f"run with seed {seen[0].seed}; colours and labels are the classes. The silhouette score, of the features "
         "themselves and not of their picture, is 1 where classes are far apart and 0 where they touch"
-        + (f"; mean ± standard deviation over up to {MOST_OUTPUTS} runs an arm." if several else ".")
+        + (f"; mean ± standard deviation over the seeds of up to {MOST_OUTPUTS} runs an arm." if several else ".")
     )
     told = [f"{one.arm.label}: silhouette {spread(one.scores, 3)}" for one in seen]
     return Picture(
@@ -81,8 +84,9 @@ def embedding(comparison: Comparison) -> Picture:
     )
 
 
-def _seen(arm: Arm) -> _Seen | None:
+def _seen(arm: DrawnArm) -> _Seen | None:
     seen: _Seen | None = None
+    scores = []
     for run, outputs in arm.outputs("student"):
         chosen = chosen_samples(outputs)
         features = _features(outputs, chosen)
@@ -92,7 +96,9 @@ def _seen(arm: Arm) -> _Seen | None:
         if seen is None:
             classes = len(np.unique(outputs.target))
             seen = _Seen(arm, run.summary.seed, embedded(features), target, [], outputs.class_names, classes)
-        seen.scores.append(silhouette(features, target))
+        scores.append((run.summary.seed, silhouette(features, target)))
+    if seen is not None:
+        seen.scores = seed_means(scores)
     return seen
 
 
@@ -152,10 +158,9 @@ def _scatter(panel: Axes, one: _Seen) -> None:
         panel.text(
             x,
             y,
-            literal(class_name(one.class_names, number), 12),
+            class_label(one.class_names, number, 12),
             color="#333333",
             ha="center",
             va="center",
             path_effects=outline,
         )
-    panel.set_title(f"{literal(one.arm.label)}\nsilhouette {spread(one.scores, 3)}")

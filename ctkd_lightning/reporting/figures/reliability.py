@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ctkd_lightning.job.outputs import NetworkOutputs
-from ctkd_lightning.reporting.figures._canvas import ALONE_COLOUR, TEACHER_COLOUR, canvas, legend, literal
-from ctkd_lightning.reporting.figures._comparison import NO_OUTPUTS, Comparison, Missing, outputs_note
-from ctkd_lightning.reporting.figures._words import spread
+from ctkd_lightning.job.quality import BINS, calibration_error, confidence
+from ctkd_lightning.reporting.arms import alone_settings, teacher_settings
+from ctkd_lightning.reporting.figures._canvas import ALONE_COLOUR, TEACHER_COLOUR, canvas, legend, wrapped
+from ctkd_lightning.reporting.figures._comparison import NO_OUTPUTS, Comparison, DrawnArm, Missing, outputs_note
+from ctkd_lightning.reporting.figures._words import seed_means, spread
 from ctkd_lightning.reporting.picture import Picture
 from ctkd_lightning.reporting.runs import ALONE
+from ctkd_lightning.reporting.settings import Settings, differing
+from ctkd_lightning.reporting.tables import NONE
 
-BINS = 15
 MOST_STUDENTS = 4
+
+_Binned = NDArray[np.float64]
+"""(3, BINS): of the samples in each bin the sum of the confidences, those that are right, and their number."""
 
 
 @dataclass
 class _Judged:
-    """One network over several runs: confidences and whether they were right, and each run's ECE in percent."""
+    """One network, or the same of several seeds.
 
+    Attributes:
+        pair: of networks.
+        settings: that decide it.
+        colour: of its line.
+        line: its style.
+        binned: by seed, of each run.
+        errors: likewise its ECE, percent.
+    """
+
+    pair: str
+    settings: Settings
     colour: str
     line: str
-    confidence: list[Tensor] = field(default_factory=list)
-    right: list[Tensor] = field(default_factory=list)
-    errors: list[float] = field(default_factory=list)
+    binned: list[tuple[int, _Binned]] = field(default_factory=list)
+    errors: list[tuple[int, float]] = field(default_factory=list)
 
-    def add(self, network: NetworkOutputs, target: Tensor) -> None:
-        confidence, right = judged(network, target)
+    def add(self, seed: int, network: NetworkOutputs, target: Tensor) -> None:
+        finite = network.logits.isfinite().all(dim=1)
+        sure, right = confidence(network.logits[finite], target[finite])
         if len(right):
-            self.confidence.append(confidence)
-            self.right.append(right)
-            self.errors.append(calibration_error(confidence, right))
+            self.binned.append((seed, binned(sure, right)))
+            self.errors.append((seed, 100 * calibration_error(sure, right)))
+
+    @property
+    def ece(self) -> str:
+        return f"ECE {spread(seed_means(self.errors), 2)} %"
 
 
 def reliability(comparison: Comparison) -> Picture:
@@ -44,32 +64,17 @@ def reliability(comparison: Comparison) -> Picture:
     Raises:
         Missing: no run has kept logits.
     """
-    networks: dict[str, _Judged] = {}
     students = comparison.distilled[:MOST_STUDENTS]
     drawn = [arm for arm in comparison.arms if arm.alone or any(arm is other for other in students)]
-    for arm in drawn:
-        for run, outputs in arm.outputs():
-            pair = f", {run.summary.model}" if comparison.several_models else ""
-            labels = {  # in the legend's order
-                "teacher": (f"teacher{pair}", TEACHER_COLOUR, "-"),
-                "student": (arm.label, arm.colour, arm.line),
-                "baseline": (f"{ALONE}{pair}", ALONE_COLOUR, "-."),
-            }
-            for role, (label, colour, line) in labels.items():
-                if role in outputs.networks:
-                    judged_so_far = networks.setdefault(label, _Judged(colour, line))
-                    judged_so_far.add(outputs.networks[role], outputs.target)
-    alone_last = sorted(networks.items(), key=lambda item: item[0].startswith(ALONE))
-    networks = {label: network for label, network in alone_last if network.right}
+    networks = {label: network for label, network in _networks(drawn).items() if network.errors}
     if not networks:
         raise Missing(NO_OUTPUTS)
 
-    figure, (axes,) = canvas(4.2 + 0.22 * len(networks))
+    figure, (axes,) = canvas(4.6)
     axes.plot([0, 1], [0, 1], ":", color=axes.xaxis.label.get_color(), linewidth=1)
     for label, network in networks.items():
-        confidence, right = torch.cat(network.confidence), torch.cat(network.right)
-        x, y, samples = reliability_curve(confidence, right)
-        shown = f"{literal(label)}: ECE {spread(network.errors, 2)} %"
+        x, y, samples = reliability_curve(np.sum(seed_means(network.binned), axis=0))
+        shown = wrapped(f"{label}: {network.ece}")
         axes.plot(x, y, network.line, color=network.colour, label=shown, linewidth=1.2)
         axes.scatter(x, y, s=5 + 150 * samples / samples.sum(), color=network.colour, linewidths=0)
     axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
@@ -80,7 +85,7 @@ def reliability(comparison: Comparison) -> Picture:
         "hold more samples, and on the dotted line a network is as often right as it says. ECE, the expected "
         f"calibration error, is the mean distance to that line.{outputs_note(drawn)}"
     )
-    told = [f"{label}: ECE {spread(network.errors, 2)} %" for label, network in networks.items()]
+    told = [f"{label}: {network.ece}" for label, network in networks.items()]
     return Picture(
         name="reliability",
         title="Confidence and accuracy",
@@ -91,26 +96,57 @@ def reliability(comparison: Comparison) -> Picture:
     )
 
 
-def judged(network: NetworkOutputs, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Confidence of each guess (N,), and whether it is right (N,); samples without finite logits are left out."""
-    finite = network.logits.isfinite().all(dim=1)
-    confidence, guess = network.logits[finite].softmax(dim=1).max(dim=1)
-    return confidence, guess == target[finite]
+def _networks(arms: Sequence[DrawnArm]) -> dict[str, _Judged]:
+    """Each network by its label, in the legend's order: teachers, students, students alone.
+
+    A teacher is the same network for all arms whose settings of it are the same; likewise a student alone, be it
+    of runs of its own or trained beside others.
+    """
+    teachers: list[_Judged] = []
+    students: dict[str, _Judged] = {}
+    alone: list[_Judged] = []
+    for arm in arms:
+        of_role = {"teacher": _known(teachers, arm.pair, teacher_settings(arm), TEACHER_COLOUR, "-")}
+        beside = _known(alone, arm.pair, alone_settings(arm), ALONE_COLOUR, "-.")
+        if arm.alone:
+            of_role["student"] = beside
+        else:
+            of_role["student"] = students[arm.label] = _Judged(arm.pair, arm.settings, arm.colour, arm.line)
+            of_role["baseline"] = beside
+        for run, outputs in arm.outputs():
+            for role, network in of_role.items():
+                if role in outputs.networks:
+                    network.add(run.summary.seed, outputs.networks[role], outputs.target)
+    return _labelled("teacher", teachers) | students | _labelled(ALONE, alone)
 
 
-def calibration_error(confidence: Tensor, right: Tensor) -> float:
-    """The expected calibration error, percent (Guo et al., 2017)."""
-    from torchmetrics.functional.classification import binary_calibration_error
+def _known(networks: list[_Judged], pair: str, settings: Settings, colour: str, line: str) -> _Judged:
+    """The network of a pair with these settings, a new one where there is none yet."""
+    found = next((one for one in networks if (one.pair, one.settings) == (pair, settings)), None)
+    if found is None:
+        networks.append(found := _Judged(pair, settings, colour, line))
+    return found
 
-    return 100 * float(binary_calibration_error(confidence, right.long(), n_bins=BINS))
+
+def _labelled(name: str, networks: list[_Judged]) -> dict[str, _Judged]:
+    """Those with samples by what tells them apart: their pair, and the settings that differ within it."""
+    networks = [network for network in networks if network.errors]
+    several = len({network.pair for network in networks}) > 1
+    labelled = {}
+    for network in networks:
+        keys = differing(other.settings for other in networks if other.pair == network.pair)
+        words = [network.pair] * several + [f"{key}={network.settings.get(key, NONE)}" for key in keys]
+        labelled[", ".join([name, *words])] = network
+    return labelled
 
 
-def reliability_curve(
-    confidence: Tensor, right: Tensor
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+def binned(confidence: Tensor, right: Tensor) -> _Binned:
+    """Sums over the samples (N,) in each of the bins of the expected calibration error."""
+    x, edges = confidence.numpy(), np.linspace(0, 1, BINS + 1)
+    return np.stack([np.histogram(x, edges, weights=weights)[0] for weights in (x, right.double().numpy(), None)])
+
+
+def reliability_curve(binned: _Binned) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Mean confidence, accuracy and number of samples of each bin that has any."""
-    from sklearn.calibration import calibration_curve
-
-    accuracy, mean = calibration_curve(right.long().numpy(), confidence.numpy(), n_bins=BINS, pos_label=1)
-    samples, _ = np.histogram(confidence.numpy(), np.linspace(0, 1, BINS + 1))
-    return mean, accuracy, samples[samples > 0]
+    confidence, right, samples = binned[:, binned[2] > 0]
+    return confidence / samples, right / samples, samples

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 
 from ctkd_lightning.job.outputs import TestOutputs
 from ctkd_lightning.methods import kd_loss
-from ctkd_lightning.reporting.figures._canvas import canvas, legend, literal, wide_axis
-from ctkd_lightning.reporting.figures._comparison import BOTH, NO_OUTPUTS, Comparison, Missing, outputs_note
-from ctkd_lightning.reporting.figures._words import spread
+from ctkd_lightning.reporting.figures._canvas import canvas, legend, wide_axis, wrapped
+from ctkd_lightning.reporting.figures._comparison import BOTH, NO_OUTPUTS, Comparison, DrawnArm, Missing, outputs_note
+from ctkd_lightning.reporting.figures._terms import is_kd_at_one_tau
+from ctkd_lightning.reporting.figures._words import seed_means, spread
 from ctkd_lightning.reporting.picture import Picture
+from ctkd_lightning.reporting.runs import ReportedRun
 
 _LOW, _HIGH, _POINTS = 0.5, 32.0, 33
 _MOST_SAMPLES = 1000
@@ -38,25 +41,22 @@ def loss_surface(comparison: Comparison) -> Picture:
             if not len(logits[0]):
                 continue
             samples = max(samples, len(logits[0]))
-            curves.append(along(*logits, taus))
-            end = run.summary.final.get(_TAU, math.nan)
-            if math.isfinite(end) and end > 0:
+            curves.append((run.summary.seed, along(*logits, taus)))
+            if (end := _end(run)) is not None and is_kd_at_one_tau(arm):
                 ends.append((end, float(kd_loss(*logits, end))))
         if not curves:
             continue
         drawn.append(arm)
-        mean = np.mean(curves, axis=0)
-        axes.plot(taus, mean, arm.line, color=arm.colour, label=literal(arm.label))
-        if len(curves) > 1:
-            axes.fill_between(taus, np.min(curves, axis=0), np.max(curves, axis=0), color=arm.colour, alpha=0.15, lw=0)
+        by_seed = seed_means(curves)
+        mean = np.mean(by_seed, axis=0)
+        axes.plot(taus, mean, arm.line, color=arm.colour, label=wrapped(arm.label))
+        if len(by_seed) > 1:
+            axes.fill_between(
+                taus, np.min(by_seed, axis=0), np.max(by_seed, axis=0), color=arm.colour, alpha=0.15, lw=0
+            )
         if ends:
             axes.plot(*zip(*ends, strict=True), "o", color=arm.colour, markersize=8, markeredgecolor="white")
-        peak = int(mean.argmax())
-        told.append(
-            f"{arm.label}: KD from {mean[0]:.3g} at τ = {taus[0]:.3g} to {mean[-1]:.3g} at τ = {taus[-1]:.3g}, highest "
-            f"{mean[peak]:.3g} at {taus[peak]:.3g}"
-            + (f"; ended at τ = {spread([end for end, _ in ends], 2)}" if ends else "")
-        )
+        told.append(_told(arm, taus, mean))
     if not drawn:
         raise Missing(f"{NO_OUTPUTS}, and a teacher")
     axes.set(xlabel="τ", ylabel="KD loss on test samples")
@@ -64,9 +64,8 @@ def loss_surface(comparison: Comparison) -> Picture:
     legend(figure, [line for line in axes.lines if line.get_linestyle() != "None"])
 
     caption = (
-        f"KD loss, with its factor τ², of {samples} test samples at the end of the training, as a function of τ. "
-        "Points are the temperatures at which the runs ended, one a run (where each sample has its own, their mean): a "
-        f"learned temperature moves uphill, a fixed one stands where it was set.{outputs_note(drawn)}"
+        f"KD loss, with its factor τ², of {samples} test samples at the end of the training, as a function of τ."
+        f"{_on_points(drawn)}{outputs_note(drawn)}"
     )
     return Picture(
         name="loss_surface",
@@ -75,6 +74,40 @@ def loss_surface(comparison: Comparison) -> Picture:
         alt="; ".join(told) + ".",
         figure=figure,
         section="surface",
+    )
+
+
+def _end(run: ReportedRun) -> float | None:
+    """τ at the end of a run, where it is one."""
+    end = run.summary.final.get(_TAU, math.nan)
+    return end if math.isfinite(end) and end > 0 else None
+
+
+def _on_points(arms: Sequence[DrawnArm]) -> str:
+    """What the points are, and which arms have none, as sentences."""
+    at_one_tau = [is_kd_at_one_tau(arm) for arm in arms]
+    words = ""
+    if any(at_one_tau):
+        words = (
+            " Points are the temperatures at which the runs ended, one a run (where each sample has its own, their "
+            "mean): a learned temperature moves uphill, a fixed one stands where it was set."
+        )
+    without = [arm.label for arm, one in zip(arms, at_one_tau, strict=True) if not one]
+    if without:
+        words += (
+            f" Without a point: {'; '.join(without)}. What was trained there is not KD at one τ but another function: "
+            "the curve compares the networks, and is not the loss along which their temperature moved."
+        )
+    return words
+
+
+def _told(arm: DrawnArm, taus: NDArray[np.float64], mean: NDArray[np.float64]) -> str:
+    """An arm's curve in numbers, with the temperature at which its runs, all of them, ended."""
+    peak = int(mean.argmax())
+    ends = list(arm.by_seed(_end).values()) if is_kd_at_one_tau(arm) else []
+    return (
+        f"{arm.label}: KD from {mean[0]:.3g} at τ = {taus[0]:.3g} to {mean[-1]:.3g} at τ = {taus[-1]:.3g}, highest "
+        f"{mean[peak]:.3g} at {taus[peak]:.3g}" + (f"; ended at τ = {spread(ends, 2)}" if ends else "")
     )
 
 

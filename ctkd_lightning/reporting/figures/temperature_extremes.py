@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ctkd_lightning.job.outputs import PICTURES, TestOutputs
-from ctkd_lightning.reporting.figures._canvas import GREY, WRONG_COLOUR, bare, canvas, literal
-from ctkd_lightning.reporting.figures._comparison import BOTH, ONE_FOR_ALL, Comparison, Missing
-from ctkd_lightning.reporting.figures._words import class_name
+from ctkd_lightning.reporting.figures._canvas import GREY, WRONG_COLOUR, bare, canvas, class_label
+from ctkd_lightning.reporting.figures._comparison import BOTH, Comparison, Missing
+from ctkd_lightning.reporting.figures._terms import is_rule
 from ctkd_lightning.reporting.picture import Picture
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ def temperature_extremes(comparison: Comparison) -> Picture:
         None,
     )
     if first is None:
-        raise Missing(f"{ONE_FOR_ALL} keep_outputs=true")
+        raise Missing(
+            "no run has kept a temperature for each test sample: train with temperature=instance, or a rule such as "
+            "temperature=normkd, with keep_outputs=true, by this version or a later one"
+        )
     arm, run, outputs = first
     lowest, highest = ends(outputs)
     rows = math.ceil(len(lowest) / _COLUMNS) + math.ceil(len(highest) / _COLUMNS)
@@ -51,6 +54,7 @@ def temperature_extremes(comparison: Comparison) -> Picture:
         f"Test images with the lowest temperatures (first {len(lowest)}) and with the highest (last {len(highest)}) at "
         "the end of the training, with their label and both networks' guesses; ✗ marks a wrong one. Of "
         f"{arm.label}, seed {run.summary.seed}."
+        + (" τ is that of the student's logits: a rule softens the teacher's by their own." if is_rule(arm) else "")
     )
     return Picture(
         name="temperature_extremes",
@@ -109,4 +113,4 @@ def _told(outputs: TestOutputs, what: str, positions: list[int]) -> str:
 
 
 def _name(outputs: TestOutputs, number: Tensor) -> str:
-    return literal(class_name(outputs.class_names, int(number)), 10)
+    return class_label(outputs.class_names, int(number), 10)

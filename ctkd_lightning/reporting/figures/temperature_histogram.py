@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 import numpy as np
 from matplotlib.colors import LogNorm
@@ -11,8 +12,13 @@ from numpy.typing import NDArray
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.temperatures import SampleTemperatures
-from ctkd_lightning.reporting.figures._canvas import canvas, colour_bar, epoch_axis, literal, wide_axis
-from ctkd_lightning.reporting.figures._comparison import ONE_FOR_ALL, Arm, Comparison, Missing, over_runs
+from ctkd_lightning.reporting.figures._canvas import canvas, colour_bar, epoch_axis, wide_axis, wrapped
+from ctkd_lightning.reporting.figures._comparison import (
+    Comparison,
+    DrawnArm,
+    Missing,
+    over_seeds,
+)
 from ctkd_lightning.reporting.picture import Picture
 
 MOST_PANELS = 4
@@ -27,7 +33,10 @@ def temperature_histogram(comparison: Comparison) -> Picture:
     """
     kept = {arm.label: (arm, found) for arm in comparison.distilled if (found := _temperatures(arm))}
     if not kept:
-        raise Missing(f"{ONE_FOR_ALL}, by this version or a later one")
+        raise Missing(
+            "no run has kept the temperatures of its training samples: train with temperature=instance, by this "
+            "version or a later one"
+        )
     shown = list(kept.values())[:MOST_PANELS]
     figure, axes = canvas(0.6 + 2.6 * len(shown), len(shown))
     told = []
@@ -43,10 +52,18 @@ def temperature_histogram(comparison: Comparison) -> Picture:
         )
         low, middle, high = (np.array([quantile(found, epoch, q) for epoch in epochs]) for q in (0.05, 0.5, 0.95))
         outline = [withStroke(linewidth=3, foreground="black")]
-        panel.plot(epochs, middle, "o-" if len(epochs) < 40 else "-", color="white", lw=1.5, path_effects=outline)
+        panel.plot(
+            epochs,
+            middle,
+            "o-" if len(epochs) < 40 else "-",
+            color="white",
+            lw=1.5,
+            path_effects=outline,
+            clip_on=False,
+        )
         wide_axis(panel.yaxis, edges)
         panel.grid(False)
-        panel.set(title=literal(arm.label), ylabel="τ")
+        panel.set(title=wrapped(arm.label), ylabel="τ")
         epoch_axis(panel)
         colour_bar(figure, mesh, panel, "% of samples", pad=0.02, format="{x:g}")
         told.append(
@@ -54,7 +71,7 @@ def temperature_histogram(comparison: Comparison) -> Picture:
             f"of ten samples between {low[0]:.3g} and {high[0]:.3g}, then between {low[-1]:.3g} and {high[-1]:.3g}"
         )
     arms = [arm for arm, _ in shown]
-    mean = over_runs(arms)
+    mean = over_seeds(arms)
     caption = (
         "Temperatures of the training samples, as the student was trained with them: share of the samples in each bin, "
         "by epoch. The line is the median" + (f". {mean}." if mean else ".")
@@ -93,21 +110,24 @@ def quantile(kept: SampleTemperatures, epoch: int, share: float) -> float:
     return float(np.sqrt(kept.edges[place] * kept.edges[place + 1]))
 
 
-def _temperatures(arm: Arm) -> SampleTemperatures | None:
-    """Those of all runs of an arm together, epochs without samples left out; ``None`` where there are none."""
-    summed: SampleTemperatures | None = None
+def _temperatures(arm: DrawnArm) -> SampleTemperatures | None:
+    """Those of all seeds of an arm together, epochs without samples left out; ``None`` where there are none.
+
+    Only the shares of the counts mean something: a seed that ran more than once weighs as much as the others.
+    """
+    found: list[tuple[int, SampleTemperatures]] = []
     for run in arm.runs:
         try:
             kept = SampleTemperatures.read(run.files)
         except UserError:  # named on its own
             continue
-        if kept is None:
-            continue
-        if summed is None:
-            summed = SampleTemperatures(kept.edges, {})
-        if len(kept.edges) != len(summed.edges) or not np.allclose(kept.edges, summed.edges):
-            continue
+        if kept is not None and (not found or np.array_equal(kept.edges, found[0][1].edges)):
+            found.append((run.summary.seed, kept))
+    runs_of = Counter(seed for seed, _ in found)
+    equal = math.lcm(*runs_of.values())
+    summed: dict[int, NDArray[np.int64]] = {}
+    for seed, kept in found:
         for epoch, counts in kept.counts.items():
             if counts.any():
-                summed.counts[epoch] = summed.counts.get(epoch, 0) + counts
-    return summed if summed is not None and summed.counts else None
+                summed[epoch] = summed.get(epoch, 0) + counts * (equal // runs_of[seed])
+    return SampleTemperatures(found[0][1].edges, summed) if summed else None

@@ -9,17 +9,30 @@ from ctkd_lightning.job.summary import NetworkSummary, Summary
 from ctkd_lightning.reporting.figures._comparison import compare
 from ctkd_lightning.reporting.runs import ReportedRun, Runs
 
+_CLASSES = {"normkd": "NormKD", "kd": "KD", "dkd": "DKD", "crd": "CRD"}
 
-def run(folder, temperature="global", seed=1, *, series=None, outputs=None, final=None, alone=False, model="pair"):
+
+def run(
+    folder, temperature="global", seed=1, *, series=None, outputs=None, final=None, alone=False, model="pair",
+    method="kd", settings=None,
+):  # fmt: skip
     """A run in a folder of its own, with what a test gives it."""
-    path = folder / f"{model}-{'none' if alone else temperature}-{seed}"
-    path.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{len(list(folder.iterdir()))}"
+    path.mkdir(parents=True)
+    target = f"ctkd_lightning.temperature.{_CLASSES.get(temperature, temperature.capitalize())}Temperature"
+    configuration = {
+        "seed": seed,
+        "run_dir": str(path),
+        "method": {"alone": alone, "terms": {method: {"_target_": f"ctkd_lightning.methods.{_CLASSES[method]}"}}},
+        "temperature": {"_target_": target},
+        **(settings or {}),
+    }
     if outputs is not None:
         outputs.write(RunDirectory(path))
     summary = Summary(
         model=model,
         data="digits",
-        method="none" if alone else "kd",
+        method="none" if alone else method,
         temperature=temperature,
         curriculum="cosine",
         seed=seed,
@@ -33,7 +46,7 @@ def run(folder, temperature="global", seed=1, *, series=None, outputs=None, fina
         name: values if isinstance(values[0], tuple) else list(enumerate(values, 1))
         for name, values in (series or {}).items()
     }
-    return ReportedRun(RunDirectory(path), summary, OmegaConf.create({}), numbered)
+    return ReportedRun(RunDirectory(path), summary, OmegaConf.create(configuration), numbered)
 
 
 def comparison(*runs):

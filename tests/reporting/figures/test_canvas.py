@@ -6,7 +6,7 @@ from matplotlib import rcParams
 from matplotlib.pyplot import get_fignums
 from PIL import Image
 
-from ctkd_lightning.reporting.figures._canvas import canvas, literal, style, wide_axis
+from ctkd_lightning.reporting.figures._canvas import canvas, class_label, legend, literal, style, wide_axis, wrapped
 
 
 def test_transparent_grey_and_out_of_all_state():
@@ -40,3 +40,26 @@ def test_wide_axes_are_logarithmic_with_plain_numbers(values, scale):
 def test_no_formula_and_no_end():
     assert literal("$x$") == r"\$x\$"
     assert literal("abcdef", 4) == "abc…"
+
+
+def test_names_in_lines_without_an_end():
+    name = "kd, global τ, optimizer.lr=0.1, max_epochs=30"
+    assert wrapped(name, 20) == "kd, global τ,\noptimizer.lr=0.1,\nmax_epochs=30"
+    assert "".join(wrapped("a" * 99, 20).split()) == "a" * 99
+
+
+def test_a_long_legend_makes_the_figure_higher():
+    heights = []
+    for lines in (1, 12):
+        figure, (axes,) = canvas(3.0)
+        for number in range(lines):
+            axes.plot([1, 2], label=wrapped(f"kd, global τ, data.augmentation={number:030}"))
+        legend(figure, axes.lines)
+        figure.draw_without_rendering()
+        heights.append(axes.get_position().height * figure.get_figheight())
+    assert heights[1] == pytest.approx(heights[0], rel=0.15)
+
+
+def test_letters_that_the_font_has_not():
+    assert [class_label(["猫", "кот", "chat"], number, 10) for number in range(3)] == ["0", "кот", "chat"]
+    assert literal("a猫\n") == "a?\n"

@@ -1,6 +1,7 @@
 import pytest
 
-from ctkd_lightning.reporting.figures._comparison import MOST_ARMS, MOST_OUTPUTS, over_runs
+from ctkd_lightning.reporting.arms import find_arms
+from ctkd_lightning.reporting.figures._comparison import MOST_ARMS, MOST_OUTPUTS, over_seeds
 from tests.reporting.figures.made_up import comparison, outputs, run
 
 
@@ -15,6 +16,15 @@ def test_arms_by_method_and_temperature_each_with_its_colour(tmp_path):
     # a run of no teacher before them changes none of their colours
     other = comparison(run(tmp_path, alone=True), *runs)
     assert {a.label: a.colour for a in other.arms} == {a.label: a.colour for a in found.arms}
+
+
+def test_arms_are_those_of_the_tables(tmp_path):
+    runs = [run(tmp_path, seed=s, settings={"max_epochs": epochs}) for epochs in (2, 9) for s in (1, 2)]
+    found = comparison(*runs)
+    tables = find_arms(runs)
+    assert [arm.label for arm in found.arms] == [arm.name for arm in tables]
+    assert [arm.label for arm in found.arms] == ["kd, global τ, max_epochs=2", "kd, global τ, max_epochs=9"]
+    assert [arm.runs for arm in found.arms] == [arm.runs for arm in tables]
 
 
 def test_pairs_of_networks_are_told_apart(tmp_path):
@@ -42,8 +52,8 @@ def test_outputs_of_an_arm(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "expected"), [([1, 1], ""), ([3, 3], "Mean over 3 runs"), ([1, 3], "Mean over 1 to 3 runs an arm")]
+    ("sizes", "expected"), [([1, 1], ""), ([3, 3], "Mean over 3 seeds"), ([1, 3], "Mean over 1 to 3 seeds an arm")]
 )
-def test_how_many_runs(tmp_path, sizes, expected):
+def test_over_how_many_seeds(tmp_path, sizes, expected):
     arms = comparison(*(run(tmp_path, f"t{i}", s) for i, size in enumerate(sizes) for s in range(size))).arms
-    assert over_runs(arms) == expected
+    assert over_seeds(arms) == expected

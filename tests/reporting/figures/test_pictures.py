@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from ctkd_lightning.job.temperatures import SampleTemperatures
@@ -57,6 +58,27 @@ def test_class_names_that_are_formulas(tmp_path):
     )
     for picture in pictures(Runs([run(tmp_path, outputs=found)], [])):
         picture.figure.savefig(tmp_path / "picture.svg")  # a formula that is none would raise
+
+
+@pytest.mark.filterwarnings("error:Glyph")
+def test_class_names_in_letters_that_the_font_has_not(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 12, 2, generator=generator)
+    found = outputs(
+        torch.arange(12) % 2,
+        torch.randn(12, 4, generator=generator),
+        tau=torch.linspace(1, 2, 12),
+        pictures={0: torch.zeros(3, 4, 4, dtype=torch.uint8)},
+        names=["猫", "犬"],
+        teacher=logits[0],
+        student=logits[1],
+    )
+    drawn = {picture.name: picture for picture in pictures(Runs([run(tmp_path, outputs=found)], []))}
+    for picture in drawn.values():
+        picture.figure.savefig(tmp_path / "picture.png")
+    assert "class 猫" in drawn["class_accuracy"].alt
+    ticks = {label.get_text() for label in drawn["class_accuracy"].figure.axes[0].get_yticklabels()}
+    assert ticks == {"0", "1"}
 
 
 def test_temperatures_of_a_stranger(tmp_path):

@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
+from ctkd_lightning.job.quality import quality
 from ctkd_lightning.reporting.figures._comparison import Missing
-from ctkd_lightning.reporting.figures.reliability import calibration_error, judged, reliability, reliability_curve
+from ctkd_lightning.reporting.figures.reliability import binned, reliability, reliability_curve
 from tests.reporting.figures.made_up import comparison, drawn, outputs, run
 
 
@@ -25,19 +26,21 @@ def by_hand(confidence, right, bins=15):
     return 100 * error
 
 
-def test_ece_is_that_of_the_paper():
+def test_ece_is_that_of_the_paper_and_of_the_evaluation(tmp_path):
     generator = torch.Generator().manual_seed(0)
     found = outputs(torch.randint(5, (300,), generator=generator), student=torch.randn(300, 5, generator=generator))
-    confidence, right = judged(found.networks["student"], found.target)
-    probabilities = found.networks["student"].logits.softmax(1)
-    assert confidence.tolist() == pytest.approx(probabilities.max(1).values.tolist())
-    assert calibration_error(confidence, right) == pytest.approx(by_hand(confidence.tolist(), right.tolist()), rel=1e-4)
+    confidence, guess = found.networks["student"].logits.softmax(1).max(1)
+    expected = by_hand(confidence.tolist(), (guess == found.target).tolist())
+    picture = reliability(comparison(run(tmp_path, outputs=found)))
+    assert f"kd, global τ: ECE {expected:.2f} %" in picture.alt
+    # and as evaluations have it, which the page shows beside it
+    assert f"{100 * quality(found.networks['student'].logits, found.target).ece:.2f}" == f"{expected:.2f}"
 
 
 def test_a_curve_by_hand():
     confidence = torch.tensor([0.51, 0.52, 0.98, 0.99, 0.97, 1.0])
     right = torch.tensor([True, False, True, True, True, False])
-    mean, accuracy, samples = reliability_curve(confidence, right)
+    mean, accuracy, samples = reliability_curve(binned(confidence, right))
     assert mean == pytest.approx([0.515, 0.985])
     assert accuracy == pytest.approx([0.5, 0.75])
     assert samples.tolist() == [2, 4]
@@ -57,6 +60,33 @@ def test_teacher_students_and_student_alone(tmp_path):
     assert list(lines)[1:] == ["teacher", "kd, fixed τ", "kd, global τ", "student alone"]
     assert "teacher: ECE 23.3" in picture.alt
     assert "student alone: ECE 12.2" in picture.alt  # mean of |2/3 − 0.7| twice and |1 − 0.7| once
+
+
+def test_teachers_and_students_alone_of_other_settings_are_kept_apart(tmp_path):
+    def made(tau, epochs, teacher_right, alone_right):
+        found = outputs([0, 0], teacher=[sure(0.9)] * 2, student=[sure(0.8)] * 2, baseline=[sure(0.7)] * 2)
+        found.networks["teacher"].logits[1] *= 1 if teacher_right else -1
+        found.networks["baseline"].logits[1] *= 1 if alone_right else -1
+        settings = {"max_epochs": epochs, "teacher": {"max_epochs": epochs}, "temperature": {"tau": tau}}
+        return run(tmp_path, "fixed", outputs=found, settings=settings)
+
+    runs = [made(2.0, 1, False, False), made(4.0, 1, False, False), made(2.0, 9, True, True)]
+    lines = {line.rpartition(":")[0] for line in drawn(reliability(comparison(*runs)).figure.axes[0])}
+    lines = {" ".join(line.split()) for line in lines}
+    assert {line for line in lines if line.startswith(("teacher", "student"))} == {
+        "teacher, teacher.max_epochs=1", "teacher, teacher.max_epochs=9",
+        "student alone, max_epochs=1", "student alone, max_epochs=9",
+    }  # fmt: skip
+
+
+def test_a_seed_that_ran_twice_counts_once(tmp_path):
+    right, wrong = (outputs([target], student=[sure(0.8)]) for target in (0, 1))
+    runs = [run(tmp_path, seed=seed, outputs=found) for seed, found in ((1, right), (1, right), (2, wrong))]
+    picture = reliability(comparison(*runs))
+    points = next(points for label, points in drawn(picture.figure.axes[0]).items() if label.startswith("kd, global"))
+    assert points == (pytest.approx([0.8], abs=1e-3), pytest.approx([0.5]))
+    assert "kd, global τ: ECE 50.00 ± 42.4" in picture.alt  # of 20 and 80, less what float16 leaves out
+    assert "Mean over 2 seeds" in picture.caption
 
 
 def test_one_class_one_sample_and_what_is_not_finite(tmp_path):

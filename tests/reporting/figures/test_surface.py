@@ -42,6 +42,43 @@ def test_the_mean_over_seeds_and_each_ones_end(tmp_path):
     assert axes.lines[1].get_ydata() == pytest.approx([kd(2.0), 0], abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("temperature", "method", "settings"),
+    [("normkd", "kd", {}), ("global", "normkd", {}), ("fixed", "dkd", {}), ("fixed", "crd", {}),
+     ("global", "kd", {"temperature_per_method": True})],
+)  # fmt: skip
+def test_no_point_where_another_function_was_trained(tmp_path, temperature, method, settings):
+    found = outputs([0, 1], teacher=TEACHER, student=STUDENT)
+    plain = run(tmp_path, "fixed", outputs=found, final={END: 4.0})
+    other = run(tmp_path, temperature, method=method, outputs=found, final={END: 7.0}, settings=settings)
+    picture = loss_surface(comparison(plain, other))
+    points = [line.get_xdata().tolist() for line in picture.figure.axes[0].lines if line.get_marker() == "o"]
+    assert points == [[4.0]]
+    name = f"{method}, {temperature} τ"
+    assert f"Without a point: {name}" in picture.caption
+    assert "not KD at one τ" in picture.caption
+    assert picture.alt.count("ended at") == 1
+    alone = loss_surface(comparison(other)).caption
+    assert "Points are" not in alone
+
+
+def test_kd_beside_a_method_of_features_has_its_point(tmp_path):
+    terms = {name: {"_target_": f"ctkd_lightning.methods.{name.upper()}"} for name in ("kd", "crd")}
+    found = outputs([0, 1], teacher=TEACHER, student=STUDENT)
+    picture = loss_surface(
+        comparison(run(tmp_path, outputs=found, final={END: 7.0}, settings={"method": {"terms": terms}}))
+    )
+    assert "Without a point" not in picture.caption
+    assert "ended at τ = 7.00" in picture.alt
+
+
+def test_the_end_is_of_all_runs_each_seed_once(tmp_path):
+    found = outputs([0, 1], teacher=TEACHER, student=STUDENT)
+    ends = [(1, 2.0), (1, 4.0), *((seed, 5.0) for seed in range(2, 8)), (8, 9.0)]  # more than the outputs looked at
+    picture = loss_surface(comparison(*(run(tmp_path, seed=s, outputs=found, final={END: end}) for s, end in ends)))
+    assert "ended at τ = 5.25 ± 1.67" in picture.alt  # of 3, 5, 5, 5, 5, 5, 5, 9
+
+
 def test_without_an_end_with_one_class_and_with_what_is_not_finite(tmp_path):
     found = outputs([0, 1], teacher=TEACHER, student=[STUDENT[0], [math.nan, 0.0, 0.0]])
     picture = loss_surface(comparison(run(tmp_path, outputs=found, final={END: math.nan})))

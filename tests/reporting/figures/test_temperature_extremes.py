@@ -28,6 +28,13 @@ def test_the_images_at_both_ends(tmp_path):
     assert "8 with the lowest τ, 1 to 2.47: the teacher is wrong in 0, the student in 8" in picture.alt
 
 
+def test_of_a_rule_it_is_one_sides(tmp_path):
+    words = "τ is that of the student's logits"
+    rule = run(tmp_path, "normkd", outputs=pictured(), settings={"temperature": {"base": {"tau": 2.0}}})
+    assert words in temperature_extremes(comparison(rule)).caption
+    assert words not in temperature_extremes(comparison(run(tmp_path, "instance", outputs=pictured()))).caption
+
+
 def test_few_samples_are_shown_once(tmp_path):
     found = pictured(samples=3)
     assert [len(end) for end in ends(found)] == [2, 1]
@@ -38,5 +45,5 @@ def test_few_samples_are_shown_once(tmp_path):
 
 
 def test_no_images(tmp_path):
-    with pytest.raises(Missing, match="temperature=instance keep_outputs=true"):
+    with pytest.raises(Missing, match="or a rule such as temperature=normkd, with keep_outputs=true"):
         temperature_extremes(comparison(run(tmp_path, outputs=outputs([0], teacher=[[1.0]], student=[[1.0]]))))

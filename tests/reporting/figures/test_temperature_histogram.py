@@ -29,6 +29,14 @@ def test_shares_by_epoch_over_the_seeds(tmp_path):
     assert "median τ 2.83 in epoch 1" in picture.alt
 
 
+def test_a_seed_that_ran_twice_counts_once(tmp_path):
+    runs = [kept(run(tmp_path, "instance", seed), e1=counts) for seed, counts in (
+        (1, [0, 4, 0, 0]), (1, [0, 4, 0, 0]), (2, [0, 0, 4, 0])
+    )]  # fmt: skip
+    mesh = temperature_histogram(comparison(*runs)).figure.axes[0].collections[0].get_array()
+    assert mesh.filled(0).tolist() == [[50], [50]]
+
+
 def test_fine_bins_are_put_together():
     fine = np.geomspace(1, 2, 101)
     counts = np.zeros(100, int)

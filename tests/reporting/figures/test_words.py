@@ -4,7 +4,7 @@ from statistics import mean, stdev
 import numpy as np
 import pytest
 
-from ctkd_lightning.reporting.figures._words import class_name, counted, known_mean, spread
+from ctkd_lightning.reporting.figures._words import class_name, known_mean, seed_means, spread
 
 
 @pytest.mark.parametrize(
@@ -21,14 +21,15 @@ def test_spread(values, expected):
     assert spread(values) == expected
 
 
-def test_counted():
-    assert counted(1, "run", "runs") == "1 run"
-    assert counted(2, "run", "runs") == "2 runs"
-
-
 def test_a_class_without_a_name():
     assert class_name(["cat"], 0) == "cat"
     assert class_name(["cat"], 1) == "1"
+
+
+def test_a_seed_that_ran_twice_is_one_value():
+    found = seed_means([(2, [5.0, np.nan]), (1, [1.0, 7.0]), (1, [3.0, np.nan])])
+    assert np.stack(found) == pytest.approx(np.array([[2.0, 7.0], [5.0, np.nan]]), nan_ok=True)
+    assert seed_means([(1, 1.0), (1, 2.0), (2, 4.0)]) == [1.5, 4.0]
 
 
 @pytest.mark.filterwarnings("error")
