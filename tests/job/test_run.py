@@ -601,11 +601,11 @@ def test_the_configuration_of_a_run_makes_its_objects_again(command):
 
 @pytest.mark.parametrize(
     ("precision", "settings"),
-    [("bf16-true", ("temperature=instance",)), ("64-true", ("method=[kd,crd]",)), ("16-true", ())],
+    [("bf16-true", ("temperature=instance",)), ("64-true", ("method=[kd,crd]",))],
 )
 def test_weights_of_another_type_are_tested_too(command, precision, settings):
     """In float32, as all are."""
     command("run_dir=run", f"trainer.precision={precision}", *settings)
     assert summary()["status"] == "complete"
-    dtype = {"bf16-true": torch.bfloat16, "64-true": torch.float64, "16-true": torch.float16}[precision]
+    dtype = {"bf16-true": torch.bfloat16, "64-true": torch.float64}[precision]
     assert load_file("run/student.safetensors")["conv1.weight"].dtype == dtype
