@@ -43,7 +43,8 @@ class RunDirectory:
         made = [self.metrics, self.test_outputs, self.temperatures, self.evaluation, self.report]
         made += [*self.path.glob("evaluation_*.json"), *self.figures.glob("*.svg"), *self.figures.glob("*.png")]
         for path in made:
-            path.unlink(missing_ok=True)
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
 
     def write(self, path: Path, text: str) -> None:
         """Write a file of the run, whole or not at all.

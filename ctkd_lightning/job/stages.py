@@ -186,14 +186,15 @@ def _say_what_has_no_effect(
         return
     if not module.uses_temperature:
         summary.without_effect.append("temperature")  # the module has said it
-    if any(isinstance(t, LearnedTemperature) for t in module.distillation.temperatures):
+    learned = any(isinstance(t, LearnedTemperature) for t in module.distillation.temperatures)
+    if module.uses_temperature and learned:
         return
     summary.without_effect.append("curriculum")
     if sets(overrides, "curriculum"):
-        rank_zero_warn(
-            f"curriculum={summary.curriculum} has no effect: temperature={summary.temperature} does not learn; take "
-            "temperature=global or instance"
-        )
+        reason = f"temperature={summary.temperature} does not learn; take temperature=global or instance"
+        if not module.uses_temperature:
+            reason = f"method={summary.method} softens no logits"
+        rank_zero_warn(f"curriculum={summary.curriculum} has no effect: {reason}")
 
 
 def _pair_name(model: DictConfig, choice: str) -> str:

@@ -253,6 +253,9 @@ def test_curriculum_without_effect_is_said(command):
     with pytest.warns(UserWarning, match="curriculum=linear has no effect: temperature=fixed does not learn"):
         command("run_dir=run", "curriculum=linear", "temperature=fixed")
     assert (summary()["curriculum"], summary()["without_effect"]) == ("linear", ["curriculum"])
+    with pytest.warns(UserWarning, match="curriculum=linear has no effect: method=pkt softens no logits"):
+        command("run_dir=run", "curriculum=linear", "method=pkt")
+    assert summary()["without_effect"] == ["temperature", "curriculum"]
 
 
 def test_pretrained_teacher_of_other_classes_is_trained_on(command, monkeypatch, caplog):
