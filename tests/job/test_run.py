@@ -312,7 +312,7 @@ def test_temperatures(command, temperature):
 def test_temperature_without_effect_is_said(command):
     with pytest.warns(UserWarning, match="the temperature has no effect: method sp has no softened term"):
         command("run_dir=run", "method=sp")
-    assert (summary()["temperature"], summary()["without_effect"]) == ("global", ["temperature"])
+    assert (summary()["temperature"], summary()["without_effect"]) == ("global", ["temperature", "curriculum"])
 
 
 def test_methods_combine_and_have_temperatures_of_their_own(command, capsys):
