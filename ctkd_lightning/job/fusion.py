@@ -120,7 +120,8 @@ def fuse(
             summary.fitted = _fit(module, data)
             rank_zero_only(save_weights)(module.network, run.fused)  # the factors are among them
 
-        summary.stage = "test"
+        summary.stage = summary.status = "test"
+        write(summary, run)
         for name, corruption in conditions.items():
             summary.conditions[name], told[name] = _test(cfg, module, data, corruption)
         if cfg.fusion.student is not None:

@@ -125,7 +125,8 @@ def distil(
             if cached is not None and cached.asked:
                 summary.teacher_cache = cached.known / cached.asked
 
-        summary.stage = "test"
+        summary.stage = summary.status = "test"
+        write(summary, run)
         tested = {}
         networks = {"teacher": teacher, "student": student, "baseline": baseline}
         for role, network in networks.items():

@@ -15,7 +15,7 @@ from ctkd_lightning.job.hardware import describe_hardware
 from ctkd_lightning.job.run_directory import RunDirectory
 
 Stage = Literal["teacher", "baseline", "student", "encoders", "fusion", "test"]
-Status = Literal["teacher", "baseline", "student", "encoders", "fusion", "complete", "stopped", "failed"]
+Status = Stage | Literal["complete", "stopped", "failed"]
 
 _NO_EFFECT = " (no effect)"  # version 0.1 wrote it behind a choice
 
@@ -73,6 +73,7 @@ class RunSummary:
         train_seconds: the training, parts before a resume with it.
         images_per_second: its rate, of images or other samples.
         final: the last values of λ and τ by metric name.
+        saturated: those of them that are a τ at an end of its range, where it hardly learns.
     """
 
     data: str
@@ -87,6 +88,7 @@ class RunSummary:
     epochs: int = 0
     best: Best = field(default_factory=Best)
     final: dict[str, float] = field(default_factory=dict)
+    saturated: list[str] = field(default_factory=list)
     skipped_steps: int = 0
     train_seconds: float = 0.0
     images_per_second: float | None = None
@@ -94,7 +96,14 @@ class RunSummary:
     git: str | None = None
     hardware: dict[str, str | int] = field(default_factory=dict)
 
-    _taken_over: ClassVar[tuple[str, ...]] = ("epochs", "best", "final", "train_seconds", "images_per_second")
+    _taken_over: ClassVar[tuple[str, ...]] = (
+        "epochs",
+        "best",
+        "final",
+        "saturated",
+        "train_seconds",
+        "images_per_second",
+    )
 
     def take_over(self, earlier: RunSummary | None) -> None:
         """Go on from the part of the training before a resume: what it came to stands until this part has more.

@@ -81,6 +81,11 @@ def closing_lines(summary: RunSummary) -> list[tuple[str, str]]:
     rate = summary.images_per_second
     speed = f", {rate:,.0f} images/s" if rate else ""
     lines.append(("training", f"{summary.epochs} epochs in {summary.train_seconds:,.0f} s{speed}"))
+    if summary.saturated:
+        names = ", ".join(
+            "τ" + name.removeprefix("ctkd/temperature").replace("/", " of ") for name in summary.saturated
+        )
+        lines.append(("saturated", f"{names} at an end of its range: see tau_init, tau_range, and weight decay on it"))
     if summary.skipped_steps:
         lines.append(("skipped", f"{summary.skipped_steps} steps whose gradients were not finite"))
     if summary.status != "complete":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -25,13 +26,14 @@ from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.explain import described
 from ctkd_lightning.job.loggers import tell_configuration
-from ctkd_lightning.job.metrics import KeepRows, MetricsLogger, rows_before
+from ctkd_lightning.job.metrics import KeepRows, MetricsLogger, Row, rows_before
 from ctkd_lightning.job.preflight import check_resumable
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.signals import exit_status
 from ctkd_lightning.job.summary import Best, RunSummary, read_summary
 from ctkd_lightning.job.temperatures import KeepTemperatures
 from ctkd_lightning.modules import ClassifierModule
+from ctkd_lightning.temperature import LearnedTemperature
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +152,7 @@ class Training:
     ) -> None:
         self.run_files, self.module, self.data, self.resume, self.save = run, module, data, resume, save
         self.earlier = check_resumable(resume, module) if resume else None
+        self.before: list[Row] = []
         self.throughput = Throughput()
         self.loggers = build.loggers(cfg) if loggers is None else list(loggers)
         self.metrics = [logger for logger in self.loggers if isinstance(logger, MetricsLogger)]
@@ -175,9 +178,10 @@ class Training:
         if self.trainer.is_global_zero:
             if self.earlier is None:
                 self.run_files.clear()
-            before = [] if self.earlier is None else rows_before(self.earlier, self.run_files.metrics)
+            else:
+                self.before = rows_before(self.earlier, self.run_files.metrics)
             for logger in self.metrics:
-                logger.experiment.begin_with(before)
+                logger.experiment.begin_with(self.before)
         try:
             self.trainer.fit(self.module, datamodule=self.data, ckpt_path=self.resume, weights_only=True)
         except UserError:
@@ -201,7 +205,15 @@ class Training:
             summary.images_per_second = self.throughput.images_per_second * trainer.world_size
         metrics = trainer.callback_metrics
         final = {name: float(value) for name, value in metrics.items() if name.startswith("ctkd/")}
-        summary.final = final or summary.final  # where a resumed run has nothing left to do
+        if not final:  # a resumed run that has nothing left to do
+            final = {name: value for row in self.before for name, value in row.items() if name.startswith("ctkd/")}
+        summary.final = final
+        learned = [part for part in self.module.modules() if isinstance(part, LearnedTemperature)]
+        summary.saturated = [
+            name
+            for name, tau in final.items()
+            if re.fullmatch(r"ctkd/temperature(/.+)?", name) and any(part.at_end(tau) for part in learned)
+        ]
         best = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == "val/top1"), None)
         if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
             epoch = torch.load(best.best_model_path, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,15 @@ def test_each_row_once(command):
         command("run_dir=run", "max_epochs=4", "temperature=instance", die)
     command("run_dir=run", "max_epochs=4", "temperature=instance", "resume=auto")
     assert Path("run/metrics.csv").read_text() == Path("whole/metrics.csv").read_text()
+    # killed between the training and the test, so that nothing is left to train
+    Path("run/summary.json").unlink()
+    Path("run/test_outputs.safetensors").unlink()
+    command("run_dir=run", "max_epochs=4", "temperature=instance", "resume=auto")
+    assert Path("run/metrics.csv").read_text() == Path("whole/metrics.csv").read_text()
+    assert timeless("run") == timeless("whole")
+
+
+def timeless(run):
+    found = json.loads(Path(run, "summary.json").read_text())
+    assert found["status"] == "complete"
+    return {name: value for name, value in found.items() if name not in ("train_seconds", "images_per_second")}

@@ -31,3 +31,8 @@ def test_what_a_stopped_run_shows(capsys):
     printed = " ".join(capsys.readouterr().out.split())  # in as many lines as the terminal needs
     assert "stopped in stage student; go on with the same settings, this run_dir and resume=auto" in printed
     assert "(cosine, no effect)" in printed
+
+
+def test_a_saturated_temperature_is_told(capsys):
+    print_table(summary(saturated=["ctkd/temperature", "ctkd/temperature/kd"]), RunDirectory("run"))
+    assert "τ, τ of kd at an end of its range" in " ".join(capsys.readouterr().out.split())
