@@ -100,8 +100,8 @@ def distil(
         training = Training(cfg, run, module, data, resume, save)
         loggers += training.loggers
 
-        if teacher is not None:
-            ready_teacher(cfg, teacher, data)
+        if teacher is not None and summary.teacher is not None:
+            summary.teacher.train_seconds = ready_teacher(cfg, teacher, data)
             if cfg.teacher.check:
                 top1 = run_test(cfg, ClassifierModule, teacher, data, "val")[0]["val/top1"]
                 check_beats_chance(top1, data.num_classes, len(data.val_indices), cfg.model.teacher.name)

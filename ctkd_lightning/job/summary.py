@@ -29,8 +29,8 @@ class NetworkSummary:
         parameters: their number.
         top1: accuracy on the test data, percent.
         top5: likewise.
-        train_seconds: of the baseline, its training, whenever that was; ``None`` where it was not in one go. That of
-            the student is the run's.
+        train_seconds: of teacher and baseline, their training, whenever that was; ``None`` where it was not in one go
+            or elsewhere. That of the student is the run's.
     """
 
     name: str

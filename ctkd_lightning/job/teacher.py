@@ -44,19 +44,22 @@ MakeTrainer = Callable[..., Trainer]
 """Makes a Trainer with the run's accelerator, strategy and precision, under other settings by keyword."""
 
 
-def ready_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> None:
+def ready_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> float | None:
     """Give the teacher its weights where :func:`ctkd_lightning.build.networks` has not: found in the cache, or trained.
 
     Args:
         cfg: the configuration.
         network: the teacher; left frozen.
         data: what to train it on.
+
+    Returns:
+        How long its training took, seconds; ``None`` where that is not known.
     """
     if cfg.teacher.checkpoint:
-        return
+        return None
     if cfg.model.teacher.get("pretrained"):
         if pretrained_classes(cfg.model.teacher.name) == data.num_classes:
-            return
+            return None
         log.info("The pretrained teacher's classes are not the data's: it gets a new last layer and is trained on")
     settings = _teacher_settings(cfg, data)
     folder = _folder(cfg, cfg.model.teacher.name, data, settings)
@@ -69,7 +72,7 @@ def ready_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) ->
         def make_trainer(callbacks: list[Callback], **settings: Any) -> Trainer:
             return build.trainer(cfg, callbacks=[*callbacks, *bar], logger=False, **settings)
 
-        train_once(module, data, folder, settings, make_trainer, max_epochs=cfg.teacher.max_epochs)
+        return train_once(module, data, folder, settings, make_trainer, max_epochs=cfg.teacher.max_epochs)
     finally:
         network.requires_grad_(False).eval()
         data.seed = students_seed

@@ -103,19 +103,20 @@ def worth_table(arms: list[Arm]) -> Table | None:
         Column("share of the gap closed"),
         Column("training, alone"),
         Column("training, distilled"),
+        Column("training, teacher"),
         Column("parameters, student"),
         Column("parameters, teacher"),
     ]
     words = (
         "Test accuracy over the seeds that student alone and distilled share: mean ± standard deviation, the gain with "
         "its 95 % interval (paired, Student’s t). The share of the gap is (distilled − alone) / (teacher − alone), of "
-        "the means. Training is the student’s, the mean over seeds; the teacher’s own is not counted."
+        "the means. Training is the student’s, the mean over seeds; the teacher’s is its own, by itself."
     )
     if all(row[1].text == NONE for row in rows):
         words = (
             "There is no student alone to compare with: with_baseline=true trains it beside a run, and method=none "
             "by itself, with the same seeds and settings. Training is the student’s, the mean over seeds; the "
-            "teacher’s own is not counted."
+            "teacher’s is its own, by itself."
         )
     return Table("worth", "Student alone, student distilled, teacher", columns, rows, words=words)
 
@@ -140,6 +141,7 @@ def _worth(arm: Arm, arms: list[Arm]) -> list[Cell]:
         _share_of_gap(alone, distilled, teacher) if gained else Cell(NONE),
         _seconds(alone_seconds(arm, arms)),
         _seconds(train_seconds(arm)),
+        _seconds(arm.by_seed(lambda run: run.summary.teacher.train_seconds if run.summary.teacher else None)),
         Cell(count(small), f"{small / large:.0%} of teacher" if small and large else ""),
         Cell(count(large)),
     ]

@@ -51,7 +51,7 @@ def write_run(
             "test_data": "abc",
             "train_seconds": 30.0 if alone else 60.0,
             "images_per_second": 1234.4,
-            "teacher": None if alone else NetworkSummary("big", 400, teacher, 99.0),
+            "teacher": None if alone else NetworkSummary("big", 400, teacher, 99.0, 600.0),
             "student": NetworkSummary("small", 100, top1, 98.0),
             "baseline": None if baseline is None else NetworkSummary("small", 100, baseline, 97.0, 45.0),
             "without_effect": ["temperature", "curriculum"] if alone else ["curriculum"] * (temperature == "fixed"),

@@ -65,7 +65,7 @@ def test_what_it_was_worth(arms):
     low, high = stats.ttest_rel(LEARNED, ALONE).confidence_interval(0.95)
     assert (gained.text, gained.note) == ("+6.07", f"95 %: +{low:.2f} to +{high:.2f}")
     assert share.text == f"{(sum(LEARNED) / 3 - 80.5) / (90 - 80.5):.0%}" == "64%"
-    assert [time.text for time in times] == ["30.0 s", "1 min 00 s"]
+    assert [time.text for time in times] == ["30.0 s", "1 min 00 s", "10 min 00 s"]
     assert (small.text, small.note, large.text) == ("100", "25% of teacher", "400")
 
 
