@@ -123,9 +123,11 @@ class FiniteSteps(Callback):
 
 
 def all_finite(tensors: Iterable[Tensor | None]) -> bool:
-    """Whether all numbers in tensors are finite, with one wait for each device that they are on."""
+    """Whether all numbers in tensors are finite, with one wait for each device; of sharded ones this process's part."""
     by_device: dict[torch.device, list[Tensor]] = {}
     for tensor in tensors:
+        if tensor is not None and hasattr(tensor, "to_local"):
+            tensor = tensor.to_local()
         if tensor is not None and tensor.is_floating_point() and tensor.numel():
             by_device.setdefault(tensor.device, []).append(tensor.detach())
     for device, several in by_device.items():

@@ -10,19 +10,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctkd_lightning.job.outputs import TestOutputs
-from ctkd_lightning.reporting.figures._canvas import CLASS_COLOURS, bare, canvas, class_label, panel_title, title_room
+from ctkd_lightning.reporting.figures._canvas import (
+    CLASS_COLOURS,
+    bare,
+    canvas,
+    class_label,
+    legend,
+    panel_title,
+    title_room,
+)
 from ctkd_lightning.reporting.figures._comparison import MOST_OUTPUTS, NO_OUTPUTS, Comparison, DrawnArm, Missing
 from ctkd_lightning.reporting.figures._words import seed_means, spread
 from ctkd_lightning.reporting.picture import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 MOST_SAMPLES = 500
 MOST_CLASSES = len(CLASS_COLOURS)
 MOST_PANELS = 4
 _LEAST_SAMPLES = 5
 _PERPLEXITY = 30
+_SHORT = 6  # letters of a class's name that has room among the points
 _ITERATIONS = 500  # half of scikit-learn's: on 450 digits the divergence is within 1 % of that of the whole
 
 
@@ -57,19 +67,24 @@ def embedding(comparison: Comparison) -> Picture:
     titles = [panel_title(one.arm.label, f"silhouette {spread(one.scores, 3)}") for one in seen]
     height = 3.0 * rows if columns == 2 else 4.6
     figure, axes = canvas(height + rows * title_room(titles), rows, columns)
+    names = [class_label(seen[0].class_names, number, 12) for number in np.unique(seen[0].target)]
+    beside = max(map(len, names)) <= _SHORT  # else they would cover each other and the points
     for panel, one, title in zip(axes, seen, titles, strict=False):
-        _scatter(panel, one)
+        _scatter(panel, one, names if beside else None)
         panel.set_title(title)
     for panel in axes:
         bare(panel)
+    if not beside:
+        legend(figure, [_key(name, colour) for name, colour in zip(names, CLASS_COLOURS, strict=False)])
 
     shown, classes = len(np.unique(seen[0].target)), seen[0].classes
+    shown_by = "colours and labels" if beside else "colours"
     some = f" of {shown} of the {classes} classes" if shown < classes else ""
     several = any(len(one.scores) > 1 for one in seen)
     caption = (
         f"t-SNE of what the student's last layer reads, for the same {len(seen[0].target)} test samples{some} and with "
         f"the same settings (perplexity {_perplexity(len(seen[0].target)):g}, start from PCA) in each panel, of the "
-        f"run with seed {seen[0].seed}; colours and labels are the classes. The silhouette score, of the features "
+        f"run with seed {seen[0].seed}; {shown_by} are the classes. The silhouette score, of the features "
         "themselves and not of their picture, is 1 where classes are far apart and 0 where they touch"
         + (f"; mean ± standard deviation over the seeds of up to {MOST_OUTPUTS} runs an arm." if several else ".")
     )
@@ -146,19 +161,26 @@ def _features(outputs: TestOutputs, chosen: NDArray[np.intp]) -> NDArray[np.floa
     return features if np.isfinite(features).all() and features.std(axis=0).any() else None
 
 
-def _scatter(panel: Axes, one: _Seen) -> None:
+def _key(name: str, colour: str) -> Line2D:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], marker="o", linestyle="", color=colour, label=name)
+
+
+def _scatter(panel: Axes, one: _Seen, names: list[str] | None) -> None:
+    """The samples, with their classes' names among them where these are given."""
     from matplotlib.patheffects import withStroke
 
     groups = [(number, one.points[one.target == number]) for number in np.unique(one.target)]
     for (_, points), colour in zip(groups, CLASS_COLOURS, strict=False):
         panel.scatter(points[:, 0], points[:, 1], s=7, color=colour, linewidths=0, rasterized=True)
-    for number, points in groups:  # above all points
+    for name, (_, points) in zip(names or (), groups, strict=False):  # above all points
         outline = [withStroke(linewidth=2.5, foreground="white")]
         x, y = np.median(points, axis=0)
         panel.text(
             x,
             y,
-            class_label(one.class_names, number, 12),
+            name,
             color="#333333",
             ha="center",
             va="center",

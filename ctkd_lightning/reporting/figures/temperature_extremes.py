@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _COLUMNS = 4
+_SHORT = 7  # letters of a class's name that has room after a word
+_WORDS, _LETTERS = ("label", "teacher", "student"), ("", "T", "S")
 
 
 def temperature_extremes(comparison: Comparison) -> Picture:
@@ -47,12 +50,14 @@ def temperature_extremes(comparison: Comparison) -> Picture:
         bare(panel)
     first_high = math.ceil(len(lowest) / _COLUMNS) * _COLUMNS
     places = [*zip(axes, lowest, strict=False), *zip(axes[first_high:], highest, strict=False)]
+    short = max(len(name) for _, position in places for name, _ in _said(outputs, position)) <= _SHORT
     for panel, position in places:
-        _show(panel, outputs, position)
+        _show(panel, outputs, position, _WORDS if short else _LETTERS)
     told = [_told(outputs, what, found) for what, found in (("lowest", lowest), ("highest", highest)) if found]
+    guesses = "both networks' guesses" if short else "the teacher's guess (T) and the student's (S)"
     caption = (
         f"Test images with the lowest temperatures (first {len(lowest)}) and with the highest (last {len(highest)}) at "
-        "the end of the training, with their label and both networks' guesses; ✗ marks a wrong one. Of "
+        f"the end of the training, with their label and {guesses}; ✗ marks a wrong one. Of "
         f"{arm.label}, seed {run.summary.seed}."
         + (" τ is that of the student's logits: a rule softens the teacher's by their own." if is_rule(arm) else "")
     )
@@ -75,19 +80,21 @@ def ends(outputs: TestOutputs) -> tuple[list[int], list[int]]:
     return order[:half], order[max(half, len(order) - PICTURES) :]
 
 
-def _show(panel: Axes, outputs: TestOutputs, position: int) -> None:
-    """One image with its τ, its label and both guesses."""
+def _said(outputs: TestOutputs, position: int) -> list[tuple[str, bool]]:
+    """The names of an image's label and of both guesses, and whether they are wrong."""
+    target = outputs.target[position]
+    guesses = [outputs.networks[role].logits[position].argmax() for role in BOTH]
+    return [(_name(outputs, number), bool(number != target)) for number in (target, *guesses)]
+
+
+def _show(panel: Axes, outputs: TestOutputs, position: int, words: Sequence[str]) -> None:
+    """One image with its τ, its label and both guesses, each after its word."""
     assert outputs.tau is not None
     panel.imshow(outputs.pictures[position].permute(1, 2, 0).numpy(), interpolation="nearest")
     panel.set_title(f"τ {float(outputs.tau[position]):.3g}", pad=3, weight="normal")
-    lines = [(f"label {_name(outputs, outputs.target[position])}", GREY)]
-    for role in BOTH:
-        guess = outputs.networks[role].logits[position].argmax()
-        wrong = bool(guess != outputs.target[position])
-        lines.append((f"{role} {_name(outputs, guess)}{' ✗' if wrong else ''}", WRONG_COLOUR if wrong else GREY))
-    for place, (text, colour) in enumerate(lines):
+    for place, (word, (name, wrong)) in enumerate(zip(words, _said(outputs, position), strict=True)):
         panel.annotate(
-            text,
+            f"{word} {name}{' ✗' if wrong else ''}".strip(),
             (0.5, 0),
             xytext=(0, -4 - 12 * place),
             xycoords="axes fraction",
@@ -95,7 +102,7 @@ def _show(panel: Axes, outputs: TestOutputs, position: int) -> None:
             ha="center",
             va="top",
             fontsize=9,
-            color=colour,
+            color=WRONG_COLOUR if wrong else GREY,
         )
 
 

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from sklearn.metrics import silhouette_score
 
 from ctkd_lightning.reporting.figures import features as module
@@ -35,6 +36,17 @@ def test_scores_are_scikit_learns_over_the_seeds_and_points_those_of_the_first(t
     points = np.concatenate([c.get_offsets() for c in left.collections])
     assert points.shape == (30, 2)
     assert [text.get_text() for text in left.texts] == ["a", "b", r"\$c\$"]
+
+
+def test_long_names_stand_below(tmp_path):
+    found = clusters(0, 2)
+    found.class_names = ["n02206856", "n03733131", "n04149813"]
+    picture = embedding(comparison(run(tmp_path, outputs=found)))
+    assert not picture.figure.axes[0].texts
+    (legend,) = picture.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == found.class_names
+    colours = [c.get_facecolor()[0][:3].tolist() for c in picture.figure.axes[0].collections]
+    assert [list(to_rgb(h.get_color())) for h in legend.legend_handles] == colours
 
 
 def test_the_same_picture_each_time_and_classes_stay_together():

@@ -6,12 +6,12 @@ from ctkd_lightning.reporting.figures.temperature_extremes import ends, temperat
 from tests.reporting.figures.made_up import comparison, outputs, run
 
 
-def pictured(samples=20, each=8):
+def pictured(samples=20, each=8, names=("cat", "$dog$")):
     tau = torch.linspace(1, 5, samples)[torch.randperm(samples, generator=torch.Generator().manual_seed(0))]
     order = tau.argsort().tolist()
     pictures = {p: torch.full((3, 4, 4), p, dtype=torch.uint8) for p in dict.fromkeys([*order[:each], *order[-each:]])}
     right, wrong = torch.eye(2)[[0] * samples], torch.eye(2)[[1] * samples]
-    return outputs([0] * samples, tau=tau, pictures=pictures, names=["cat", "$dog$"], teacher=right, student=wrong)
+    return outputs([0] * samples, tau=tau, pictures=pictures, names=list(names), teacher=right, student=wrong)
 
 
 def test_the_images_at_both_ends(tmp_path):
@@ -26,6 +26,17 @@ def test_the_images_at_both_ends(tmp_path):
     )
     assert [text.get_text() for text in panels[0].texts] == ["label cat", "teacher cat", r"student \$dog\$ ✗"]
     assert "8 with the lowest τ, 1 to 2.47: the teacher is wrong in 0, the student in 8" in picture.alt
+
+
+def test_long_names_have_letters_before_them(tmp_path):
+    found = pictured(names=["n02206856", "n03733131"])
+    picture = temperature_extremes(comparison(run(tmp_path, "instance", outputs=found)))
+    panel = next(axes for axes in picture.figure.axes if axes.images)
+    assert [text.get_text() for text in panel.texts] == ["n02206856", "T n02206856", "S n03733131 ✗"]
+    assert "the teacher's guess (T) and the student's (S)" in picture.caption
+    picture.figure.draw_without_rendering()  # and nothing reaches into the next panel
+    boxes = [text.get_window_extent() for axes in picture.figure.axes[:4] for text in axes.texts]
+    assert not any(a.overlaps(b) for place, a in enumerate(boxes) for b in boxes[:place])
 
 
 def test_of_a_rule_it_is_one_sides(tmp_path):
