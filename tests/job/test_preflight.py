@@ -17,7 +17,7 @@ def test_count_processes(devices, processes):
 
 
 def checkpoint(path, **state):
-    torch.save({"epoch": 1, "loops": {}, "optimizer_states": [], "state_dict": state}, path)
+    torch.save({"epoch": 1, "loops": {}, "optimizer_states": [{}], "state_dict": state}, path)
     return path
 
 
