@@ -227,7 +227,7 @@ TARGETS = {
         "CIFAR10", "CIFAR100", "DigitViews", "Digits", "Fake", "ImageFolder", "ImageNet", "SixViews", "TinyImageNet",
         "WatchSensors",
     },
-    "ctkd_lightning.job": {"mlflow_logger"},
+    "ctkd_lightning.job": {"MetricsLogger", "RunOwner", "SweepJobs", "mlflow_logger"},
     "ctkd_lightning.methods": {
         "AB", "AT", "CC", "CRD", "DIST", "DKD", "FSP", "FT", "FitNet", "KD", "KDSVD", "LSKD", "MLKD", "NST", "NormKD",
         "OFD", "PKT", "RKD", "ReviewKD", "SP", "SRRL", "TTM", "VID", "WTTM",

@@ -9,15 +9,21 @@ if TYPE_CHECKING:
     from ctkd_lightning.job.evaluation_summary import Evaluation, read_evaluation
     from ctkd_lightning.job.fusion import fuse
     from ctkd_lightning.job.loggers import mlflow_logger
+    from ctkd_lightning.job.metrics import MetricsLogger
+    from ctkd_lightning.job.owner import RunOwner
     from ctkd_lightning.job.run_directory import RunDirectory
     from ctkd_lightning.job.stages import distil
     from ctkd_lightning.job.summary import Summary, read_summary
+    from ctkd_lightning.job.sweep import SweepJobs
     from ctkd_lightning.job.teacher import ready_teacher
 
 __all__ = [
     "Evaluation",
+    "MetricsLogger",
     "RunDirectory",
+    "RunOwner",
     "Summary",
+    "SweepJobs",
     "distil",
     "evaluate",
     "fuse",
@@ -31,6 +37,9 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Evaluation": "ctkd_lightning.job.evaluation_summary",
+        "MetricsLogger": "ctkd_lightning.job.metrics",
+        "RunOwner": "ctkd_lightning.job.owner",
+        "SweepJobs": "ctkd_lightning.job.sweep",
         "RunDirectory": "ctkd_lightning.job.run_directory",
         "Summary": "ctkd_lightning.job.summary",
         "distil": "ctkd_lightning.job.stages",
