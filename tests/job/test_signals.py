@@ -26,6 +26,7 @@ class Send(Callback):
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_in_the_training(command, number, status):
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, whatever runs the tests
     send = f"{{_target_: tests.job.test_signals.Send, number: {int(number)}, hook: on_train_batch_start}}"
     with pytest.raises(SystemExit) as stopped:
         command("run_dir=run", f"+callbacks.send={send}", "max_epochs=2")
