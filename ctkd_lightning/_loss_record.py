@@ -24,12 +24,13 @@ class LossRecord:
         self._samples: dict[str, int | Tensor] = {}
         self._before = (self._sums, self._samples)
 
-    def add(self, losses: Mapping[str, Tensor], samples: int | Tensor) -> None:
+    def add(self, losses: Mapping[str, Tensor], samples: int | Tensor = 1) -> None:
         """Count one step's losses.
 
         Args:
             losses: scalars.
-            samples: of the step, on all processes together: a small last batch counts less than the others.
+            samples: of the step, on all processes together: a small last batch counts less than the others. Where they
+                are not given, each step counts alike.
         """
         self._before = (self._sums, self._samples)
         self.latest = {name: value.detach() for name, value in losses.items()}

@@ -52,6 +52,7 @@ def test_trains_with_either(tmp_path, name, callbacks):
     assert {"ctkd/lambda", "ctkd/temperature", "train/kd"} <= trainer.callback_metrics.keys()
 
 
+@pytest.mark.slow
 def test_the_other_distribution_is_not_imported_unasked():
     code = (
         "import sys, ctkd_lightning; ctkd_lightning.CurriculumTemperatureCallback(); "
@@ -80,6 +81,7 @@ assert isinstance(CurriculumTemperatureCallback(), pytorch_lightning.Callback)
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ctkd_lightning", "ctkd_lightning.callbacks"])
 def test_a_distribution_that_is_imported_later(name):
     """A command line asks for the class, and for its bases, before there is a callback."""

@@ -167,7 +167,12 @@ def test_gradients_reach_the_network_through_them(name, images):
     torch.testing.assert_close((gradient * direction).sum(), expected, rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+SLOW = ("ShuffleV2", "MobileNetV2")  # to trace
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in FAMILIES]
+)
 def test_wrapped_networks(name, images):
     network = network_of(name)
     expected = [x.detach() for x in tapped(network)(images).preacts]
