@@ -46,9 +46,7 @@ def test_a_bug_in_the_page_is_a_warning_too(command, capfd, monkeypatch):
 
 
 def test_a_sweep_is_followed_by_its_page(command):
-    command(
-        "-m", "run_dir='swe[e]p'", "temperature=fixed,global", "report=true"
-    )  # a glob of another folder's name
+    command("-m", "run_dir='swe[e]p'", "temperature=fixed,global", "report=true")  # a glob of another folder's name
     page = Tables(Path("swe[e]p/report.html").read_text())
     values = [summary_of(f"swe[e]p/{job}")["student"]["top1"] for job in range(2)]
     numbers = page.numbers("results")
