@@ -73,11 +73,8 @@ def hydra_main(
         with explained(), told_of_job(), _full_error(False):  # the processes that the task starts explain theirs
             return task(cfg)
 
-    with (
-        explained(),
-        owning(),
-        _full_error(True),
-    ):  # errors arrive here as they were raised, not as Hydra would print them
+    # errors arrive here as they were raised, not as Hydra would print them
+    with explained(), owning(), _full_error(True):
         hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)(explained_task)()
         check_sweep()
 

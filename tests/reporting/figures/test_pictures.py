@@ -44,7 +44,8 @@ def test_no_runs():
     assert missing == []
 
 
-def test_class_names_that_are_formulas(tmp_path):
+def pictures_of_classes(tmp_path, names):
+    """All that a run with these names of its two classes gives."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 12, 2, generator=generator)
     found = outputs(
@@ -52,28 +53,21 @@ def test_class_names_that_are_formulas(tmp_path):
         torch.randn(12, 4, generator=generator),
         tau=torch.linspace(1, 2, 12),
         pictures={0: torch.zeros(3, 4, 4, dtype=torch.uint8)},
-        names=["$x^", "<b>\\frac"],
+        names=names,
         teacher=logits[0],
         student=logits[1],
     )
-    for picture in pictures(Runs([run(tmp_path, outputs=found)], [])):
+    return pictures(Runs([run(tmp_path, outputs=found)], []))
+
+
+def test_class_names_that_are_formulas(tmp_path):
+    for picture in pictures_of_classes(tmp_path, ["$x^", "<b>\\frac"]):
         picture.figure.savefig(tmp_path / "picture.svg")  # a formula that is none would raise
 
 
 @pytest.mark.filterwarnings("error:Glyph")
 def test_class_names_in_letters_that_the_font_has_not(tmp_path):
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 12, 2, generator=generator)
-    found = outputs(
-        torch.arange(12) % 2,
-        torch.randn(12, 4, generator=generator),
-        tau=torch.linspace(1, 2, 12),
-        pictures={0: torch.zeros(3, 4, 4, dtype=torch.uint8)},
-        names=["猫", "犬"],
-        teacher=logits[0],
-        student=logits[1],
-    )
-    drawn = {picture.name: picture for picture in pictures(Runs([run(tmp_path, outputs=found)], []))}
+    drawn = {picture.name: picture for picture in pictures_of_classes(tmp_path, ["猫", "犬"])}
     for picture in drawn.values():
         picture.figure.savefig(tmp_path / "picture.png")
     assert "class 猫" in drawn["class_accuracy"].alt
