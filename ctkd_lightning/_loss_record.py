@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -52,6 +53,16 @@ class LossRecord:
     def mean(self, name: str) -> Tensor | None:
         """One of them; ``None`` before the first step."""
         return self._mean(name) if name in self._sums else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far, for a checkpoint within an epoch; on the CPU."""
+        samples = {name: n.cpu() if isinstance(n, Tensor) else n for name, n in self._samples.items()}
+        return {"sums": {name: value.cpu() for name, value in self._sums.items()}, "samples": samples}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with them."""
+        self.reset()
+        self._sums, self._samples = dict(state["sums"]), dict(state["samples"])
 
     def _mean(self, name: str) -> Tensor:
         samples = self._samples[name]

@@ -31,7 +31,7 @@ from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.fusion import ModalityCorruption, TemperatureFusion
 from ctkd_lightning.fusion.network import feature_widths
-from ctkd_lightning.job.checkpoints import RunCheckpoints
+from ctkd_lightning.job.checkpoints import RunCheckpoints, within_epochs
 from ctkd_lightning.job.configuration import compose, plain, read_configuration, set_keys
 from ctkd_lightning.job.hardware import accelerator_in_use, choose_channels_last, choose_precision
 from ctkd_lightning.job.stopping import StopOnSigterm
@@ -339,6 +339,7 @@ def callbacks(cfg: DictConfig) -> list[Callback]:
         left_out.append("curriculum")  # which needs a temperature
     chosen = _chosen(cfg.callbacks)
     made = [instantiate(node, _convert_="all") for name, node in chosen.items() if name not in left_out]
+    made += within_epochs(cfg)
     return [*made, *progress_bar(cfg)]  # last: a line of an epoch tells what the others log
 
 

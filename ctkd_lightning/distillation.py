@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -295,15 +296,10 @@ class Distillation(nn.Module):
         Raises:
             UserError: a network that cannot take the example, or a method that does not fit their outputs.
         """
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
+        with _evaluating(self):
             student = _tried("student", self.run, *args, **kwargs)
             teacher = _tried("teacher", lambda *a, **k: self.ask(StudentCall(a, k), batch), *args, **kwargs)
             self.build_methods(student, teacher)
-        finally:
-            for module, training in modes.items():
-                module.training = training
 
     @torch.no_grad()
     def build_methods(
@@ -320,26 +316,11 @@ class Distillation(nn.Module):
         if step is None:
             self._looked = True  # at real batches alone: what networks make of an example says nothing
         example = self._example_step(student.logits) if step is None else step
-        student, teacher, canonical = self._canonical(student, teacher, example, batch)
-        inputs = self._inputs(student, teacher, canonical, example)
-        for name, method in self.terms.items():
-            try:
-                method.build(student, teacher)
-                method.to(student.logits.device).eval()
-                _term(method, inputs.for_method(name, method))
-            except UserError:
-                raise
-            except (RuntimeError, IndexError, ValueError) as error:
-                found = "; ".join(
-                    f"{who}'s {role} {tuple(feature.shape)}"
-                    for who, output in (("student", student), ("teacher", teacher))
-                    for role, feature in output.features.items()
-                )
-                raise UserError(
-                    f"method {name} does not fit the features of student and teacher ({found}): {error}; name other "
-                    "layers in student_layers and teacher_layers, or take another method"
-                ) from error
-            method.train().requires_grad_(method.full_weight > 0)
+        with _evaluating(*self.temperatures):  # what listens to them hears steps alone
+            student, teacher, canonical = self._canonical(student, teacher, example, batch)
+            inputs = self._inputs(student, teacher, canonical, example)
+            for name, method in self.terms.items():
+                _build_method(name, method, inputs, student, teacher)
         self._looked = step is not None
 
     def progress(self, epoch: float, fraction: float | None = None) -> None:
@@ -656,6 +637,41 @@ def _frozen(
     if isinstance(teacher, nn.ModuleDict):
         return FrozenTeachers({name: freeze(network) for name, network in teacher.items()}, pick)
     return freeze(teacher)
+
+
+def _build_method(
+    name: str, method: Method, inputs: TermInputs, student: NetworkOutput, teacher: NetworkOutput
+) -> None:
+    try:
+        method.build(student, teacher)
+        method.to(student.logits.device).eval()
+        _term(method, inputs.for_method(name, method))
+    except UserError:
+        raise
+    except (RuntimeError, IndexError, ValueError) as error:
+        found = "; ".join(
+            f"{who}'s {role} {tuple(feature.shape)}"
+            for who, output in (("student", student), ("teacher", teacher))
+            for role, feature in output.features.items()
+        )
+        raise UserError(
+            f"method {name} does not fit the features of student and teacher ({found}): {error}; name other layers in "
+            "student_layers and teacher_layers, or take another method"
+        ) from error
+    method.train().requires_grad_(method.full_weight > 0)
+
+
+@contextmanager
+def _evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Modules in eval mode; afterwards each part is in its own mode again."""
+    modes = {part: part.training for module in modules for part in module.modules()}
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
 
 
 def _tried(role: str, run: Callable[..., NetworkOutput], *args: Any, **kwargs: Any) -> NetworkOutput:

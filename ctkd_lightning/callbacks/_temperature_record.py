@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -33,6 +34,15 @@ class TemperatureRecord:
         """Stop listening."""
         self._hook.remove()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What was heard since the last call of :meth:`collect`, for a checkpoint within an epoch; on the CPU."""
+        folded = None if self._folded is None else self._folded.cpu()
+        return {"taus": [tau.cpu() for tau in self._taus], "folded": folded}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with it."""
+        self._taus, self._folded = list(state["taus"]), state["folded"]
+
     def _listen(self, module: Temperature, args: Any, tau: Tensor) -> None:
         if not module.training:
             return
@@ -45,10 +55,11 @@ class TemperatureRecord:
             self._compact()
 
     def _compact(self) -> None:
-        taus = torch.cat(self._taus)
+        device = self._taus[-1].device  # what a checkpoint had is still on the CPU
+        taus = torch.cat([tau.to(device) for tau in self._taus])
         self._taus = []
         folded = self._fold(taus)
-        self._folded = folded if self._folded is None else self._merge(torch.stack([self._folded, folded]))
+        self._folded = folded if self._folded is None else self._merge(torch.stack([self._folded.to(device), folded]))
 
     def _fold(self, taus: Tensor) -> Tensor:
         """Outputs (N, K) as (count, sum, sum of squares, −min, max) a part, (5, K), in float64."""

@@ -10,6 +10,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from ctkd_lightning._across_processes import check_processes
+from ctkd_lightning._resuming import RandomNumbers, of_all_processes, of_this_process
 from ctkd_lightning._scores.scores import Kind, Scores, Task
 from ctkd_lightning._training_progress import curriculum_at_zero, planned_epochs, training_fraction
 from ctkd_lightning.callbacks._distributions import Callback
@@ -34,6 +35,7 @@ from ctkd_lightning.temperature._rule import RuleTemperature
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
+_EPOCH = "ctkd_lightning.epoch"  # in a checkpoint
 _CE_WEIGHT = 0.1  # the CTKD paper's
 _OWN = "temperature"  # the name of the temperature that the callback brings
 
@@ -224,6 +226,8 @@ class CurriculumTemperatureCallback(Callback):
         self._attachment: Attachment | None = None
         self._optimizer: CompanionOptimizer | None = None
         self._loaded_methods: dict[str, Any] = {}
+        self._loaded_epoch: dict[str, Any] = {}
+        self._random_numbers = RandomNumbers()
         self._built = False  # the methods' own parts, which a second training goes on with
         self._shared = SharedValues(*self._brought.values())
 
@@ -278,6 +282,28 @@ class CurriculumTemperatureCallback(Callback):
             raise UserError(_NOTHING_TO_DO.format(module=type(pl_module).__name__))
         self._records = {name: TemperatureRecord(module) for name, module in found.items()}
         self._optimize(trainer, pl_module)
+        self._go_on(pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep what Lightning does not: the epoch's τ and losses so far, and where the random numbers are."""
+        heard: dict[str, Any] = {name: record.state_dict() for name, record in self._records.items()}
+        losses = None if self._engine is None else self._engine.record.state_dict()
+        checkpoint[_EPOCH] = of_all_processes({"temperatures": heard, "losses": losses})
+        self._random_numbers.save(checkpoint, pl_module.device)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep it until the training starts."""
+        self._random_numbers.load(checkpoint)
+        self._loaded_epoch = of_this_process(checkpoint.get(_EPOCH)) or {}
+
+    def _go_on(self, pl_module: LightningModule) -> None:
+        self._random_numbers.go_on(pl_module.device)
+        loaded, self._loaded_epoch = self._loaded_epoch, {}
+        for name, heard in loaded.get("temperatures", {}).items():
+            if name in self._records:
+                self._records[name].load_state_dict(heard)
+        if self._engine is not None and loaded.get("losses"):
+            self._engine.record.load_state_dict(loaded["losses"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set λ (a run resumed within an epoch has no epoch start), and look at the training's length."""

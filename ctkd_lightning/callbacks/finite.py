@@ -45,12 +45,14 @@ class FiniteSteps(Callback):
         self._recent: list[tuple[int, dict[str, Tensor]]] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The count, which a resumed run goes on with."""
-        return {"skipped": self.skipped}
+        """The counts, which a resumed run goes on with."""
+        return {"skipped": self.skipped, "steps": self._steps, "skipped_before": self._skipped_before}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As it was."""
         self.skipped = int(state_dict["skipped"])
+        self._steps = int(state_dict.get("steps", 0))
+        self._skipped_before = int(state_dict.get("skipped_before", 0))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count this epoch's steps."""
@@ -93,6 +95,7 @@ class FiniteSteps(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuse to write a checkpoint that is worth nothing."""
+        self._look(trainer)
         self._look_at_weights(trainer, pl_module)
 
     def _look(self, trainer: Trainer) -> None:

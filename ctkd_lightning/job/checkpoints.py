@@ -6,16 +6,20 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig
 
 from ctkd_lightning._files import written_whole
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.preflight import read_resumable
+from ctkd_lightning.job.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +124,39 @@ class RunCheckpoints(TorchCheckpointIO):
     def _named(self, folder: Path | None, path: object) -> str:
         own = self._own(folder / os.path.basename(str(path))) if folder is not None and path else None
         return "" if own is None else str(own)
+
+
+class WithinEpochs(ModelCheckpoint):
+    """Write the run's last checkpoint within epochs too, which may be long.
+
+    Not at an epoch's last step, after which validation and the checkpoint of its end come: Lightning would go on behind
+    both. Nor between the batches of one step of the optimizer, whose gradients are in no checkpoint.
+
+    Args:
+        dirpath: the run's folder of checkpoints.
+        **every: ``every_n_train_steps`` or ``train_time_interval``.
+    """
+
+    def __init__(self, dirpath: Path, **every: Any) -> None:
+        super().__init__(dirpath, filename="last", auto_insert_metric_name=False, enable_version_counter=False, **every)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write one if it is time."""
+        last = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        if not last and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+
+def within_epochs(cfg: DictConfig) -> list[WithinEpochs]:
+    """The callbacks that ``checkpoint_every_steps`` and ``checkpoint_every_minutes`` ask for."""
+    every: list[dict[str, Any]] = []
+    if (steps := cfg.get("checkpoint_every_steps")) is not None:
+        every.append({"every_n_train_steps": int(steps)})
+    if (minutes := cfg.get("checkpoint_every_minutes")) is not None:
+        every.append({"train_time_interval": timedelta(minutes=float(minutes))})
+    return [WithinEpochs(RunDirectory(cfg.run_dir).checkpoints, **one) for one in every]
 
 
 def _is_number(score: object) -> bool:

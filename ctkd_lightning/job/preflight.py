@@ -97,6 +97,10 @@ def _check_training(cfg: DictConfig) -> None:
     _check_whole(cfg, "seed", least=0, most=2**32 - 1)
     check_optimizer(cfg.optimizer, "optimizer")
     _check_file(cfg, "resume", "auto")
+    if cfg.checkpoint_every_steps is not None:
+        _check_whole(cfg, "checkpoint_every_steps", least=1)
+    if cfg.checkpoint_every_minutes is not None:
+        check_number("checkpoint_every_minutes", cfg.checkpoint_every_minutes, above=0)
     if cfg.on_nan not in ("stop", "skip"):
         raise UserError(f"on_nan must be stop or skip, found {cfg.on_nan}")
     _check_devices(cfg.trainer)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
+from ctkd_lightning._resuming import of_all_processes, of_this_process
 from ctkd_lightning.callbacks._temperature_histogram import BINS, HIGH, LOW, TemperatureHistogram
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.temperature import Temperature
+
+_KEY = "ctkd_lightning.sample_temperatures"  # in a checkpoint
 
 
 @dataclass
@@ -76,12 +81,16 @@ class KeepTemperatures(Callback):
         self.run = run
         self._histogram: TemperatureHistogram | None = None
         self._kept = SampleTemperatures(np.geomspace(LOW, HIGH, BINS + 1), {})
+        self._loaded: Mapping[str, Any] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to the module's temperature; of an earlier part keep the epochs that it finished."""
         temperature = getattr(pl_module, "temperature", None)
         if isinstance(temperature, Temperature) and not temperature.names:
             self._histogram = TemperatureHistogram(temperature)
+            if self._loaded is not None:
+                self._histogram.load_state_dict(self._loaded)
+                self._loaded = None
         if not trainer.is_global_zero:
             return
         try:
@@ -92,6 +101,15 @@ class KeepTemperatures(Callback):
             self._kept.counts = {e: counts for e, counts in earlier.counts.items() if e <= trainer.current_epoch}
         else:
             self.run.temperatures.unlink(missing_ok=True)  # of another run in this folder
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep what was heard since the epoch began."""
+        if self._histogram is not None:
+            checkpoint[_KEY] = of_all_processes(self._histogram.state_dict())
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep it until there is something to listen to."""
+        self._loaded = of_this_process(checkpoint.get(_KEY))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch's histogram."""

@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -199,7 +199,7 @@ class Training:
         summary.train_seconds += seconds
         trainer = self.trainer
         summary.skipped_steps = sum(guard.skipped for guard in _guards(trainer))
-        finished = 0 if self.earlier is None else int(self.earlier["epoch"]) + 1
+        finished = 0 if self.earlier is None else finished_epochs(self.earlier)
         summary.epochs = max(trainer.current_epoch, finished)  # Lightning restores the last begun epoch
         if self.throughput.images_per_second:
             summary.images_per_second = self.throughput.images_per_second * trainer.world_size
@@ -221,6 +221,11 @@ class Training:
             summary.best = Best(float(best.best_model_score), epoch, "test" if on_test else "validation")
         if trainer.is_global_zero and trainer.global_step:  # else these are not trained, or not yet restored
             self.save()
+
+
+def finished_epochs(checkpoint: Mapping[str, Any]) -> int:
+    """How many epochs a training had finished when it wrote a checkpoint, at the end of an epoch or within one."""
+    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
 
 
 def _guards(trainer: Trainer) -> list[FiniteSteps]:

@@ -14,11 +14,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ctkd_lightning._across_processes import check_processes
 from ctkd_lightning._loss_record import LossRecord
+from ctkd_lightning._resuming import RandomNumbers, of_all_processes, of_this_process
 from ctkd_lightning._training_progress import curriculum_at_zero
 from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
 from ctkd_lightning.curriculum import Curriculum
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.temperature import LearnedTemperature, Temperature
+
+_LOSSES = "ctkd_lightning.losses"  # in a checkpoint
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
@@ -88,11 +91,27 @@ class TrainedModule(LightningModule):
         self.make_optimizer = optimizer or default_optimizer
         self.make_scheduler = scheduler
         self.record = LossRecord()
+        self._random_numbers = RandomNumbers()
 
     def setup(self, stage: str) -> None:
         """See that the processes are the Trainer's."""
         if stage == "fit":
             check_processes(self.trainer.world_size)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what Lightning does not: the epoch's losses so far, and where the random numbers are."""
+        checkpoint[_LOSSES] = of_all_processes(self.record.state_dict())
+        self._random_numbers.save(checkpoint, self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over what :meth:`on_save_checkpoint` has kept."""
+        self._random_numbers.load(checkpoint)
+        if losses := of_this_process(checkpoint.get(_LOSSES)):
+            self.record.load_state_dict(losses)
+
+    def on_fit_start(self) -> None:
+        """Go on with the random numbers of a checkpoint."""
+        self._random_numbers.go_on(self.device)
 
     @property
     def mean_loss(self) -> Tensor | None:

@@ -187,6 +187,7 @@ class DistillationModule(SupervisedModule):
 
     def on_fit_start(self) -> None:
         """See who drives λ."""
+        super().on_fit_start()
         self.distillation.curriculum = None if self.driven else self.curriculum or CosineCurriculum()
 
     def on_train_start(self) -> None:

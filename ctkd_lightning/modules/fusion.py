@@ -26,7 +26,6 @@ from ctkd_lightning.modules._auroc import TemperatureAUROC
 from ctkd_lightning.modules._trained import MakeOptimizer, MakeScheduler, TrainedModule
 
 _STAGES = ("val", "test")
-_RANDOM = "random_numbers"
 _FUSED = ""
 _ONE_CLASS = Scores()
 BASELINES = ("product", "average")
@@ -98,7 +97,6 @@ class FusionModule(TrainedModule):
             )
         self.corruption, self.test_corruption = corruption, cast(ModalityCorruption | None, None)
         self.expert_weight = expert_weight
-        self._random: dict[str, Tensor] | None = None
         self.curriculum = curriculum
         names = ("top5", *(f"top1{_of(name)}" for name in (_FUSED, *fusion.names)))
         self.metrics = nn.ModuleDict(
@@ -115,20 +113,6 @@ class FusionModule(TrainedModule):
     def forward(self, inputs: Mapping[str, Tensor], mask: Tensor | Mapping[str, Tensor] | None = None) -> Tensor:
         """Log-probabilities (B, C) of inputs by modality."""
         return self.network(inputs, mask)
-
-    def on_fit_start(self) -> None:
-        """Go on with the random numbers of a checkpoint."""
-        if self._random is not None:
-            _restore_random(self._random, self.device)
-            self._random = None
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state of the random numbers, which the joint head's dropout draws: Lightning does not."""
-        checkpoint[_RANDOM] = _random_state(self.device)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep them until the training starts."""
-        self._random = checkpoint.get(_RANDOM)
 
     def on_train_start(self) -> None:
         """Set λ (a run resumed within an epoch has no epoch start), and say where it never leaves 0."""
@@ -314,17 +298,6 @@ def need_target(batch: Mapping[str, Any], modalities: Container[str] = ()) -> Te
             "with one"
         )
     return targets[0]
-
-
-def _random_state(device: torch.device) -> dict[str, Tensor]:
-    on_device = {"device": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
-    return {"cpu": torch.get_rng_state(), **on_device}
-
-
-def _restore_random(state: Mapping[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"].cpu())
-    if device.type == "cuda" and "device" in state:
-        torch.cuda.set_rng_state(state["device"].cpu(), device)
 
 
 def adam(parameters: Any) -> torch.optim.Optimizer:

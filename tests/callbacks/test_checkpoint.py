@@ -10,7 +10,7 @@ from torch.optim import lr_scheduler as schedulers
 from torch.optim.swa_utils import SWALR
 from torch.utils.data import DataLoader, TensorDataset
 
-from ctkd_lightning import CurriculumTemperatureCallback, FixedTemperature, LinearCurriculum
+from ctkd_lightning import CurriculumTemperatureCallback, FixedTemperature, InstanceTemperature, LinearCurriculum
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import CC, CRD, KD, VID, FitNet
 from tests.callbacks import foreign
@@ -338,3 +338,45 @@ def test_resume_with_what_methods_learn(tmp_path, name, precision):
     moved = [key for key, value in first.methods.state_dict().items() if not torch.equal(value, start["method"][key])]
     assert moved
     assert first.temperature.value != start["temperature"]["value"]
+
+
+class Position:
+    """Batches, from where a checkpoint says."""
+
+    def __init__(self):
+        self.batches, self.next = list(loader()), 0
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        for place in range(self.next % len(self), len(self)):
+            self.next = place + 1
+            yield self.batches[place]
+
+    def state_dict(self):
+        return {"next": self.next}
+
+    def load_state_dict(self, state):
+        self.next = state["next"]
+
+
+def test_within_an_epoch(tmp_path):
+    """What is logged of the epoch is that of all its steps, and dropout draws what it would have drawn."""
+
+    def fit(resume=None):
+        torch.manual_seed(0 if resume is None else 5)
+        net = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.5), nn.Linear(16, 3))
+        module = foreign.Plain(net)
+        plugin = callback(temperature=InstanceTemperature(num_classes=3))
+        callbacks = [plugin, SaveAt(6, tmp_path / "within.ckpt")]
+        own = trainer(tmp_path, *callbacks, max_epochs=2)
+        own.fit(module, Position(), ckpt_path=resume, weights_only=True)
+        logged = {name: value for name, value in own.callback_metrics.items() if name.startswith(("ctkd/", "train/"))}
+        return module, plugin, logged
+
+    whole, resumed = fit(), fit(tmp_path / "within.ckpt")
+    assert {"train/kd", "ctkd/temperature", "ctkd/temperature_std"} <= whole[2].keys()
+    assert whole[2] == resumed[2]
+    assert_same_state(resumed[0], whole[0].state_dict())
+    assert_same_state(resumed[1].temperature, whole[1].temperature.state_dict())
