@@ -123,7 +123,7 @@ def stack(
             )
         parts[name] = scores.logits(value, name, layout.class_dim).flatten(0, -2)
     none = torch.full_like(parts[first], torch.nan) if len(parts) < len(names) else parts[first]
-    logits = bounded_below(torch.stack([parts.get(name, none) for name in names], dim=1))
+    logits = torch.stack([parts.get(name, none) for name in names], dim=1)
     finite = _are_scores(logits)
     meant = _meant(mask, names, layout, finite)
     present = finite if meant is None else finite & meant
@@ -131,11 +131,11 @@ def stack(
     if len(parts) < len(names):
         lost = lost & torch.tensor([name in there for name in names], device=lost.device)
     broken.look("scores", names, lost)
-    return Experts(logits.masked_fill(~present.unsqueeze(-1), 0.0), present, layout)
+    return Experts(bounded_below(logits).masked_fill(~present.unsqueeze(-1), 0.0), present, layout)
 
 
 def _are_scores(logits: Tensor) -> Tensor:
-    """Which rows (..., C) say something: finite, as masked classes are by now, and not all infinitely low."""
+    """Which rows (..., C) say something: finite but for masked classes, and not all infinitely low."""
     greatest = logits.amax(dim=-1)  # NaN where one is
     return (greatest < torch.inf) & (greatest > -1e30)
 

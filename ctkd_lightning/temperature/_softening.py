@@ -94,13 +94,17 @@ def _scaled(logits: Tensor, shift: Tensor | None, tau: Tensor) -> Tensor:
     return (logits if shift is None else logits - shift) / tau
 
 
-def bounded_below(logits: Tensor) -> Tensor:
-    """Logits of -1e30 at least, float32 or wider: as surely impossible as minus infinity.
+LEAST = -1e15
+"""What logits are bounded by: over any temperature and its square still in the range of float32."""
 
-    Networks mask classes with that or with the least number of their type. Over a small temperature both are infinite,
-    and the loss, where student and teacher mask the same class, NaN.
+
+def bounded_below(logits: Tensor) -> Tensor:
+    """Logits of -1e15 at least, float32 or wider: as surely impossible as minus infinity at any temperature.
+
+    Networks mask classes with minus infinity or the least number of their type. Over a small temperature, or in the
+    gradient of τ, such numbers leave the range, and the loss is NaN where student and teacher mask the same class.
     """
-    return at_least_float32(logits).clamp(min=-1e30)
+    return at_least_float32(logits).clamp(min=LEAST)
 
 
 def masked_classes(logits: Tensor) -> Tensor:
