@@ -17,6 +17,9 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+PARTIAL = ".partial"
+"""How the name of a file ends that is not whole yet."""
+
 
 def user_path(path: str | Path) -> Path:
     """A path that a user gave, with ``~`` as the home folder.
@@ -49,7 +52,7 @@ def written_whole(path: Path, *, replace: bool = True) -> Iterator[Path]:
         ...     partial.write_text("{}")
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         yield partial
         with open(partial, "rb+") as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctkd_lightning._files import user_path, written_whole
+from ctkd_lightning._files import PARTIAL, user_path, written_whole
 from ctkd_lightning.errors import UserError
 
 
@@ -44,6 +44,12 @@ class RunDirectory:
         made += [*self.path.glob("evaluation_*.json"), *self.figures.glob("*.svg"), *self.figures.glob("*.png")]
         for path in made:
             if not path.is_dir():
+                path.unlink(missing_ok=True)
+
+    def remove_partial(self) -> None:
+        """Remove files that a killed run was about to write; nobody else writes here now."""
+        for folder in (self.path, self.checkpoints, self.figures):
+            for path in folder.glob(f".*{PARTIAL}"):
                 path.unlink(missing_ok=True)
 
     def write(self, path: Path, text: str) -> None:

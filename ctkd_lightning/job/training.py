@@ -49,6 +49,7 @@ def begin(cfg: DictConfig, run_dir: str | Path) -> tuple[RunDirectory, Path | No
     """
     run = RunDirectory(run_dir)
     cfg.run_dir = str(run)
+    rank_zero_only(run.remove_partial)()
     resume = run.resume_from(cfg.resume)
     return run, resume, read_summary(run) if resume else None
 

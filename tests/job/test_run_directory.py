@@ -38,3 +38,13 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     run = RunDirectory(tmp_path / "file" / "below")
     with pytest.raises(UserError, match=r"cannot write .*summary.json: .*; make room or set run_dir to a folder"):
         run.write(run.summary, "text")
+
+
+def test_what_a_killed_run_left_half_written(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.write(run.summary, "{}")
+    run.checkpoints.mkdir()
+    for path in (run.path / ".metrics.csv.0a1b2c3d.partial", run.checkpoints / ".last.ckpt.0a1b2c3d.partial"):
+        path.touch()
+    run.remove_partial()
+    assert [path.name for path in run.path.rglob("*") if path.is_file()] == ["summary.json"]
