@@ -24,8 +24,11 @@ from tests.chaos.faults import FAULTS, FILES, PLACES, Fault, told
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = ("train_seconds", "images_per_second")
-SPARED = "teacher_cache"
-"""The share of the views that the cache knew when this process asked: a run that was broken had asked before."""
+SPARED = ("teacher_cache", "git")
+"""The share of views that the cache knew when a process asked, and a broken run had asked before; the code's state."""
+
+NOT_RESTORED = ("dirpath", "_path", "best_k_models", "current_score")
+"""Of Lightning's ModelCheckpoint: the folder's name, and a score that it keeps but does not load."""
 
 PATIENCE = 300.0  # seconds
 
@@ -62,24 +65,34 @@ class Harness:
             ["ctkd_lightning.run", "ctkd_lightning.job.stages", "ctkd_lightning.job.fusion", "tests.chaos.child"]
         )
 
+    def start(self, case: Case, run_dir: Path, environment: Mapping[str, str], *more: str) -> tuple[Any, Path]:
+        """A process of a case, forked from one that has the libraries, and the file of what it says."""
+        log, arguments = run_dir.with_suffix(".log"), self._arguments(case, run_dir, more)
+        process: Any = self.context.Process(target=forked, args=(arguments, self._told(case, environment), str(log)))
+        process.start()
+        return process, log
+
     def run(self, case: Case, run_dir: Path, environment: Mapping[str, str], *more: str) -> Ended:
         """One process of a case, to its end."""
-        environment = {**environment, "CTKD_CACHE_DIR": str(self.folder / "cache"), "OMP_NUM_THREADS": "1"}
-        if case.script:
-            environment["CTKD_CHAOS_SCRIPT"] = case.script
-        arguments = [*case.settings, f"run_dir={run_dir}", *([] if case.script else more)]
-        log, started = run_dir.with_suffix(".log"), time.perf_counter()
+        started = time.perf_counter()
         if case.processes > 1:  # whose processes are started from the command line
-            status = self._started(arguments, environment, log)
+            log = run_dir.with_suffix(".log")
+            status = self._started(self._arguments(case, run_dir, more), self._told(case, environment), log)
         else:
-            process: Any = self.context.Process(target=forked, args=(arguments, environment, str(log)))
-            process.start()
+            process, log = self.start(case, run_dir, environment, *more)
             process.join(PATIENCE)
             status = process.exitcode
             process.kill()
         text = log.read_text(errors="replace") if log.exists() else ""
         log.unlink(missing_ok=True)
         return Ended(status, text, time.perf_counter() - started)
+
+    def _arguments(self, case: Case, run_dir: Path, more: tuple[str, ...]) -> list[str]:
+        return [*case.settings, f"run_dir={run_dir}", *([] if case.script else more)]
+
+    def _told(self, case: Case, environment: Mapping[str, str]) -> dict[str, str]:
+        told = {"CTKD_CACHE_DIR": str(self.folder / "cache"), "OMP_NUM_THREADS": "1", **environment}
+        return {**told, "CTKD_CHAOS_SCRIPT": case.script} if case.script else told
 
     def _started(self, arguments: list[str], environment: Mapping[str, str], log: Path) -> int | None:
         with log.open("w") as file:
@@ -138,13 +151,14 @@ class Harness:
             fault = self.draw(case, kinds)
             faults.append(fault)
             ended = self.run(case, run_dir, told(fault), *more)
-            wrong += self._ending(case, fault, ended, resumed=bool(more))
+            wrong += self.endings(case, fault, ended, resumed=bool(more))
         ended = self.run(case, run_dir, {}, "resume=auto")
         if ended.status != 0:
             return faults, [*wrong, f"ends with {ended.status} after that: {ended.log[-1500:]}"]
         return faults, [*wrong, *differences(whole, run_dir)]
 
-    def _ending(self, case: Case, fault: Fault, ended: Ended, *, resumed: bool) -> Iterator[str]:
+    def endings(self, case: Case, fault: Fault, ended: Ended, *, resumed: bool) -> Iterator[str]:
+        """What is not as it should be in how a broken process ended."""
         expected = {FAULTS[fault.kind]}
         if resumed or fault.place == "any time" or fault.kind == "full":
             expected.add(0)  # it may not come to the place again; and what is only kept for later may be left out
@@ -183,7 +197,7 @@ def differences(whole: Path, broken: Path) -> Iterator[str]:
 def _summary(folder: Path) -> dict[str, Any]:
     found = json.loads((folder / "summary.json").read_text())
     for part in [found, *(value for value in found.values() if isinstance(value, dict))]:
-        for name in (*TIMES, SPARED):
+        for name in (*TIMES, *SPARED):
             part.pop(name, None)
     return dict(found)
 
@@ -195,9 +209,7 @@ def _checkpoints(whole: Path, broken: Path) -> Iterator[str]:
             yield f"{name} is missing"
             continue
         contents = [torch.load(folder / name, map_location="cpu", weights_only=True) for folder in (whole, broken)]
-        different = [
-            path for path in _unequal(*contents) if not any(word in path for word in ("dirpath", "_path", "best_k"))
-        ]
+        different = [path for path in _unequal(*contents) if not any(word in path for word in NOT_RESTORED)]
         if different:
             yield f"{name}: {', '.join(different[:3])} differ"
 
