@@ -32,10 +32,11 @@ def run(cfg: DictConfig) -> float | None:
 
     from ctkd_lightning.errors import UserError
     from ctkd_lightning.job import RunDirectory, distil, fuse, read_summary
-    from ctkd_lightning.job.preflight import check_fusion_settings, check_settings, count_processes
+    from ctkd_lightning.job.preflight import check_fusion_settings, check_parts, check_settings, count_processes
     from ctkd_lightning.reporting import report_run
 
     quiet_lightning()
+    check_parts(cfg)
     hydra_config = HydraConfig.get()
     run_dir = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)

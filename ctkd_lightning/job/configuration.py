@@ -17,7 +17,14 @@ from yaml import YAMLError
 from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.job.run_directory import RunDirectory
 
-OmegaConf.register_new_resolver("expanduser", lambda path: os.path.expanduser(str(path)), replace=True)
+
+def _folder(path: object) -> str:
+    if path is None or str(path).strip() == "":
+        raise UserError("run_dir must be a folder, found none: give one, or leave run_dir out")
+    return os.path.expanduser(str(path))
+
+
+OmegaConf.register_new_resolver("expanduser", _folder, replace=True)
 
 _FOLDER_IN_0_1 = "${hydra:runtime.output_dir}"  # what version 0.1 wrote for the run's own folder
 

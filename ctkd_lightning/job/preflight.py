@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,30 @@ from ctkd_lightning.models._checkpoint import read_pickle
 
 _PARTS = {"epoch": int, "state_dict": Mapping, "loops": Mapping, "optimizer_states": list}
 """Of a Lightning checkpoint to resume from."""
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """Refuse a configuration without one of its parts, or with something else in its place.
+
+    Raises:
+        UserError: naming the part.
+    """
+    needed = ["method", "method.terms", "trainer", "optimizer", "optimizer.optimizer", "curriculum"]
+    if not cfg.get("fusion"):
+        needed += ["model", "model.teacher", "model.student", "temperature", "teacher", "teacher.optimizer"]
+    for key in needed:
+        if not isinstance(found := _at(cfg, key), Mapping):
+            raise UserError(f"{key} must be a group of settings, found {found}: leave it as it is, or give another")
+    for key in ("student_layers", "teacher_layers"):
+        if not isinstance(found := _at(cfg, key), Mapping | None):
+            raise UserError(f"{key} must be layers by role, such as {{pooled: avgpool}}, found {found}")
+    devices = _at(cfg, "trainer.devices")
+    if not isinstance(devices, int | str | Sequence) or isinstance(devices, bool):
+        raise UserError(f"trainer.devices must be a number, a list of numbers or auto, found {devices}")
+
+
+def _at(cfg: DictConfig, key: str) -> Any:
+    return OmegaConf.select(cfg, key)
 
 
 def check_settings(cfg: DictConfig) -> None:

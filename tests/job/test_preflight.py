@@ -5,8 +5,9 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from ctkd_lightning import build
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.preflight import _check_whole, check_resumable, count_processes
+from ctkd_lightning.job.preflight import _check_whole, check_parts, check_resumable, count_processes
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,29 @@ def test_a_whole_number_in_another_form():
     _check_whole(cfg, "max_epochs", least=1)
     assert isinstance(cfg.max_epochs, int)
     assert cfg.max_epochs == 12
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method.terms=null"], r"method.terms must be a group of settings, found None"),
+        (["~curriculum"], r"curriculum must be a group of settings, found None"),
+        (["~temperature"], r"temperature must be a group of settings, found None"),
+        (["optimizer.optimizer=3"], r"optimizer.optimizer must be a group of settings, found 3"),
+        (["model.student=null"], r"model.student must be a group of settings, found None"),
+        (["student_layers=abc"], r"student_layers must be layers by role, .* found abc"),
+        (["trainer.devices=null"], r"trainer.devices must be a number, a list of numbers or auto, found None"),
+        (["trainer.devices=true"], r"trainer.devices must be a number, a list of numbers or auto, found True"),
+    ],
+)
+def test_a_configuration_without_a_part(overrides, message):
+    check_parts(build.config())
+    check_parts(build.config("experiment=fusion_digits"))
+    with pytest.raises(UserError, match=message):
+        check_parts(build.config(*overrides))
+
+
+@pytest.mark.parametrize("folder", ["null", "''"])
+def test_no_run_directory(command, folder):
+    with pytest.raises(SystemExit, match="run_dir must be a folder, found none"):
+        command(f"run_dir={folder}")
