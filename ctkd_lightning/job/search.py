@@ -114,8 +114,8 @@ class Search:
         elif before != searched:
             other = [key for key in searched if searched[key] != before[key]]
             raise UserError(
-                f"run_dir={self.folder} has a search of another {' and '.join(other)}: go on with its command, remove study.db "
-                "there, or give another run_dir"
+                f"run_dir={self.folder} has a search of another {' and '.join(other)}: go on with its command, "
+                "remove study.db there, or give another run_dir"
             )
         return study
 
@@ -168,7 +168,7 @@ def _split(arguments: Sequence[str], distributions: Any) -> tuple[dict[str, Base
             "hparams_search=optuna needs settings to search: give some, as in temperature=fixed,global or "
             "'optimizer.optimizer.lr=tag(log,interval(0.01,0.2))'"
         )
-    return space, [override.input_line for override in parsed if not override.is_sweep_override()]
+    return space, [str(override.input_line) for override in parsed if not override.is_sweep_override()]
 
 
 def _distribution(override: Override, distributions: Any) -> BaseDistribution:
