@@ -102,6 +102,11 @@ def _check_training(cfg: DictConfig) -> None:
     if cfg.on_nan not in ("stop", "skip"):
         raise UserError(f"on_nan must be stop or skip, found {cfg.on_nan}")
     _check_devices(cfg.trainer)
+    if "deepspeed" in str(cfg.trainer.strategy) and cfg.resume:
+        raise UserError(
+            f"resume={cfg.resume}: checkpoints of DeepSpeed are folders, from which a run does not go on: leave it out, "
+            "or take trainer=ddp or fsdp"
+        )
 
 
 def _check_objective(name: object) -> None:
