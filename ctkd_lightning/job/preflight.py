@@ -104,8 +104,8 @@ def _check_training(cfg: DictConfig) -> None:
     _check_devices(cfg.trainer)
     if "deepspeed" in str(cfg.trainer.strategy) and cfg.resume:
         raise UserError(
-            f"resume={cfg.resume}: checkpoints of DeepSpeed are folders, from which a run does not go on: leave it out, "
-            "or take trainer=ddp or fsdp"
+            f"resume={cfg.resume}: checkpoints of DeepSpeed are folders, from which a run does not go on: leave it "
+            "out, or take trainer=ddp or fsdp"
         )
 
 
