@@ -25,7 +25,9 @@ def shard(module: LightningModule, networks: Iterable[object]) -> None:
         return
     for network in networks:
         if isinstance(network, nn.Module) and not isinstance(network, FSDPModule):
-            fully_shard(network, mesh=mesh["data_parallel"])
+            frozen = not any(parameter.requires_grad for parameter in network.parameters())
+            # one without a backward pass, in which FSDP2 lets go of the whole, must do so after the forward pass
+            fully_shard(network, mesh=mesh["data_parallel"], reshard_after_forward=True if frozen else None)
 
 
 def average_whole(module: nn.Module) -> None:
