@@ -31,7 +31,7 @@ from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.fusion import ModalityCorruption, TemperatureFusion
 from ctkd_lightning.fusion.network import feature_widths
-from ctkd_lightning.job.checkpoints import RunCheckpoints, within_epochs
+from ctkd_lightning.job.checkpoints import ConfinedPaths, RunCheckpoints, within_epochs
 from ctkd_lightning.job.configuration import compose, plain, read_configuration, set_keys
 from ctkd_lightning.job.hardware import accelerator_in_use, choose_channels_last, choose_precision
 from ctkd_lightning.job.stopping import StopOnSigterm
@@ -401,7 +401,8 @@ def trainer(cfg: DictConfig, **settings: Any) -> Trainer:
     checkpoints_of_run = RunCheckpoints()
     if not cfg.trainer.get("plugins") and "deepspeed" not in str(cfg.trainer.strategy):  # which writes its own way
         defaults["plugins"] = [checkpoints_of_run]
-    settings["callbacks"] = [FiniteSteps(cfg.get("on_nan", "stop")), *settings["callbacks"], StopOnSigterm()]
+    guards = [ConfinedPaths(checkpoints_of_run), FiniteSteps(cfg.get("on_nan", "stop"))]
+    settings["callbacks"] = [*guards, *settings["callbacks"], StopOnSigterm()]
     made: Trainer = instantiate(cfg.trainer, **defaults | settings, _convert_="all")
     checkpoints_of_run.allow(made.checkpoint_callbacks)
     return made

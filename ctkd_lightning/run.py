@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,39 +17,52 @@ def main() -> None:
 
 
 def run(cfg: DictConfig) -> float | None:
-    """Run one job; a sweep's job of several processes gets an interpreter of its own.
+    """Run one job; of a sweep's, those that need it get an interpreter of their own.
 
-    Each of its processes starts from the command line and would start the whole sweep again.
+    Each process of a job starts from the command line and would start the whole sweep again; and a job that is killed
+    in a launcher's process takes the launcher's other jobs, or their count, with it.
 
     Returns:
-        As :func:`ctkd_lightning.job.distil` or :func:`ctkd_lightning.job.fuse`: what a sweeper makes the most of.
+        ``objective``: what a sweeper makes the most of, or the least; ``None`` where the run has no such number.
     """
-    # here, so that help and errors of composition need not wait for torch
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from ctkd_lightning.errors import UserError
-    from ctkd_lightning.job import RunDirectory, distil, fuse, read_summary
-    from ctkd_lightning.job.preflight import check_fusion_settings, check_parts, check_settings, count_processes
+    from ctkd_lightning.job.objective import read_objective
+    from ctkd_lightning.job.own_process import run_in_own_process
+    from ctkd_lightning.job.owner import launched_rank
+    from ctkd_lightning.job.run_directory import RunDirectory
+
+    hydra_config = HydraConfig.get()
+    run_dir = Path(hydra_config.runtime.output_dir)
+    overrides, choices = list(hydra_config.overrides.task), dict(hydra_config.runtime.choices)
+    if hydra_config.mode == RunMode.MULTIRUN and (choices["hydra/launcher"] != "basic" or _several(cfg)):
+        run_in_own_process(overrides, run_dir)
+    else:
+        _run_here(cfg, run_dir, choices, overrides)
+    return None if launched_rank() else read_objective(RunDirectory(run_dir), cfg.objective)
+
+
+def _several(cfg: DictConfig) -> bool:
+    """Whether a job has several processes on this machine."""
+    from ctkd_lightning.job.preflight import check_parts, count_processes
+
+    check_parts(cfg)
+    return count_processes(cfg.trainer) > 1
+
+
+def _run_here(cfg: DictConfig, run_dir: Path, choices: dict[str, str], overrides: list[str]) -> None:
+    # here, so that help and errors of composition need not wait for torch
+    from ctkd_lightning.job import distil, fuse
+    from ctkd_lightning.job.preflight import check_parts
     from ctkd_lightning.reporting import report_run
 
     quiet_lightning()
     check_parts(cfg)
-    hydra_config = HydraConfig.get()
-    run_dir = Path(hydra_config.runtime.output_dir)
-    overrides = list(hydra_config.overrides.task)
-    if hydra_config.mode != RunMode.MULTIRUN or count_processes(cfg.trainer) == 1:
-        choices = dict(hydra_config.runtime.choices)
-        if cfg.get("fusion"):
-            return fuse(cfg, run_dir, choices, overrides)
-        return distil(cfg, run_dir, choices, overrides, report_run if cfg.report else None)
-    check_fusion_settings(cfg) if cfg.get("fusion") else check_settings(cfg)
-    settings = [override for override in overrides if not override.startswith("run_dir=")]
-    process = subprocess.run([sys.executable, "-m", "ctkd_lightning.run", *settings, f"run_dir='{run_dir}'"])
-    if process.returncode:
-        raise UserError(f"the sweep's job in {run_dir} failed with status {process.returncode}; see its messages above")
-    summary = read_summary(RunDirectory(run_dir))
-    return None if summary is None else summary.best.top1
+    if cfg.get("fusion"):
+        fuse(cfg, run_dir, choices, overrides)
+    else:
+        distil(cfg, run_dir, choices, overrides, report_run if cfg.report else None)
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def test_an_installed_package_has_all_folders():
     settings.read(ROOT / "setup.cfg")
     listed = set(settings["options"]["packages"].split())
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
-    assert listed == found | {"ctkd_lightning.conf"}
+    assert listed == found | {"ctkd_lightning.conf", "hydra_plugins.ctkd_search"}
 
 
 def test_an_installed_package_has_all_files_that_are_no_modules():

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
@@ -33,7 +33,7 @@ class RunCheckpoints(TorchCheckpointIO):
 
     Lightning's own way writes into ``TMPDIR`` and moves the file from there, which on another file system is a copy
     that a kill or a full disk leaves half done, over the last good one. And the checkpoint that a run goes on from
-    says which files the callbacks are to remove: a file from somewhere could name any.
+    says which files the callbacks are to remove: a file from somewhere could name any (:class:`ConfinedPaths`).
 
     Attributes:
         folders: where the run's callbacks keep checkpoints; set once they are made.
@@ -69,16 +69,12 @@ class RunCheckpoints(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = None,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint of a training, without running code; no path in it leaves the run's folders.
+        """Read a checkpoint of a training, without running code.
 
         Raises:
             UserError: a damaged file, or another kind of file.
         """
-        content = dict(read_resumable(Path(path)))
-        states = content.get("callbacks")
-        if isinstance(states, Mapping):
-            content["callbacks"] = {key: self._confined(state) for key, state in states.items()}
-        return content
+        return dict(read_resumable(Path(path)))
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Remove a checkpoint of the run; anything else stays."""
@@ -99,7 +95,7 @@ class RunCheckpoints(TorchCheckpointIO):
         except OSError:
             return None
 
-    def _confined(self, state: Any) -> Any:
+    def confined(self, state: Any) -> Any:
         """A callback's state whose paths are files in the run's folders, also where the run has moved since."""
         if not isinstance(state, Mapping) or "dirpath" not in state or "best_model_path" not in state:
             return state
@@ -124,6 +120,23 @@ class RunCheckpoints(TorchCheckpointIO):
     def _named(self, folder: Path | None, path: object) -> str:
         own = self._own(folder / os.path.basename(str(path))) if folder is not None and path else None
         return "" if own is None else str(own)
+
+
+class ConfinedPaths(Callback):
+    """No path in a checkpoint that a run goes on from leaves the run's folders, whichever strategy reads it.
+
+    Args:
+        files: the run's checkpoints.
+    """
+
+    def __init__(self, files: RunCheckpoints) -> None:
+        self.files = files
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Change the callbacks' states before any of them takes its own."""
+        states = checkpoint.get("callbacks")
+        if isinstance(states, Mapping):
+            checkpoint["callbacks"] = {key: self.files.confined(state) for key, state in states.items()}
 
 
 class WithinEpochs(ModelCheckpoint):

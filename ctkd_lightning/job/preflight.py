@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ctkd_lightning._files import user_path
-from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning.errors import UserError, check_number, suggest
 from ctkd_lightning.job.hardware import accelerator_in_use
+from ctkd_lightning.job.summary import FusionSummary, Summary
 from ctkd_lightning.models._checkpoint import read_pickle
 
 _PARTS = {"epoch": int, "state_dict": Mapping, "loops": Mapping, "optimizer_states": list}
@@ -121,6 +122,7 @@ def _check_training(cfg: DictConfig) -> None:
     _check_whole(cfg, "seed", least=0, most=2**32 - 1)
     check_optimizer(cfg.optimizer, "optimizer")
     _check_file(cfg, "resume", "auto")
+    _check_objective(cfg.objective)
     if cfg.checkpoint_every_steps is not None:
         _check_whole(cfg, "checkpoint_every_steps", least=1)
     if cfg.checkpoint_every_minutes is not None:
@@ -128,6 +130,19 @@ def _check_training(cfg: DictConfig) -> None:
     if cfg.on_nan not in ("stop", "skip"):
         raise UserError(f"on_nan must be stop or skip, found {cfg.on_nan}")
     _check_devices(cfg.trainer)
+    if "deepspeed" in str(cfg.trainer.strategy) and cfg.resume:
+        raise UserError(
+            f"resume={cfg.resume}: checkpoints of DeepSpeed are folders, from which a run does not go on: leave it "
+            "out, or take trainer=ddp or fsdp"
+        )
+
+
+def _check_objective(name: object) -> None:
+    """Refuse what is no path into ``summary.json``."""
+    known = {*Summary.__dataclass_fields__, *FusionSummary.__dataclass_fields__}
+    first = str(name).partition(".")[0]
+    if first not in known:
+        raise UserError(f"objective={name} is no number of summary.json: {suggest(first, known)}")
 
 
 def _check_flag(cfg: DictConfig, key: str, words: tuple[str, ...] = ()) -> None:

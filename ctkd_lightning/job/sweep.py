@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +15,21 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.explain import USER_ERRORS, one_line
+from ctkd_lightning.job.explain import USER_ERRORS, described, one_line
 
 _FOLDER = ".jobs"  # in the sweep's: a file for each job, empty once it has ended well
 
 
+def tell(sweep_dir: str | Path, job: int, error: str) -> None:
+    """Keep what became of a job for the sweep's end; an empty ``error`` is a good ending."""
+    file = Path(sweep_dir) / _FOLDER / str(job)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(error)
+
+
 @contextmanager
 def told_of_job() -> Iterator[None]:
-    """Print an error that the user can put right, and let the sweep go on; a job that is none of a sweep it leaves.
+    """Print an error of a sweep's job and let the others go on; a job that is none of a sweep it leaves.
 
     The job may be in a process of its own, or on another machine: files in the sweep's folder tell what became of it.
     """
@@ -29,16 +37,18 @@ def told_of_job() -> Iterator[None]:
     if settings.mode != RunMode.MULTIRUN:
         yield
         return
-    file = Path(settings.sweep.dir) / _FOLDER / str(settings.job.num)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("it ended early")
+    folder, number = settings.sweep.dir, settings.job.num
+    tell(folder, number, "it ended early")
     try:
         yield
-    except USER_ERRORS as error:
-        file.write_text(one_line(error))
-        print(f"error in job {settings.job.num}: {one_line(error)}", file=sys.stderr)
+    except Exception as error:
+        tell(folder, number, described(error))
+        if isinstance(error, USER_ERRORS):
+            print(f"error in job {number}: {one_line(error)}", file=sys.stderr)
+        else:  # a bug, which a line does not explain
+            print(f"error in job {number}:\n{traceback.format_exc()}", file=sys.stderr)
     else:
-        file.write_text("")
+        tell(folder, number, "")
 
 
 class SweepJobs(Callback):

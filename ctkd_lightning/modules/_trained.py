@@ -19,6 +19,7 @@ from ctkd_lightning._training_progress import curriculum_at_zero
 from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
 from ctkd_lightning.curriculum import Curriculum
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.modules._sharding import average_whole, is_sharded, shard
 from ctkd_lightning.temperature import LearnedTemperature, Temperature
 
 _LOSSES = "ctkd_lightning.losses"  # in a checkpoint
@@ -112,6 +113,21 @@ class TrainedModule(LightningModule):
     def on_fit_start(self) -> None:
         """Go on with the random numbers of a checkpoint."""
         self._random_numbers.go_on(self.device)
+
+    @property
+    def networks(self) -> tuple[object, ...]:
+        """Which FSDP2 shards: the large ones."""
+        return ()
+
+    def configure_model(self) -> None:
+        """Shard the networks, under ``ModelParallelStrategy``."""
+        if is_sharded(self):
+            shard(self, self.networks)
+
+    def on_after_backward(self) -> None:
+        """Keep equal on all processes what is not sharded, such as temperatures."""
+        if is_sharded(self):
+            average_whole(self)
 
     @property
     def mean_loss(self) -> Tensor | None:

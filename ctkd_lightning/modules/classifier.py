@@ -81,6 +81,11 @@ class SupervisedModule(TrainedModule):
     def network(self) -> nn.Module:
         """The classifier that is trained."""
 
+    @property
+    def networks(self) -> tuple[object, ...]:
+        """Which FSDP2 shards: the classifier."""
+        return (self.network,)
+
     @abstractmethod
     def losses(self, images: Tensor, batch: Any) -> Mapping[str, Tensor]:
         """The training losses by name; ``"loss"`` is the one to minimise."""

@@ -16,6 +16,7 @@ from ctkd_lightning.data._base import ImageDataModule
 from ctkd_lightning.distillation import Distillation
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features._asking import AskTeacher, StudentCall
+from ctkd_lightning.features.frozen import FrozenNetwork
 from ctkd_lightning.features.outputs import Pick, Step
 from ctkd_lightning.features.teachers import Teacher, named_teachers
 from ctkd_lightning.fusion.teachers import TeacherFusion
@@ -144,6 +145,12 @@ class DistillationModule(SupervisedModule):
     def network(self) -> nn.Module:
         """The student."""
         return self.student
+
+    @property
+    def networks(self) -> tuple[object, ...]:
+        """Which FSDP2 shards: the student and its teachers."""
+        teachers = (part.network for part in self.teacher.modules() if isinstance(part, FrozenNetwork))
+        return (self.student, *teachers)
 
     @property
     def uses_temperature(self) -> bool:

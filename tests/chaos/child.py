@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ def forked(arguments: Sequence[str], environment: Mapping[str, str], log: str) -
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # of loaders, as where nothing was forked
     sys.argv = ["tests.chaos", *arguments]
     main()
 

@@ -1,6 +1,8 @@
 """The loaders, which share their behaviour: memory.py, workers.py and loader.py."""
 
+import os
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from ctkd_lightning.data._loading.loader import Loader
 from ctkd_lightning.data._loading.memory import MemoryLoader
 from ctkd_lightning.data._loading.preprocess import Preprocess
 from ctkd_lightning.data._loading.sampler import EpochSampler, EvaluationSampler
-from ctkd_lightning.data._loading.workers import WorkerLoader
+from ctkd_lightning.data._loading.workers import WorkerLoader, one_line_errors
 from ctkd_lightning.errors import UserError
 from tests.data.folders import write_images
 from tests.data.test_multimodal_loader import make as make_multimodal
@@ -171,3 +173,27 @@ def test_on_a_gpu_the_host_waits_for_no_batch(of):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(batches, list(of(device="cpu")), check_device=False)
+
+
+def test_a_small_shared_memory_is_refused(monkeypatch):
+    """Where a batch does not fit, the workers would wait for ever. 22 images of 192 bytes are 4224."""
+
+    def of_size(free):
+        return lambda folder: SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=10**6)
+
+    monkeypatch.setattr(os, "statvfs", of_size(4224))
+    assert sum(len(batch.target) for batch in make("workers 2", EpochSampler(torch.arange(22), 8))) == 22
+    monkeypatch.setattr(os, "statvfs", of_size(4223))
+    with pytest.raises(
+        UserError, match=r"2 worker processes of the data need 4\.2 kB of /dev/shm, and 4\.2 kB are free"
+    ):
+        make("workers 2", EpochSampler(torch.arange(22), 8))
+    make("workers 0", EpochSampler(torch.arange(22), 8))
+    make("workers 1", EpochSampler(torch.arange(22), 8))  # two of its three batches at once
+
+
+def test_a_worker_that_a_full_shared_memory_has_killed():
+    with pytest.raises(UserError, match=r"/dev/shm being full: make it larger"), one_line_errors():
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ...")
+    with pytest.raises(RuntimeError, match="Segmentation"), one_line_errors():
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Segmentation fault.")

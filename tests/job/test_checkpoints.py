@@ -32,7 +32,13 @@ def states(content, monitor):
     return next(v for k, v in content["callbacks"].items() if k.startswith(f"ModelCheckpoint{{'monitor': {monitor}"))
 
 
-def test_paths_in_it_remove_and_open_nothing(run):
+@pytest.mark.parametrize(
+    "reader",
+    [[], ["+trainer.plugins=[{_target_: lightning.fabric.plugins.TorchCheckpointIO}]"]],
+    ids=["own", "foreign"],
+)
+def test_paths_in_it_remove_and_open_nothing(run, reader):
+    """Also where a strategy such as FSDP reads it in a way of its own."""
     change, go_on = run
     victim = Path("victim")
     victim.mkdir()
@@ -52,7 +58,7 @@ def test_paths_in_it_remove_and_open_nothing(run):
         states(content, "'val/top1'")["best_model_path"] = str(folder / "pipe.ckpt")
 
     change(aim)
-    go_on()
+    go_on(*reader)
     assert thesis.read_text() == "years"
     assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt", "link.ckpt", "pipe.ckpt"}
 

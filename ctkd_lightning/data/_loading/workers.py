@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from rich.filesize import decimal
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
@@ -15,6 +17,11 @@ from ctkd_lightning.data._loading.loader import ImageLoader, LookUp
 from ctkd_lightning.data._loading.preprocess import Preprocess
 from ctkd_lightning.data._loading.sampler import EpochSampler
 from ctkd_lightning.errors import UserError
+
+_SHARED_MEMORY = "/dev/shm"
+
+_ADVICE = "make it larger (docker run --shm-size=8g), take smaller batches, or set data.num_workers=0"
+_PREFETCHED = 2  # batches a worker, as torch has it
 
 
 class WorkerLoader(ImageLoader):
@@ -62,7 +69,13 @@ class WorkerLoader(ImageLoader):
 
 
 def byte_loader(images: Images, sampler: EpochSampler, num_workers: int, pin_memory: bool = False) -> DataLoader[Batch]:
-    """A ``DataLoader`` of batches whose images are uint8, (B, 3, H, W)."""
+    """A ``DataLoader`` of batches whose images are uint8, (B, 3, H, W).
+
+    Raises:
+        UserError: the shared memory, by which workers hand over batches, is too small for them.
+    """
+    if num_workers > 0:
+        _check_room(images, sampler, num_workers)
     return DataLoader(
         _Batches(images),
         batch_size=None,  # the sampler names whole batches
@@ -76,11 +89,35 @@ def byte_loader(images: Images, sampler: EpochSampler, num_workers: int, pin_mem
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Give a worker's :class:`UserError` its message back: it arrives with the worker's traceback instead."""
+    """Give a worker's :class:`UserError` its message back: it arrives with the worker's traceback instead.
+
+    Raises:
+        UserError: also where a worker was killed since the shared memory was full.
+    """
     try:
         yield
     except UserError as error:
         raise UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1]) from None
+    except RuntimeError as error:
+        if "killed by signal: Bus error" not in str(error):
+            raise
+        raise UserError(f"a worker process of the data was killed, {_SHARED_MEMORY} being full: {_ADVICE}") from error
+
+
+def _check_room(images: Images, sampler: EpochSampler, num_workers: int) -> None:
+    """Refuse a shared memory that the batches do not fit into: without room the workers would wait for ever."""
+    try:
+        found = os.statvfs(_SHARED_MEMORY)
+    except (OSError, AttributeError):  # none there, or Windows
+        return
+    free = found.f_bavail * found.f_frsize
+    at_once = sorted(sampler.sizes)[-num_workers * _PREFETCHED :]
+    needed = sum(at_once) * images.pixels_of(0, 0).nbytes
+    if needed > free:
+        raise UserError(
+            f"{num_workers} worker processes of the data need {decimal(needed)} of {_SHARED_MEMORY}, and "
+            f"{decimal(free)} are free: {_ADVICE}"
+        )
 
 
 class _Batches(Dataset[Batch]):
