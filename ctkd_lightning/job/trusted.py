@@ -1,4 +1,4 @@
-"""What the configuration of an earlier run may say: a run's folder may come from anybody, and a ``_target_`` is code."""
+"""What the configuration of an earlier run may say: its folder may come from anybody, and a ``_target_`` is code."""
 
 from __future__ import annotations
 
