@@ -178,7 +178,12 @@ class Training:
             if self.earlier is None:
                 self.run_files.clear()
             else:
-                self.before = rows_before(self.earlier, self.run_files.metrics)
+                try:
+                    self.before = rows_before(self.earlier, self.run_files.metrics)
+                except (ValueError, TypeError, KeyError) as error:
+                    raise UserError(
+                        f"resume: {self.run_files.metrics} does not go with {self.resume} ({error}): restore or remove it"
+                    ) from error
             for logger in self.metrics:
                 logger.experiment.begin_with(self.before)
         try:
