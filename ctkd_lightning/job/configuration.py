@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +105,14 @@ def read_configuration(run_dir: str | Path, *, own: bool = False) -> DictConfig:
     if not isinstance(cfg, DictConfig):
         raise UserError(f"{path} is damaged (no configuration of a run): restore it, or repeat the run")
     cfg.run_dir = str(run)
-    check_content(OmegaConf.to_container(cfg, resolve=False), path, own)
+    check_content(OmegaConf.to_container(cfg, resolve=False), path, _named_by_the_package(), own)
     return cfg
+
+
+@cache
+def _named_by_the_package() -> frozenset[str]:
+    texts = (path.read_text() for path in Path(config_dir()).rglob("*.yaml"))
+    return frozenset(name for text in texts for name in re.findall(r"_target_: ([\w.]+)", text))
 
 
 def set_keys(cfg: DictConfig, overrides: Sequence[str]) -> None:

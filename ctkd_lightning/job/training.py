@@ -182,7 +182,8 @@ class Training:
                     self.before = rows_before(self.earlier, self.run_files.metrics)
                 except (ValueError, TypeError, KeyError) as error:
                     raise UserError(
-                        f"resume: {self.run_files.metrics} does not go with {self.resume} ({error}): restore or remove it"
+                        f"resume: {self.run_files.metrics} does not go with {self.resume} ({error}): restore or remove "
+                        "it"
                     ) from error
             for logger in self.metrics:
                 logger.experiment.begin_with(self.before)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def check_yaml(text: str) -> None:
             raise ValueError(f"more than {_DEPTH} levels")
 
 
-def check_content(content: Any, path: Path, own: bool = False) -> None:
+def check_content(content: Any, path: Path, known: Collection[str], own: bool = False) -> None:
     """Refuse what a configuration that comes from a file shall not name.
 
     Allowed are what this package's own configuration names; optimizers, schedulers, callbacks, loggers, strategies,
@@ -60,6 +59,7 @@ def check_content(content: Any, path: Path, own: bool = False) -> None:
     Args:
         content: as plain Python, interpolations not resolved.
         path: its file, for the message.
+        known: the names in the package's own configuration.
         own: whether this very process has trained from it: then it may name any code.
 
     Raises:
@@ -70,7 +70,7 @@ def check_content(content: Any, path: Path, own: bool = False) -> None:
         if "${" in place[-1] or (isinstance(value, str) and "${" in value and not _is_plain(value)):
             raise UserError(f"{path}: {key} holds an interpolation that is not read from a run's folder: {value!s:.80}")
         if place[-1] == "_target_" and value is not None and not own:
-            _check_target(value, key, path)
+            _check_target(value, key, path, known)
     try:
         grown = _size(content, (), {})
     except RecursionError:
@@ -79,23 +79,15 @@ def check_content(content: Any, path: Path, own: bool = False) -> None:
         raise UserError(f"{path} is damaged: its interpolations refer to each other without end; restore the file")
 
 
-def _check_target(target: object, key: str, path: Path) -> None:
+def _check_target(target: object, key: str, path: Path, known: Collection[str]) -> None:
     if not isinstance(target, str) or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", target):
         raise UserError(f"{path}: {key} is no name of a class: {str(target)[:80]}")
-    if target in _of_the_package() or _is_of_a_kind(target) or _is_trusted(target):
+    if target in known or _is_of_a_kind(target) or _is_trusted(target):
         return
     raise UserError(
         f"{path} names code that is not this package's, {key}={target}, and is refused: where you trust the run and "
         f"that code, set {VARIABLE}={target.partition('.')[0]} in the environment"
     )
-
-
-@cache
-def _of_the_package() -> frozenset[str]:
-    from ctkd_lightning.job.configuration import config_dir
-
-    texts = (path.read_text() for path in Path(config_dir()).rglob("*.yaml"))
-    return frozenset(name for text in texts for name in re.findall(r"_target_: ([\w.]+)", text))
 
 
 def _is_of_a_kind(target: str) -> bool:

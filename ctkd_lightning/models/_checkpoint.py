@@ -19,13 +19,15 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ctkd_lightning._files import user_path
+from ctkd_lightning._pickles import check_pickles
 from ctkd_lightning._reading import check_regular
 from ctkd_lightning._words import printable
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.models._bounds import MOST_ITEMS, check_archive, check_legacy, check_pickles, check_tensors
+from ctkd_lightning.models._bounds import MOST_ITEMS, check_archive, check_tensors
 
 _SIGNATURES = (b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")  # torch.save since 1.6, and before
 _ZIP = _SIGNATURES[0]
+_LEGACY = 5  # pickles of a file before torch 1.6: magic number, version, system, content, keys
 _DEPTH = 50  # of dictionaries, one in the other
 WRAPPERS = ("module", "_orig_mod")  # DistributedDataParallel, torch.compile
 PLAIN_PLACES = ("state_dict", "model", "")  # the keys that a network's weights usually lie under, or none
@@ -194,7 +196,7 @@ def _check_before(path: Path) -> None:
             if tarfile.is_tarfile(path):
                 raise ValueError("a tar archive, as before torch 0.2")
             with path.open("rb") as file:
-                check_legacy(file)
+                check_pickles(file, _LEGACY)
             return
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
