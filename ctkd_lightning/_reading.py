@@ -40,9 +40,14 @@ def check_regular(path: Path, most: int | None = None) -> int:
 
     Raises:
         FileNotFoundError: there is nothing.
-        UserError: another kind of thing, or a file that is too large.
+        UserError: another kind of thing, such as a link to itself, or a file that is too large.
     """
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; give another file") from error
     if not stat.S_ISREG(status.st_mode):
         what = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise UserError(f"{path} is {what}, not a file: give a file")

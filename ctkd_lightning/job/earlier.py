@@ -14,6 +14,7 @@ from ctkd_lightning.job.configuration import read_configuration
 from ctkd_lightning.job.explain import USER_ERRORS, described
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.summary import FusionSummary, Summary, read_summary
+from ctkd_lightning.models._factory import check_source
 
 _ENDED = ("complete", "stopped", "failed")
 
@@ -90,4 +91,7 @@ def need_student(run: EarlierRun) -> Summary:
             f"the run in {run.files} ended as {summary.status} without a student ({run.files.student.name} is "
             "missing): go on with the same settings, this run_dir and resume=auto"
         )
+    for role in ("teacher", "student"):
+        node = run.configuration.model[role]
+        check_source(node.get("name"), node)
     return summary

@@ -11,6 +11,7 @@ from torch import Tensor
 MOST_ITEMS = 1_000_000
 """Entries of a checkpoint, one in the other, counted as a walk over them meets them."""
 
+_CODE = {"_target_", "_instantiator"}  # Hydra's, and Lightning's up to 2.6.5
 _SHARED = 16  # how often the tensors may name the same bytes: tied weights do so twice
 
 
@@ -63,7 +64,7 @@ def _bytes(tensor: Tensor) -> int:
 
 
 def check_nesting(content: object) -> None:
-    """Refuse what a walk does not come to the end of: a list that holds itself, or the same list many times.
+    """Refuse the names of code, and what a walk does not come to the end of: lists that hold themselves, or each other.
 
     Raises:
         ValueError: there is such a thing.
@@ -77,6 +78,8 @@ def check_nesting(content: object) -> None:
             if children is not None and sizes[id(node)] < 0:
                 raise ValueError("something that holds itself")
             continue
+        if isinstance(node, Mapping) and (named := _CODE & node.keys()):
+            raise ValueError(f"the name of code to make, {', '.join(sorted(named))}")
         if entered:
             sizes[id(node)] = 1 + sum(sizes.get(id(child), 1) for child in children)
             if sizes[id(node)] > MOST_ITEMS:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ctkd_lightning._files import user_path
@@ -24,6 +24,7 @@ from ctkd_lightning._reading import check_regular
 from ctkd_lightning._words import printable
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.models._bounds import MOST_ITEMS, check_archive, check_tensors
+from ctkd_lightning.models._check_sum import CHECK_SUM, check_sum
 
 _SIGNATURES = (b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")  # torch.save since 1.6, and before
 _ZIP = _SIGNATURES[0]
@@ -155,7 +156,12 @@ def check_file(path: Path) -> None:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(path)
+        with safe_open(path, framework="pt") as file:
+            said = file.metadata() or {}
+        if CHECK_SUM in said and said[CHECK_SUM] != check_sum(tensors, said):
+            raise ValueError("the check sum is wrong")
+        return tensors
     # beside its own error the reader has KeyError of types that torch lacks, and what torch says of shapes
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise DamagedCheckpoint(
