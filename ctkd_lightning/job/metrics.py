@@ -32,11 +32,11 @@ def read_rows(path: Path) -> list[Row]:
         ValueError: what is in it is no such table.
         UserError: what is there is no file.
     """
-    if not path.exists():
-        return []
     try:
         rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
         return [{printable(key): float(cell) for key, cell in row.items() if cell not in ("", None)} for row in rows]
+    except FileNotFoundError:
+        return []
     except (csv.Error, TypeError) as error:  # TypeError: more cells than columns
         raise ValueError(str(error)) from error
 
