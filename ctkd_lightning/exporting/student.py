@@ -21,7 +21,7 @@ from ctkd_lightning.exporting.formats import FORMATS, Format
 from ctkd_lightning.exporting.quiet import quiet
 from ctkd_lightning.exporting.settings import ExportSettings
 from ctkd_lightning.exporting.table import Row, print_table
-from ctkd_lightning.job.earlier import EarlierRun, explained_run, need_student, read_run
+from ctkd_lightning.job.earlier import EarlierRun, decode_into_own_cache, explained_run, need_student, read_run
 from ctkd_lightning.job.student import describe
 from ctkd_lightning.models import StudentDescription, create_model, load_weights
 
@@ -138,6 +138,7 @@ class _Export:
 def _data(run: EarlierRun, settings: ExportSettings) -> ImageDataModule:
     """The run's data, with as many test images as are wanted."""
     cfg = run.configuration.copy()
+    decode_into_own_cache(cfg)
     if settings.data_root is not None:
         OmegaConf.update(cfg, "data.root", settings.data_root, force_add=True)
     if settings.images is not None:

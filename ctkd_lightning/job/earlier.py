@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.configuration import read_configuration
@@ -16,6 +16,7 @@ from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.summary import FusionSummary, Summary, read_summary
 from ctkd_lightning.models._factory import check_source
 
+_IMAGES = "${oc.env:CTKD_CACHE_DIR,${oc.env:HOME,.}/.cache/ctkd_lightning}/images"  # as in conf/data
 _ENDED = ("complete", "stopped", "failed")
 
 
@@ -57,6 +58,12 @@ def read_run(path: str | Path, *, own: bool = False) -> EarlierRun:
             "the same settings, this run_dir and resume=auto"
         )
     return EarlierRun(files, configuration, summary)
+
+
+def decode_into_own_cache(cfg: DictConfig) -> None:
+    """Keep what is decoded for a run that may be somebody else's where this user keeps it, wherever the run says."""
+    if OmegaConf.select(cfg, "data.cache_dir") is not None:
+        cfg.data.cache_dir = _IMAGES
 
 
 @contextmanager

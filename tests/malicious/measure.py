@@ -1,4 +1,4 @@
-"""What a reader does with a file: in another process, with a clock, a limit of memory, a canary and a folder to keep."""
+"""What a reader does with a file: in another process, with a clock, little memory, a canary and a folder to keep."""
 
 import contextlib
 import json
