@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -84,10 +85,10 @@ def _check_target(target: object, key: str, path: Path, known: Collection[str]) 
         raise UserError(f"{path}: {key} is no name of a class: {str(target)[:80]}")
     if target in known or _is_of_a_kind(target) or _is_trusted(target):
         return
-    raise UserError(
-        f"{path} names code that is not this package's, {key}={target}, and is refused: where you trust the run and "
-        f"that code, set {VARIABLE}={target.partition('.')[0]} in the environment"
-    )
+    package = target.partition(".")[0]
+    own = f"where you trust the run, and {package} is your own, set {VARIABLE}={package} in the environment"
+    advice = "it is no run of this package" if package in sys.stdlib_module_names else own
+    raise UserError(f"{path} names code that is not this package's, {key}={target}, and is refused: {advice}")
 
 
 def _is_of_a_kind(target: str) -> bool:
