@@ -40,6 +40,7 @@ def _follow(file: IO[bytes]) -> None:
     stack: list[_Item] = []
     below: list[list[_Item]] = []
     memo: dict[int, _Item] = {}
+    argument: Any
     for opcode, argument, _ in pickletools.genops(file):
         name = opcode.name
         if name == "MARK":

@@ -78,7 +78,7 @@ def images(canary: Path) -> Iterator[tuple[str, str, object]]:
     """Name, ending, and what the file holds, or a function that makes it."""
     Image.init()
     for ending in (".png", ".jpg", ".tif", ".webp", ".eps"):
-        yield "PostScript", ending, GHOSTSCRIPT.replace(b"CANARY", os.fsencode(canary))
+        yield f"PostScript as {ending}", ending, GHOSTSCRIPT.replace(b"CANARY", os.fsencode(canary))
     for format in sorted(set(Image.SAVE) - set(FORMATS)):
         if (data := encoded(format)) is not None and not data.startswith(b"\xff\xd8"):
             yield f"{format}, which is not read", ".png", data

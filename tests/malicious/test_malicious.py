@@ -8,6 +8,8 @@ from tests.malicious.files import KINDS, cases
 from tests.malicious.measure import measure
 from tests.malicious.readers import OURS
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # torch's, of the tensors that are made to be refused
+
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
