@@ -8,13 +8,18 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
+from ctkd_lightning._words import printable
+
 
 class UserError(ValueError):
     """A setting, file or value that the user can put right.
 
     The message is one line: what was wrong, what was found, what to do. The commands print it alone, without a
-    traceback, and exit with status 1.
+    traceback, and exit with status 1. What it quotes from files cannot steer the terminal.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 def suggest(name: str, options: Iterable[str], otherwise: str | None = None) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ctkd_lightning._words import printable
 from ctkd_lightning.errors import UserError
 
 
@@ -34,12 +35,15 @@ def class_folders(split: Path) -> list[str]:
     """The sorted names of a split's class folders.
 
     Raises:
-        UserError: there is none, or one that is a link to a folder above itself.
+        UserError: there is none, one that is a link to a folder above itself, or one whose name cannot be shown.
     """
     names = sorted(entry.name for entry in os.scandir(split) if not _hidden(entry.name) and os.path.isdir(entry.path))
     for name in names:
         if _leads_back(str(split / name)):
             raise UserError(f"the class folder {split / name} is a link to a folder that holds it: remove the link")
+    for name in names:
+        if printable(name) != name:
+            raise UserError(f"the class folder {split / name} has control characters in its name: give it another one")
     if not names:
         raise UserError(f"{split} holds no class folders: put the images of each class into a folder of its own there")
     return names

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from ctkd_lightning._reading import check_regular
 from ctkd_lightning.data._images import ImageArray
 from ctkd_lightning.data._loading.decode import decode_once
 from ctkd_lightning.data._rgb import to_rgb
 from ctkd_lightning.errors import UserError
 
 FORMAT = 2  # counts the ways in which pixels have been made from files: a new one must not read what an old one kept
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
+"""Those of published image data sets, whatever a file is called. PIL reads forty more: it gives EPS to Ghostscript, a
+program, and the decoders of others, such as FLI, PSD or JPEG 2000, have had errors that hardly anybody looked for."""
+
+_PIXELS = 89_478_485  # where PIL begins to warn: a quarter of a gibibyte in RGB
+_BYTES = 6 * _PIXELS  # of a file without compression, 16 bits a channel
 
 Transform = Callable[[Image.Image, int], Image.Image]
 
@@ -86,6 +96,8 @@ class ImageFiles:
             except OSError as error:
                 path = self.root / os.fsdecode(name)
                 raise UserError(f"cannot read the image {path} ({error.strerror}): replace or remove it") from error
+            if not stat.S_ISREG(status.st_mode):
+                raise UserError(f"cannot read the image {self.root / os.fsdecode(name)}: it is no file; remove it")
             digest.update(name + f"\n{target} {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
@@ -97,9 +109,29 @@ def read_image(path: Path) -> Image.Image:
         UserError: naming the file that cannot be decoded.
     """
     try:
-        with Image.open(path) as image:
-            return to_rgb(image)
+        check_regular(path, _BYTES)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it is refused, see _in_rgb
+            with Image.open(path, formats=FORMATS) as image:
+                return _in_rgb(image, path)
+    except UserError:
+        raise
+    # on damaged files PIL's readers raise what they stumble on: struct.error, IndexError, MemoryError …
+    except Exception as error:
+        said = f"it is no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise UserError(
+            f"cannot decode the image {path} ({said or type(error).__name__}): replace or remove the file"
+        ) from error
+
+
+def _in_rgb(image: Image.Image, path: Path) -> Image.Image:
+    width, height = image.size
+    if width * height > _PIXELS:
+        raise UserError(
+            f"the image {path} has {width:,} × {height:,} pixels, and {_PIXELS:,} at most are read: make it smaller, "
+            "or remove it"
+        )
+    try:
+        return to_rgb(image)
     except UserError as error:
         raise UserError(f"cannot scale the image {path}: {error}, or remove it") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot decode the image {path} ({error}): replace or remove the file") from error

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ctkd_lightning._pickles import check_pickles
+from ctkd_lightning._reading import check_regular
 from ctkd_lightning.errors import UserError
 
 
@@ -25,12 +27,18 @@ def read_object(path: Path) -> Any:
         UserError: a file that is missing, damaged, of another kind, or unsafe.
     """
     try:
+        check_regular(path, _MOST)
         with path.open("rb") as file:
             np.lib.format.read_magic(file)
             shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             if shape != () or not dtype.hasobject:
                 raise ValueError(f"an array of shape {shape} and type {dtype}")
+            start = file.tell()
+            check_pickles(file)
+            file.seek(start)
             return _ArraysOnly(file).load().item()
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}: give the folder that holds it") from error
     except _WouldRunCode as error:
@@ -60,12 +68,23 @@ def _bytes(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_make_array: Any = np.empty(0).__reduce__()[0]
+class _Ndarray:
+    """Stands for the class in a pickle, which names it and must not make one: of any size, without its values."""
+
+
+def _empty_array(kind: object, shape: object, code: object) -> np.ndarray:
+    """An array as each pickled one begins; its state, which follows, must have as many bytes as its shape says."""
+    if kind is not _Ndarray or shape != (0,):
+        raise ValueError(f"an array of shape {shape} without values")
+    return np.empty(0)
+
+
 _make_scalar: Any = np.float64(0).__reduce__()[0]
+_MOST = 2**30  # bytes of a file
 _NEEDED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _make_array,
+    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
     ("numpy.core.multiarray", "scalar"): _make_scalar,
-    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "ndarray"): _Ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _bytes,
 }

@@ -16,8 +16,9 @@ class ImageFolder(ImageDataModule):
 
     To evaluate only, ``train`` may be missing. With both, ``val`` is the validation set; with one, that one is the test
     set and the validation images come out of the training images. The classes are the folders' sorted names; hidden
-    files and folders do not count. Images of any format and size that PIL reads, as RGB by the rules of
-    :func:`~ctkd_lightning.data._rgb.to_rgb`: the short side is resized, then the centre is cropped.
+    files and folders do not count. Images are JPEG, PNG, WebP, GIF, BMP, PPM or TIFF of any size up to 89 million
+    pixels, as RGB by the rules of :func:`~ctkd_lightning.data._rgb.to_rgb`: the short side is resized, then the centre
+    is cropped.
     """
 
     name = "image_folder"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ctkd_lightning._files import user_path
+from ctkd_lightning._reading import read_text
 from ctkd_lightning.data._checks import whole_number
 from ctkd_lightning.data._folder import check_folder
 from ctkd_lightning.data._labelled import Split
@@ -20,6 +21,7 @@ from ctkd_lightning.errors import UserError
 
 ADDRESS = "https://archive.ics.uci.edu/dataset/72/multiple+features"
 CLASSES, OF_A_CLASS = 10, 200
+_MOST = 32 * 2**20  # bytes of a file: the longest has ten million
 FILES = {
     "profiles": ("mfeat-fac", 216),
     "fourier": ("mfeat-fou", 76),
@@ -96,7 +98,9 @@ def _numbers(path: Path, columns: int, **layout: Any) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a file without numbers; its shape says it, too
-            table = np.loadtxt(path, ndmin=2, **layout)
+            table = np.loadtxt(read_text(path, _MOST).splitlines(), ndmin=2, **layout)
+    except UserError:
+        raise
     except (ValueError, OSError) as error:
         found = str(error).partition(";")[0].partition("\n")[0]
         raise _unlike(path, found, f"{columns} numbers in each row") from error

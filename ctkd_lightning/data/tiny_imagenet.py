@@ -9,6 +9,8 @@ from pathlib import Path
 
 from torchvision.datasets.utils import download_and_extract_archive
 
+from ctkd_lightning._reading import read_text
+from ctkd_lightning._words import printable
 from ctkd_lightning.data._base import ImageDataModule, Split
 from ctkd_lightning.data._folder import list_images
 from ctkd_lightning.data._image_files import ImageFiles
@@ -38,9 +40,11 @@ class TinyImageNet(ImageDataModule):
     @cached_property
     def class_names(self) -> list[str]:
         """The first English name of each class, in the order of the sorted WordNet ids."""
-        lines = self._text("words.txt")
-        words = dict(line.split("\t", 1) for line in lines)
-        return [words[wnid].split(",")[0] for wnid in self._wnids]
+        words = dict(line.split("\t", 1) for line in self._text("words.txt") if "\t" in line)
+        unknown = [wnid for wnid in self._wnids if wnid not in words]
+        if unknown:
+            raise self._missing(f"is damaged, words.txt has no name of {unknown[0]}")
+        return [printable(words[wnid].split(",")[0]) for wnid in self._wnids]
 
     @cached_property
     def _wnids(self) -> list[str]:
@@ -66,12 +70,15 @@ class TinyImageNet(ImageDataModule):
         if split == "train":
             names, targets = list_images(self._existing("train"), self._wnids)
             return ImageFiles(self._folder / "train", names, targets, self.transform(split))
-        labels = dict(line.split("\t")[:2] for line in self._text("val/val_annotations.txt"))
         class_of = {wnid: target for target, wnid in enumerate(self._wnids)}
+        labels = {}
+        for line in self._text("val/val_annotations.txt"):
+            name, wnid, *_ = (*line.split("\t"), "", "")
+            if wnid not in class_of or os.path.basename(name) != name or name.startswith("."):
+                raise self._missing(f"is damaged, val_annotations.txt has the line {line[:60]!r}")
+            labels[name] = class_of[wnid]
         names = sorted(labels)
-        return ImageFiles(
-            self._existing("val/images"), names, [class_of[labels[name]] for name in names], self.transform(split)
-        )
+        return ImageFiles(self._existing("val/images"), names, [labels[name] for name in names], self.transform(split))
 
     @property
     def _folder(self) -> Path:
@@ -84,7 +91,11 @@ class TinyImageNet(ImageDataModule):
         return path
 
     def _text(self, name: str) -> list[str]:
-        return self._existing(name).read_text(encoding="utf-8").splitlines()
+        path = self._existing(name)
+        try:
+            return read_text(path).splitlines()
+        except ValueError as error:
+            raise UserError(f"{path} is no text ({error}): fetch {URL} again") from error
 
     def _missing(self, found: str) -> UserError:
         return UserError(

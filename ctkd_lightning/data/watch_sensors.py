@@ -133,6 +133,10 @@ def _read(path: Path) -> _Recordings:
     try:
         if (tuple(content["X_labels"]), tuple(content["y_labels"])) != (CHANNELS, EXERCISES):
             raise ValueError(f"channels {content['X_labels']}, exercises {content['y_labels']}")
+        if any(not isinstance(signal, np.ndarray) or signal.dtype.kind not in "fiu" for signal in content["X"]):
+            raise ValueError("recordings that are no arrays of numbers")
+        if sum(signal.nbytes for signal in content["X"]) > path.stat().st_size:
+            raise ValueError("recordings that are longer than the file")
         signals = [torch.from_numpy(np.asarray(signal, dtype=np.float64)) for signal in content["X"]]
         exercises, subjects = (torch.from_numpy(np.asarray(content[key], dtype=np.int64)) for key in ("y", "subject"))
         if not len(signals) == len(exercises) == len(subjects):
@@ -141,7 +145,7 @@ def _read(path: Path) -> _Recordings:
             raise ValueError(f"a recording that is not of {len(CHANNELS)} channels")
         if set(subjects.tolist()) != set(SUBJECTS) or not set(exercises.tolist()) <= set(range(len(EXERCISES))):
             raise ValueError(f"subjects {sorted(set(subjects.tolist()))}, exercises {sorted(set(exercises.tolist()))}")
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is not seglearn's {FILE} (found {error}): take the file that the package ships"
         ) from error

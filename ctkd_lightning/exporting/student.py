@@ -21,7 +21,7 @@ from ctkd_lightning.exporting.formats import FORMATS, Format
 from ctkd_lightning.exporting.quiet import quiet
 from ctkd_lightning.exporting.settings import ExportSettings
 from ctkd_lightning.exporting.table import Row, print_table
-from ctkd_lightning.job.earlier import EarlierRun, need_student, read_run
+from ctkd_lightning.job.earlier import EarlierRun, decode_into_own_cache, explained_run, need_student, read_run
 from ctkd_lightning.job.student import describe
 from ctkd_lightning.models import StudentDescription, create_model, load_weights
 
@@ -45,9 +45,10 @@ def export_student(settings: ExportSettings) -> list[Row]:
     chosen.check()
     run = read_run(settings.run)
     summary = need_student(run)
-    data = _data(run, settings)
-    description = describe(run.configuration, data, summary.final, normalize=settings.normalize)
-    network = create_model(description.network, data.num_classes, **description.options).eval()
+    with explained_run(run.files.path):
+        data = _data(run, settings)
+        description = describe(run.configuration, data, summary.final, normalize=settings.normalize)
+        network = create_model(description.network, data.num_classes, **description.options).eval()
     load_weights(network, run.files.student)
     exporting = _Export(settings, chosen, data, description, network)
     rows = [exporting.original(run.files.student)]
@@ -137,6 +138,7 @@ class _Export:
 def _data(run: EarlierRun, settings: ExportSettings) -> ImageDataModule:
     """The run's data, with as many test images as are wanted."""
     cfg = run.configuration.copy()
+    decode_into_own_cache(cfg)
     if settings.data_root is not None:
         OmegaConf.update(cfg, "data.root", settings.data_root, force_add=True)
     if settings.images is not None:

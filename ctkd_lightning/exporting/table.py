@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.filesize import decimal
+from rich.markup import escape
 from rich.table import Table
 
 from ctkd_lightning._words import cpu_threads
@@ -35,7 +36,7 @@ class Row:
 
 def print_table(rows: list[Row], description: StudentDescription, output: Path, images: int) -> None:
     """Print the forms of the student, the original first, and where the last of them lies."""
-    table = Table(title=f"{description.network} on {images:,} test images", title_justify="left")
+    table = Table(title=f"{escape(description.network)} on {images:,} test images", title_justify="left")
     table.add_column("")
     for heading in ("size", "top-1 %", "greatest difference", "ms an image"):
         table.add_column(heading, justify="right")
@@ -49,4 +50,4 @@ def print_table(rows: list[Row], description: StudentDescription, output: Path, 
         ("time", f"median, batch 1, {cpu_threads(torch.get_num_threads())}"),
         ("file", str(output)),
     ):
-        console.print(f"{name:19} {text}", highlight=False, soft_wrap=True)
+        console.print(f"{name:19} {text}", highlight=False, markup=False, soft_wrap=True)

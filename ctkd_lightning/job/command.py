@@ -20,6 +20,7 @@ from typing import Any
 import hydra
 from omegaconf import OmegaConf, open_dict
 
+from ctkd_lightning._words import printable
 from ctkd_lightning.job.configuration import compose, config_dir, options, with_home
 from ctkd_lightning.job.explain import USER_ERRORS, one_line
 from ctkd_lightning.job.owner import launched_rank, owning
@@ -110,11 +111,19 @@ def _full_error(shown: bool) -> Iterator[None]:
 def _configure_logging() -> None:
     """Show what the package has to say, on one process."""
     handler = logging.StreamHandler()
+    handler.setFormatter(_Shown())
     handler.addFilter(lambda record: _rank() == 0)
     package = logging.getLogger("ctkd_lightning")
     package.handlers = [handler]
     package.setLevel(logging.INFO)
     package.propagate = False
+
+
+class _Shown(logging.Formatter):
+    """Messages quote names from files."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record), lines=True)
 
 
 def quiet_lightning() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from ctkd_lightning._reading import read_text
 from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.job.run_directory import RunDirectory
+from ctkd_lightning.job.trusted import check_content, check_yaml
 
 
 def _folder(path: object) -> str:
@@ -26,6 +30,7 @@ def _folder(path: object) -> str:
 
 OmegaConf.register_new_resolver("expanduser", _folder, replace=True)
 
+_CONFIGURATION = 128 * 2**10  # bytes: those of a run have some thousands
 _FOLDER_IN_0_1 = "${hydra:runtime.output_dir}"  # what version 0.1 wrote for the run's own folder
 
 
@@ -81,25 +86,40 @@ def one_network(override: str) -> str:
     return f"model.name={value}" if key == "model" and equals and value not in options("model") else override
 
 
-def read_configuration(run_dir: str | Path) -> DictConfig:
+def read_configuration(run_dir: str | Path, *, own: bool = False) -> DictConfig:
     """The configuration of a run, from its ``.hydra/config.yaml``; ``run_dir`` in it is where the run is now.
 
+    Args:
+        run_dir: the run's folder.
+        own: whether this command has itself trained the run, and so has used its code already.
+
     Raises:
-        UserError: no such file, or a damaged one.
+        UserError: no such file, a damaged one, or one that names code that nobody trusts.
     """
     run = RunDirectory(run_dir)
     path = run.configuration
     if not path.is_file():
         raise UserError(f"{run} is no run's folder: no file at {path}; give the run_dir of a run")
     try:
-        cfg = OmegaConf.create(path.read_text().replace(_FOLDER_IN_0_1, "${run_dir}"))
-    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        text = read_text(path, _CONFIGURATION).replace(_FOLDER_IN_0_1, "${run_dir}")
+        check_yaml(text)
+        cfg = OmegaConf.create(text)
+    except UserError:
+        raise
+    except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is damaged ({reason}): restore it, or repeat the run") from error
     if not isinstance(cfg, DictConfig):
         raise UserError(f"{path} is damaged (no configuration of a run): restore it, or repeat the run")
     cfg.run_dir = str(run)
+    check_content(OmegaConf.to_container(cfg, resolve=False), path, _named_by_the_package(), own)
     return cfg
+
+
+@cache
+def _named_by_the_package() -> frozenset[str]:
+    texts = (path.read_text() for path in Path(config_dir()).rglob("*.yaml"))
+    return frozenset(name for text in texts for name in re.findall(r"_target_: ([\w.]+)", text))
 
 
 def set_keys(cfg: DictConfig, overrides: Sequence[str]) -> None:

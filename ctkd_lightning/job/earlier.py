@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.configuration import read_configuration
+from ctkd_lightning.job.explain import USER_ERRORS, described
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.summary import FusionSummary, Summary, read_summary
+from ctkd_lightning.models._factory import check_source
 
+_IMAGES = "${oc.env:CTKD_CACHE_DIR,${oc.env:HOME,.}/.cache/ctkd_lightning}/images"  # as in conf/data
 _ENDED = ("complete", "stopped", "failed")
 
 
@@ -30,11 +35,12 @@ class EarlierRun:
     summary: Summary | FusionSummary
 
 
-def read_run(path: str | Path) -> EarlierRun:
+def read_run(path: str | Path, *, own: bool = False) -> EarlierRun:
     """Read a run that has ended, well or not.
 
     Args:
         path: its folder.
+        own: as in :func:`~ctkd_lightning.job.configuration.read_configuration`.
 
     Raises:
         UserError: no run there, a summary that is missing or damaged, or a run that is going on.
@@ -42,7 +48,7 @@ def read_run(path: str | Path) -> EarlierRun:
     files = RunDirectory(path)
     if not files.path.is_dir():
         raise UserError(f"no folder at {files}: give the run_dir of a run")
-    configuration, summary = read_configuration(files.path), read_summary(files)
+    configuration, summary = read_configuration(files.path, own=own), read_summary(files)
     if summary is None:
         found = "is damaged" if files.summary.is_file() else "is missing"
         raise UserError(f"{files.summary} {found}: repeat the run, or go on with it by resume=auto")
@@ -52,6 +58,30 @@ def read_run(path: str | Path) -> EarlierRun:
             "the same settings, this run_dir and resume=auto"
         )
     return EarlierRun(files, configuration, summary)
+
+
+def decode_into_own_cache(cfg: DictConfig) -> None:
+    """Keep what is decoded for a run that may be somebody else's where this user keeps it, wherever the run says."""
+    if OmegaConf.select(cfg, "data.cache_dir") is not None:
+        cfg.data.cache_dir = _IMAGES
+
+
+@contextmanager
+def explained_run(path: str | Path) -> Iterator[None]:
+    """Say in a line what is wrong with a run whose configuration is none that a run could have had.
+
+    Raises:
+        UserError: naming the run.
+    """
+    try:
+        yield
+    except USER_ERRORS:
+        raise
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError, RecursionError) as error:
+        raise UserError(
+            f"the run in {path} cannot be built again ({described(error)}): its configuration is damaged, or of "
+            "another version"
+        ) from error
 
 
 def need_student(run: EarlierRun) -> Summary:
@@ -68,4 +98,7 @@ def need_student(run: EarlierRun) -> Summary:
             f"the run in {run.files} ended as {summary.status} without a student ({run.files.student.name} is "
             "missing): go on with the same settings, this run_dir and resume=auto"
         )
+    for role in ("teacher", "student"):
+        node = run.configuration.model[role]
+        check_source(node.get("name"), node)
     return summary

@@ -13,7 +13,7 @@ from torch import nn
 from ctkd_lightning import build
 from ctkd_lightning.data import ImageDataModule
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.earlier import EarlierRun, need_student, read_run
+from ctkd_lightning.job.earlier import EarlierRun, decode_into_own_cache, need_student, read_run
 from ctkd_lightning.job.evaluated import Candidate, Subject, name_of, on_device, untrained
 from ctkd_lightning.job.outputs import TestOutputs
 from ctkd_lightning.job.overrides import sets
@@ -46,6 +46,7 @@ def of_run(
     run = read_run(path)
     summary = need_student(run)
     cfg = on_device(run.configuration, device)
+    decode_into_own_cache(cfg)
     own_data = cache(lambda: build.data(cfg, test_only=True))
     candidates = _candidates(run, summary, own_data)
     title, kept = f"{summary.model} of {run.files}", TestOutputs.read(run.files)

@@ -14,6 +14,7 @@ from ctkd_lightning import build
 from ctkd_lightning._files import user_path
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.cost import Cost, cost, seconds_per_call
+from ctkd_lightning.job.earlier import explained_run
 from ctkd_lightning.job.evaluated import Subject
 from ctkd_lightning.job.evaluated_checkpoint import of_checkpoint
 from ctkd_lightning.job.evaluated_run import of_run
@@ -77,7 +78,8 @@ def _check(cfg: DictConfig) -> None:
 
 def _subject(cfg: DictConfig, overrides: Sequence[str]) -> Subject:
     if cfg.run is not None:
-        return of_run(str(cfg.run), cfg.device, cfg.get("data"), overrides, recompute=cfg.recompute)
+        with explained_run(cfg.run):
+            return of_run(str(cfg.run), cfg.device, cfg.get("data"), overrides, recompute=cfg.recompute)
     return of_checkpoint(str(cfg.checkpoint), cfg.model, cfg.teacher.checkpoint, cfg.data, cfg.device)
 
 

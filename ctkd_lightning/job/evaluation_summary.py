@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ctkd_lightning._files import written_whole
+from ctkd_lightning._reading import read_json
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.job._types import of_its_types
 from ctkd_lightning.job.cost import Cost
 from ctkd_lightning.job.quality import Agreement, Quality
 from ctkd_lightning.job.run_directory import RunDirectory
@@ -92,12 +94,13 @@ def read_evaluation(run: RunDirectory, data: str | None = None) -> Evaluation | 
 def read_evaluation_file(path: Path) -> Evaluation | None:
     """The evaluation in a file, likewise."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = read_json(path)
         known = {name: value for name, value in content.items() if name in Evaluation.__dataclass_fields__}
         networks = {role: _network(found) for role, found in content["networks"].items()}
-        return Evaluation(**known | {"networks": networks})
+        found = Evaluation(**known | {"networks": networks})
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    return found if of_its_types(found) else None
 
 
 def _network(content: dict[str, Any]) -> NetworkEvaluation:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.filesize import decimal
+from rich.markup import escape
 from rich.table import Table
 
 from ctkd_lightning._words import cpu_threads
@@ -26,17 +27,17 @@ def print_evaluation(found: Evaluation, title: str, path: Path | None) -> None:
     table = Table()
     table.add_column("")
     for role, network in found.networks.items():
-        table.add_column(f"{_ALONE.get(role, role)}\n{network.name}", justify="right", overflow="fold")
+        table.add_column(f"{_ALONE.get(role, role)}\n{escape(network.name)}", justify="right", overflow="fold")
     columns = [_cells(network, found.batch_size) for network in found.networks.values()]
     longest = max(columns, key=len)  # the others are without a comparison
     for name in longest:
         cells = [column.get(name, "–") for column in columns]
         table.add_row(name, *cells, end_section=name in ("Brier score", "KL from teacher, τ = 1", "weights' file"))
     console = Console()
-    console.print(f"{title} on {found.data}", style="italic", highlight=False, soft_wrap=True)
+    console.print(f"{title} on {found.data}", style="italic", highlight=False, markup=False, soft_wrap=True)
     console.print(table)
     for name, text in _lines(found, path):
-        console.print(f"{name:19} {text}", highlight=False, soft_wrap=True)
+        console.print(f"{name:19} {text}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _cells(network: NetworkEvaluation, batch_size: int) -> dict[str, str]:

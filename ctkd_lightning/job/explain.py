@@ -8,6 +8,7 @@ import re
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf.errors import ConfigAttributeError, MissingMandatoryValue, OmegaConfBaseException
 
+from ctkd_lightning._words import printable
 from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.job.configuration import options
 
@@ -18,11 +19,15 @@ USER_ERRORS = (UserError, HydraException, OmegaConfBaseException, OSError)
 def described(error: BaseException) -> str:
     """Any error in a line: what the user can put right as :func:`one_line` says it, others by their kind."""
     said = one_line(error) if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {error}"
-    return " ".join(said.split())
+    return printable(" ".join(said.split()))
 
 
 def one_line(error: BaseException) -> str:
     """What is wrong in a line: the user's error at the root of the chain if there is one."""
+    return printable(_in_words(error))
+
+
+def _in_words(error: BaseException) -> str:
     chain = [error]
     while chain[-1].__cause__ is not None:
         chain.append(chain[-1].__cause__)

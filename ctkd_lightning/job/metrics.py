@@ -15,6 +15,8 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from torch import Tensor
 
 from ctkd_lightning._files import written_whole
+from ctkd_lightning._reading import read_text
+from ctkd_lightning._words import printable
 
 Series = list[tuple[float, float]]
 Row = dict[str, float]
@@ -24,13 +26,19 @@ _KEY = "ctkd_lightning.metrics"  # in a checkpoint
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of the file, without their empty cells; none where there is no file."""
-    if not path.exists():
+    """The rows of the file, without their empty cells; none where there is no file.
+
+    Raises:
+        ValueError: what is in it is no such table.
+        UserError: what is there is no file.
+    """
+    try:
+        rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        return [{printable(key): float(cell) for key, cell in row.items() if cell not in ("", None)} for row in rows]
+    except FileNotFoundError:
         return []
-    with path.open(newline="") as file:
-        return [
-            {key: float(cell) for key, cell in row.items() if cell not in ("", None)} for row in csv.DictReader(file)
-        ]
+    except (csv.Error, TypeError) as error:  # TypeError: more cells than columns
+        raise ValueError(str(error)) from error
 
 
 def read_series(path: Path) -> dict[str, Series]:

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ctkd_lightning._files import written_whole
+from ctkd_lightning._reading import check_regular
+from ctkd_lightning._words import printable
 from ctkd_lightning.data import ImageDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.tap import FeatureTap, select_layers
@@ -99,6 +101,7 @@ class TestOutputs:
         if not path.is_file():
             return None
         try:
+            check_regular(path)
             tensors = load_file(path)
             with safe_open(path, framework="pt") as file:
                 class_names = json.loads((file.metadata() or {})["class_names"])
@@ -112,9 +115,31 @@ class TestOutputs:
             pictures = {}
             if "pictures" in tensors:
                 pictures = dict(zip(tensors["pictures.position"].tolist(), tensors["pictures"], strict=True))
-            return cls(tensors["index"], tensors["target"], networks, tensors.get("tau"), pictures, class_names)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            found = cls(tensors["index"], tensors["target"], networks, tensors.get("tau"), pictures, class_names)
+            found._check()
+            return found
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError, RuntimeError) as error:
             raise UserError(f"{path} is damaged ({error}): delete it, and evaluate the run to make it anew") from error
+
+    def _check(self) -> None:
+        """Refuse what no run has kept.
+
+        Raises:
+            ValueError: saying what does not go together.
+        """
+        names, samples = self.class_names, len(self.index)
+        if not isinstance(names, list) or not all(isinstance(name, str) and printable(name) == name for name in names):
+            raise ValueError("the classes' names")
+        columns = {"index": self.index, "target": self.target, "tau": self.tau}
+        wrong = [name for name, values in columns.items() if values is not None and values.shape != (samples,)]
+        shapes = {tuple(network.logits.shape) for network in self.networks.values()}
+        if wrong or len(shapes) > 1 or any(len(shape) != 2 or shape[0] != samples for shape in shapes):
+            raise ValueError(f"{samples} samples, and not as many in {', '.join(wrong) or sorted(shapes)}")
+        classes = min((shape[1] for shape in shapes), default=len(names))
+        if names and len(names) != classes:
+            raise ValueError(f"{len(names)} classes, and logits of {classes}")
+        if samples and not (int(self.target.min()) >= 0 and int(self.target.max()) < classes):
+            raise ValueError("samples of classes that there are not")
 
 
 class RecordingModule(ClassifierModule):

@@ -13,13 +13,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ctkd_lightning._files import user_path
+from ctkd_lightning._reading import check_regular
+from ctkd_lightning._words import size
 from ctkd_lightning.errors import UserError, check_number, suggest
 from ctkd_lightning.job.hardware import accelerator_in_use
 from ctkd_lightning.job.summary import FusionSummary, Summary
+from ctkd_lightning.models._bounds import check_nesting
 from ctkd_lightning.models._checkpoint import read_pickle
 
 _PARTS = {"epoch": int, "state_dict": Mapping, "loops": Mapping, "optimizer_states": list}
 """Of a Lightning checkpoint to resume from."""
+
+_SMALL, _STATES = 2**26, 256  # bytes beside the tensors; states for a parameter: LBFGS keeps two hundred
 
 
 def check_parts(cfg: DictConfig) -> None:
@@ -205,6 +210,10 @@ def read_resumable(path: Path) -> Mapping[str, Any]:
         UserError: a damaged file, one that would run code, or no checkpoint of a training.
     """
     content = read_pickle(path)
+    try:
+        check_nesting(content)
+    except ValueError as error:
+        raise UserError(f"resume: {path} holds {error}: give a run's checkpoints/last.ckpt") from error
     found = content if isinstance(content, Mapping) else {}
     missing = [part for part, kind in _PARTS.items() if not isinstance(found.get(part), kind)]
     if not missing and not found["optimizer_states"]:
@@ -228,10 +237,19 @@ def check_resumable(path: Path, module: nn.Module) -> Mapping[str, Any]:
     Raises:
         UserError: naming the first entries that differ.
     """
-    content, expected = read_resumable(path), module.state_dict()
+    expected = module.state_dict()
+    own, there = sum(tensor.nbytes for tensor in expected.values()), check_regular(path)
+    if there > _SMALL + _STATES * own:
+        raise UserError(
+            f"resume: {path} has {size(there)}, and what this run trains {size(own)}: it is of another run; give its "
+            "own checkpoints/last.ckpt, or leave resume out"
+        )
+    content = read_resumable(path)
     saved = content["state_dict"]
-    other = sorted(saved.keys() ^ expected.keys())
-    other += [name for name in saved.keys() & expected.keys() if saved[name].shape != expected[name].shape]
+    other = sorted(map(str, saved.keys() ^ expected.keys()))
+    other += [
+        name for name in saved.keys() & expected.keys() if getattr(saved[name], "shape", None) != expected[name].shape
+    ]
     if other:
         raise UserError(
             f"resume: {path} is of another run: {', '.join(other[:3])}{' …' if len(other) > 3 else ''} differ; resume "

@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
+from ctkd_lightning._reading import read_json
+from ctkd_lightning.job._types import of_its_types
 from ctkd_lightning.job.hardware import describe_hardware
 from ctkd_lightning.job.run_directory import RunDirectory
 
@@ -176,10 +178,11 @@ class FusionSummary(RunSummary):
 def read_summary(run: RunDirectory) -> Summary | FusionSummary | None:
     """The summary of a run, of version 0.1 too; ``None`` where there is none that can be read."""
     try:
-        content: dict[str, Any] = json.loads(run.summary.read_text())
-        return _fusion_from_json(content) if "encoders" in content else _from_json(content)
+        content: dict[str, Any] = read_json(run.summary)
+        summary = _fusion_from_json(content) if "encoders" in content else _from_json(content)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    return summary if of_its_types(summary) else None
 
 
 def _from_json(content: dict[str, Any]) -> Summary:

@@ -11,6 +11,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
+from ctkd_lightning._reading import read_json
 from ctkd_lightning._resuming import of_all_processes, of_this_process
 from ctkd_lightning.callbacks._temperature_histogram import BINS, HIGH, LOW, TemperatureHistogram
 from ctkd_lightning.errors import UserError
@@ -18,6 +19,7 @@ from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.temperature import Temperature
 
 _KEY = "ctkd_lightning.sample_temperatures"  # in a checkpoint
+_MOST_BINS = 10_000
 
 
 @dataclass
@@ -56,8 +58,10 @@ class SampleTemperatures:
         if not run.temperatures.is_file():
             return None
         try:
-            content = json.loads(run.temperatures.read_text())
+            content = read_json(run.temperatures)
             bins = content["bins"]
+            if not isinstance(bins, int) or not 0 < bins <= _MOST_BINS:
+                raise ValueError(f"{bins} bins")
             counts = {}
             for epoch, found in content["epochs"].items():
                 counts[int(epoch)] = np.zeros(bins, dtype=np.int64)

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
@@ -27,7 +26,7 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.explain import described
 from ctkd_lightning.job.loggers import tell_configuration
 from ctkd_lightning.job.metrics import KeepRows, MetricsLogger, Row, rows_before
-from ctkd_lightning.job.preflight import check_resumable
+from ctkd_lightning.job.preflight import check_resumable, read_resumable
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.signals import exit_status
 from ctkd_lightning.job.summary import Best, RunSummary, read_summary
@@ -180,7 +179,13 @@ class Training:
             if self.earlier is None:
                 self.run_files.clear()
             else:
-                self.before = rows_before(self.earlier, self.run_files.metrics)
+                try:
+                    self.before = rows_before(self.earlier, self.run_files.metrics)
+                except (ValueError, TypeError, KeyError) as error:
+                    raise UserError(
+                        f"resume: {self.run_files.metrics} does not go with {self.resume} ({error}): restore or remove "
+                        "it"
+                    ) from error
             for logger in self.metrics:
                 logger.experiment.begin_with(self.before)
         try:
@@ -217,7 +222,7 @@ class Training:
         ]
         best = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == "val/top1"), None)
         if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
-            epoch = torch.load(best.best_model_path, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1
+            epoch = int(read_resumable(Path(best.best_model_path))["epoch"]) + 1
             on_test = self.data.validates_on_test
             summary.best = Best(float(best.best_model_score), epoch, "test" if on_test else "validation")
         if trainer.is_global_zero and trainer.global_step:  # else these are not trained, or not yet restored

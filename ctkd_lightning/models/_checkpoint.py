@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
+import tarfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ctkd_lightning._files import user_path
+from ctkd_lightning._pickles import check_pickles
+from ctkd_lightning._reading import check_regular
+from ctkd_lightning._words import printable
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.models._bounds import MOST_ITEMS, check_archive, check_tensors
+from ctkd_lightning.models._check_sum import CHECK_SUM, check_sum
 
 _SIGNATURES = (b"PK\x03\x04", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")  # torch.save since 1.6, and before
 _ZIP = _SIGNATURES[0]
+_LEGACY = 5  # pickles of a file before torch 1.6: magic number, version, system, content, keys
+_DEPTH = 50  # of dictionaries, one in the other
 WRAPPERS = ("module", "_orig_mod")  # DistributedDataParallel, torch.compile
 PLAIN_PLACES = ("state_dict", "model", "")  # the keys that a network's weights usually lie under, or none
 _NETWORK_PREFIXES = ("student.", "network.")  # where this package's training modules keep the network
@@ -68,7 +77,10 @@ def read_state_dicts(path: str | Path) -> dict[str, dict[str, Tensor]]:
     path = user_path(path)
     check_file(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
-    places = dict(_state_dicts(content))
+    places = _state_dicts(content, path)
+    for name in (name for place, tensors in places.items() for name in (place, *tensors)):
+        if printable(name) != name:
+            raise UserError(f"{path} names a weight with control characters, {name}: save it under another name")
     if not places:
         raise UserError(
             f"{path} holds no weights: expected a dictionary of tensors, alone or under a key such as 'state_dict'; "
@@ -132,7 +144,7 @@ def check_file(path: Path) -> None:
         raise UserError(f"no such checkpoint: {path}; give the path of a .pth, .ckpt or .safetensors file")
     if path.is_dir():
         raise UserError(f"{path} is a directory; give the path of a .pth, .ckpt or .safetensors file in it")
-    if path.stat().st_size == 0:
+    if check_regular(path) == 0:
         raise DamagedCheckpoint(
             f"{path} is empty; it was not written to its end, or not downloaded: fetch or save it again"
         )
@@ -144,8 +156,14 @@ def check_file(path: Path) -> None:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load_file(path)
-    except SafetensorError as error:
+        tensors = safetensors.torch.load_file(path)
+        with safe_open(path, framework="pt") as file:
+            said = file.metadata() or {}
+        if CHECK_SUM in said and said[CHECK_SUM] != check_sum(tensors, said):
+            raise ValueError("the check sum is wrong")
+        return tensors
+    # beside its own error the reader has KeyError of types that torch lacks, and what torch says of shapes
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise DamagedCheckpoint(
             f"{path} is truncated, damaged or no safetensors file ({error}); fetch or save it again"
         ) from error
@@ -155,27 +173,52 @@ def read_pickle(path: Path) -> object:
     """What ``torch.save`` wrote, without running any code.
 
     Raises:
-        UserError: a damaged file, another kind of file, or one that would run code.
+        UserError: a damaged file, another kind of file, or one that would run code or become far larger than it is.
     """
+    check_file(path)
     try:
-        _check_sums(path)
+        _check_before(path)
         with torch.serialization.safe_globals(_numpy_scalars()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, of a protocol that it may not read; what follows says it better
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     # on bytes that are no pickle the reader raises what it stumbles on: KeyError, EOFError, OSError, RuntimeError …
     except Exception as error:
         raise _diagnose(path, error) from error
+    try:
+        check_tensors(content)
+    except ValueError as error:
+        raise DamagedCheckpoint(f"{path} holds {error}, and is refused: save its weights alone again") from error
+    return content
 
 
-def _check_sums(path: Path) -> None:
-    """Compare the check sums that torch.save writes, which torch.load does not look at."""
-    if not _start(path).startswith(_ZIP):
-        return
-    with zipfile.ZipFile(path) as archive:
-        # torch.serialization.set_crc32_options can leave them out: they are zeros then
-        damaged = archive.testzip() if any(entry.CRC for entry in archive.infolist()) else None
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
+class _Unbounded(Exception):
+    """What a file holds that torch.save does not write."""
+
+
+def _check_before(path: Path) -> None:
+    """Look at the file before it is read: at the check sums that torch.load passes over, and at what it would make."""
+    try:
+        if not _start(path).startswith(_ZIP):
+            if tarfile.is_tarfile(path):
+                raise ValueError("a tar archive, as before torch 0.2")
+            with path.open("rb") as file:
+                check_pickles(file, _LEGACY)
+            return
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+                return  # a TorchScript program, which torch.load refuses by itself
+            check_archive(entries, path.stat().st_size)
+            if not any(entry.CRC for entry in entries):  # left out by torch.serialization.set_crc32_options
+                for entry in entries:
+                    del entry.CRC  # not to be compared
+            elif (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
+            for entry in entries:
+                if entry.filename.endswith(".pkl"):
+                    check_pickles(io.BytesIO(archive.read(entry)))
+    except ValueError as error:
+        raise _Unbounded(str(error)) from error
 
 
 def _diagnose(path: Path, error: Exception) -> UserError:
@@ -185,6 +228,8 @@ def _diagnose(path: Path, error: Exception) -> UserError:
         return UserError(
             f"{path} {what} and is refused; save its state_dict() alone, or as safetensors, where you trust it"
         )
+    if isinstance(error, _Unbounded) and _start(path).startswith(_SIGNATURES):
+        return DamagedCheckpoint(f"{path} is damaged or not of torch.save ({error}); fetch or save it again")
     start, size = _start(path), path.stat().st_size
     if start.startswith(_SIGNATURES):
         return DamagedCheckpoint(f"{path} is truncated or damaged, {size} bytes are there; fetch or save it again")
@@ -211,17 +256,25 @@ def _numpy_scalars() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]
     ]
 
 
-def _state_dicts(
-    content: object, place: str = "", above: tuple[int, ...] = ()
-) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    if not isinstance(content, Mapping) or id(content) in above:  # a pickle may hold itself
-        return
-    named = {name: value for name, value in content.items() if isinstance(name, str)}
-    tensors = {_without_compile(name): value for name, value in named.items() if isinstance(value, Tensor)}
-    if tensors:
-        yield place, tensors
-    for name, value in named.items():
-        yield from _state_dicts(value, f"{place}.{name}" if place else name, (*above, id(content)))
+def _state_dicts(content: object, path: Path) -> dict[str, dict[str, Tensor]]:
+    """All dictionaries of tensors by their keys, in the file's order."""
+    found: dict[str, dict[str, Tensor]] = {}
+    met = 0
+    ahead: list[tuple[object, str, tuple[int, ...]]] = [(content, "", ())]
+    while ahead:
+        node, place, above = ahead.pop()
+        if not isinstance(node, Mapping) or id(node) in above:  # a pickle may hold itself
+            continue
+        met += 1 + len(node)
+        if met > MOST_ITEMS or len(above) > _DEPTH:
+            raise UserError(f"{path} holds too many entries, one in the other: save the weights alone")
+        named = {name: value for name, value in node.items() if isinstance(name, str)}
+        tensors = {_without_compile(name): value for name, value in named.items() if isinstance(value, Tensor)}
+        if tensors:
+            found[place] = tensors
+        inner = [(value, f"{place}.{name}" if place else name) for name, value in named.items()]
+        ahead += [(value, name, (*above, id(node))) for value, name in reversed(inner)]
+    return found
 
 
 def _without_compile(name: str) -> str:

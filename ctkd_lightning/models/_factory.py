@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,6 +32,9 @@ _FAMILIES = (resnet, wide_resnet, vgg, mobilenetv2, shufflenetv1, shufflenetv2, 
 _ZOO: dict[str, Callable[..., ZooModel]] = {
     name: build for family in _FAMILIES for name, build in family.MODELS.items()
 }
+_SOURCES = {"weights", "weights_backbone", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+"""Options of the libraries that say where weights come from."""
+
 _LIBRARIES: dict[str, Callable[..., nn.Module]] = {"torchvision": create_torchvision, "timm": create_timm}
 
 
@@ -94,6 +98,18 @@ def options_without_download(name: str, *, pretrained: bool = False, **options: 
     """The options that make the network of others again, without their ``pretrained``."""
     library, _, foreign_name = name.partition("/")
     return {**(pretrained_options(foreign_name) if pretrained and library == "torchvision" else {}), **options}
+
+
+def check_source(name: object, options: Mapping[str, Any]) -> None:
+    """Refuse a network whose description, in a file, would have it read or fetch something else.
+
+    Raises:
+        UserError: naming what it would.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", name):
+        raise UserError(f"a file names the network {str(name)[:80]}: only networks of create_model are made from files")
+    if wrong := sorted(_SOURCES & options.keys()):
+        raise UserError(f"a file gives the network {name} the options {', '.join(wrong)}, which would load other files")
 
 
 def _zoo_builder(name: str, pretrained: bool) -> Callable[..., ZooModel]:

@@ -13,11 +13,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ctkd_lightning._files import user_path
+from ctkd_lightning._words import printable
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.models._checkpoint import DamagedCheckpoint, check_file
-from ctkd_lightning.models._factory import create_model
+from ctkd_lightning.models._factory import check_source, create_model
 from ctkd_lightning.models._weights import load_weights, save_weights
 
+_LARGEST = 10_000  # pixels
 _TEXTS = ("network", "precision", "version")
 
 
@@ -72,7 +74,27 @@ class StudentDescription:
         values: dict[str, Any] = {
             name: metadata[name] if name in _TEXTS else json.loads(metadata[name]) for name in names
         }
-        return cls(**values)
+        description = cls(**values)
+        description._check()
+        return description
+
+    def _check(self) -> None:
+        """Refuse what no student has: the file may be from anywhere, and a network is built from what it says.
+
+        Raises:
+            ValueError: naming the entry.
+        """
+        names = isinstance(self.classes, list) and all(isinstance(name, str) for name in self.classes)
+        if not names or any(printable(name) != name for name in self.classes):
+            raise ValueError("the classes' names")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
+                raise ValueError(f"a {name} of numbers")
+        if not isinstance(self.image_size, int) or not 0 < self.image_size <= _LARGEST:
+            raise ValueError("a possible image_size")
+        if not isinstance(self.options, dict):
+            raise ValueError("the options")
+        check_source(self.network, self.options)
 
 
 class Normalize(nn.Module):
@@ -128,7 +150,12 @@ def load_student(path: str | Path) -> nn.Module:
         >>> network(pixels).argmax(1)  # doctest: +SKIP
     """
     description = describe_student(path)
-    network = create_model(description.network, len(description.classes), **description.options)
+    try:
+        network = create_model(description.network, len(description.classes), **description.options)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a library's network says of options that it cannot have
+        raise UserError(f"{path} says of its network what it cannot have ({error}): export it again") from error
     load_weights(network, path)
     return assembled(network, description)
 
@@ -144,7 +171,7 @@ def describe_student(path: str | Path) -> StudentDescription:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, TypeError) as error:
         raise DamagedCheckpoint(
             f"{path} is truncated, damaged or no safetensors file ({error}); export or fetch it again"
         ) from error
@@ -155,5 +182,7 @@ def describe_student(path: str | Path) -> StudentDescription:
         )
     try:
         return StudentDescription.from_metadata(metadata)
-    except (KeyError, ValueError) as error:
+    except UserError:
+        raise
+    except (KeyError, ValueError, RecursionError) as error:
         raise UserError(f"{path} does not say {error} of its network as it should: export it again") from error

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
-import torch
 from torch import Tensor, nn
 
 from ctkd_lightning._files import user_path, written_whole
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features._head import find_classifier
+from ctkd_lightning.models._check_sum import CHECK_SUM, check_sum, fingerprint
 from ctkd_lightning.models._checkpoint import bare_names, read_state_dict, read_state_dicts
 from ctkd_lightning.models._outline import Entry, Outline
 from ctkd_lightning.models._part import Part, find_part
@@ -89,7 +88,8 @@ def _serialized(model: nn.Module, metadata: Mapping[str, str] | None = None) -> 
     # cloned, since safetensors refuses tensors that share memory
     tensors = [tensor.detach().cpu().contiguous().clone() for tensor in own.values()]
     state = dict(zip(bare_names(own), tensors, strict=True))
-    return _in_order(safetensors.torch.save(state, metadata={"format": "pt", **(metadata or {})}))
+    said = {"format": "pt", **(metadata or {})}
+    return _in_order(safetensors.torch.save(state, metadata={**said, CHECK_SUM: check_sum(state, said)}))
 
 
 def _in_order(file: bytes) -> bytes:
@@ -100,27 +100,6 @@ def _in_order(file: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # the tensors stay aligned
     return len(text).to_bytes(8, "little") + text + file[start:]
-
-
-def fingerprint(state_dict: Mapping[str, Tensor]) -> str:
-    """A hash of names, types, shapes and values; the order of the entries and their device do not matter.
-
-    Returns:
-        64 hexadecimal digits (SHA-256).
-
-    Example:
-        >>> weights = {"scale": torch.ones(2), "shift": torch.zeros(2)}
-        >>> fingerprint(weights) == fingerprint({"shift": torch.zeros(2), "scale": torch.ones(2)})
-        True
-        >>> fingerprint(weights) == fingerprint({"scale": torch.ones(2), "shift": torch.zeros(2).half()})
-        False
-    """
-    digest = hashlib.sha256()
-    for name in sorted(state_dict):
-        tensor = state_dict[name].detach().cpu().contiguous()
-        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)  # as bytes: NumPy has no bfloat16
-    return digest.hexdigest()
 
 
 def _check_names(model: nn.Module, outline: Outline, part: Part, where: str) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from ctkd_lightning._files import locked
 from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.features._head import find_classifier
+from ctkd_lightning.models._checkpoint import read_pickle
 from ctkd_lightning.models._download import explained_download
 
 # torchvision takes as long to import as torch: it waits until one of its networks is asked for
@@ -83,6 +84,8 @@ def _pretrained(name: str, num_classes: int, in_channels: int, **kwargs: Any) ->
     weights = models.get_model_weights(name).DEFAULT
     file = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(weights.url).name)
     with explained_download(f"torchvision/{name}"), locked(file):
+        if file.exists():
+            read_pickle(file)  # torchvision itself would run what another file under this name says
         model = models.get_model(name, weights=weights, **kwargs)
     if num_classes != torchvision_classes(name):
         _replace_classifier(model, num_classes)

@@ -28,7 +28,7 @@ class SweepReport(Callback):
 
                 folder = Path(config.hydra.sweep.dir)
                 runs = find_runs([glob.escape(str(folder))])
-                if read_runs(runs).runs:  # where all failed, their own lines have said so
+                if read_runs(runs, own=True).runs:  # where all failed, their own lines have said so
                     _report(runs, folder)
 
 
@@ -41,7 +41,7 @@ def report_run(folder: Path) -> None:
 def _report(runs: list[Path], folder: Path) -> None:
     from ctkd_lightning.reporting.page import write_report  # here: Hydra makes its callbacks before torch is needed
 
-    log.info("Report: %s", write_report(runs, folder / "report.html", overwrite=True))
+    log.info("Report: %s", write_report(runs, folder / "report.html", overwrite=True, own=True))
 
 
 @contextmanager

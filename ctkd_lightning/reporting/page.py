@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ctkd_lightning._files import user_path, written_whole
+from ctkd_lightning._words import printable
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.summary import package_version
 from ctkd_lightning.reporting.arms import find_arms
@@ -77,13 +79,16 @@ class Page:
     made: str
 
 
-def write_report(folders: Sequence[Path], output: str | Path | None = None, *, overwrite: bool = False) -> Path:
+def write_report(
+    folders: Sequence[Path], output: str | Path | None = None, *, overwrite: bool = False, own: bool = False
+) -> Path:
     """Read runs, and write their page and figures.
 
     Args:
         folders: of the runs.
         output: the page; by default ``report.html`` in the folder that holds all the runs.
         overwrite: take the place of a page that is there.
+        own: whether this command has itself trained the runs.
 
     Returns:
         The page's path.
@@ -92,7 +97,7 @@ def write_report(folders: Sequence[Path], output: str | Path | None = None, *, o
         UserError: no run that counts, a page that is there, or a folder that cannot be written.
     """
     path = _output(folders, output, overwrite)
-    runs = read_runs(folders)
+    runs = read_runs(folders, own=own)
     if not runs.runs:
         first = runs.left_out[0]
         others = f"; likewise {len(runs.left_out) - 1} more" if len(runs.left_out) > 1 else ""
@@ -137,11 +142,15 @@ def _move(files: Path, folder: Path) -> None:
 
 
 def render(page: Page) -> str:
-    """The page as HTML; what comes from files is text in it, never markup."""
+    """The page as HTML; what comes from files is text in it, never markup nor what turns writing round."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, finalize=_shown
     )
     return environment.get_template("template.html.j2").render(page=page)
+
+
+def _shown(value: Any) -> Any:
+    return printable(value, lines=True) if type(value) is str else value  # not the template's own markup
 
 
 def page(runs: Runs, drawn: Iterable[Drawn], missing: Sequence[str] = ()) -> Page:

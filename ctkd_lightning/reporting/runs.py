@@ -111,12 +111,17 @@ def _by_number(path: Path) -> tuple[object, ...]:
     return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in path.parts)
 
 
-def read_runs(folders: Sequence[Path]) -> Runs:
-    """Read runs. What is unfinished, damaged, no distillation, or of other test data than most is left out."""
+def read_runs(folders: Sequence[Path], *, own: bool = False) -> Runs:
+    """Read runs. What is unfinished, damaged, no distillation, or of other test data than most is left out.
+
+    Args:
+        folders: theirs.
+        own: whether this command has itself trained them.
+    """
     runs, left_out = [], []
     for folder in folders:
         try:
-            runs.append(_read(folder))
+            runs.append(_read(folder, own))
         except Exception as error:  # one that is damaged in whatever way shall not hide the others
             left_out.append(LeftOut(folder, described(error)))
     if runs:
@@ -134,8 +139,8 @@ def _tested_on(run: ReportedRun) -> tuple[str, str | None, int | None]:
     return summary.data, summary.test_data, summary.num_classes
 
 
-def _read(folder: Path) -> ReportedRun:
-    run = read_run(folder)
+def _read(folder: Path, own: bool) -> ReportedRun:
+    run = read_run(folder, own=own)
     summary = run.summary
     if not isinstance(summary, Summary):
         raise UserError("a fusion of modalities: its table and figures are in its folder")

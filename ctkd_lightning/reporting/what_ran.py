@@ -8,13 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
+import yaml
 
+from ctkd_lightning._reading import read_text
 from ctkd_lightning.job.overrides import sets
+from ctkd_lightning.job.trusted import check_yaml
 from ctkd_lightning.reporting.runs import ReportedRun
 from ctkd_lightning.reporting.settings import differences
 from ctkd_lightning.reporting.tables import NONE, Cell, Column, Table, count, number, seconds
 
+_OVERRIDES = 64 * 2**10  # bytes of the file of them
 _MOST_OF_A_VALUE = 60  # letters of a setting; longer ones make their column as wide as the page
 
 
@@ -105,7 +108,12 @@ def _command(run: ReportedRun) -> str | None:
     path = run.files.configuration.with_name("overrides.yaml")
     if not path.is_file():
         return None
-    kept = [str(word) for word in OmegaConf.load(path)]
+    try:
+        check_yaml(text := read_text(path, _OVERRIDES))
+        words = yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+    kept = [str(word) for word in words] if isinstance(words, list) else []
     overrides = [word for word in kept if not sets([word], "run_dir") and not sets([word], "resume")]
     return shlex.join(["python", "-m", "ctkd_lightning.run", *overrides])
 

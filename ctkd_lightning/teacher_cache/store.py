@@ -14,6 +14,7 @@ from rich.filesize import decimal
 from torch import Tensor
 
 from ctkd_lightning._files import locked, user_path, written_whole
+from ctkd_lightning._reading import check_regular
 from ctkd_lightning.errors import UserError
 
 
@@ -146,6 +147,7 @@ class TeacherCache:
     def _map(self) -> np.ndarray | None:
         """The file's records, or ``None`` where there is no such file or it is another kind of file."""
         try:
+            check_regular(self.path)
             records = np.load(self.path, mmap_mode="r+", allow_pickle=False)
         except FileNotFoundError:
             return None

@@ -61,6 +61,27 @@ def test_a_damaged_cache_is_not_believed(files, tmp_path, damage):
     assert torch.equal(files.in_memory(12, tmp_path / "cache").pixels, expected)
 
 
+def test_a_flipped_byte_anywhere_is_seen(files, tmp_path, monkeypatch):
+    expected = files.in_memory(12, tmp_path / "cache").pixels
+    (kept,) = (tmp_path / "cache").iterdir()
+    whole = kept.read_bytes()
+    assert np.array_equal(np.load(kept), expected)  # and it is still an array for others
+    for place in [*range(0, 128, 3), *range(128, len(whole), 101), len(whole) - 1]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x10
+        kept.write_bytes(damaged)
+        assert torch.equal(files.in_memory(12, tmp_path / "cache").pixels, expected), place
+
+
+def test_no_pipe_is_waited_for(files, tmp_path):
+    expected = files.in_memory(12, tmp_path / "cache").pixels
+    (kept,) = (tmp_path / "cache").iterdir()
+    kept.unlink()
+    os.mkfifo(kept)
+    assert torch.equal(files.in_memory(12, tmp_path / "cache").pixels, expected)
+    assert kept.is_file()
+
+
 def test_an_unwritable_cache_is_no_error(files, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     assert len(files.in_memory(12, tmp_path / "file" / "cache")) == 5

@@ -1,3 +1,5 @@
+import contextlib
+import io
 import os
 
 import numpy as np
@@ -6,10 +8,12 @@ import torch
 from PIL import Image
 
 from ctkd_lightning.data._augmentation import ResizeCrop
-from ctkd_lightning.data._image_files import ImageFiles, read_image
+from ctkd_lightning.data._image_files import FORMATS, ImageFiles, read_image
 from ctkd_lightning.data._images import ImageArray
 from ctkd_lightning.errors import UserError
 from tests.data.folders import write_images
+
+Image.init()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".ppm", ".webp", ".gif", ".jpg"])
@@ -96,3 +100,37 @@ def test_an_array_gives_its_images():
     assert len(images) == 2
     assert torch.equal(images.pixels_of(1, 17), pixels[1])
     assert images.to(torch.device("cpu")) is images
+
+
+@pytest.mark.parametrize("format", sorted(set(Image.SAVE) - set(FORMATS)))
+def test_other_formats_are_refused_whatever_they_are_called(tmp_path, format):
+    path = tmp_path / "x.png"
+    for mode in ("RGB", "L", "1"):
+        file = io.BytesIO()  # SPIDER's writer would take over the ending of a name
+        with contextlib.suppress(Exception):
+            Image.new(mode, (16, 16)).save(file, format)
+            break
+    else:
+        pytest.skip(f"no {format} can be written here")
+    path.write_bytes(file.getvalue())
+    if path.read_bytes()[:2] == b"\xff\xd8":
+        pytest.skip("a JPEG of several pictures, as telephones write")
+    with pytest.raises(UserError, match=r"^cannot decode the image .*x\.png \(it is no JPEG, PNG.*replace or remove"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_formats_under_another_name(tmp_path, format):
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "x.eps", format)
+    assert read_image(tmp_path / "x.eps").size == (16, 16)
+
+
+def test_pipes_and_large_images_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    with pytest.raises(UserError, match=r"x\.png is a named pipe, not a file"):
+        read_image(tmp_path / "x.png")
+    with pytest.raises(UserError, match=r"cannot read the image .*x\.png: it is no file"):
+        ImageFiles(tmp_path, ["x.png"], [0], ResizeCrop(8)).digest()
+    (tmp_path / "x.pgm").write_bytes(b"P5 10000 9000 255\n")
+    with pytest.raises(UserError, match=r"x\.pgm has 10,000 × 9,000 pixels, and 89,478,485 at most are read"):
+        read_image(tmp_path / "x.pgm")

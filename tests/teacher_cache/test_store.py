@@ -42,6 +42,25 @@ def test_what_was_written_is_read_by_the_next(tmp_path):
     assert torch.equal(values[kept].float(), values_at(index[kept], view[kept]))
 
 
+def test_a_flipped_byte_anywhere_is_seen(tmp_path):
+    """In the header, a value or a sum: what is read is what was written, or unknown."""
+    index, view = everything(6, 4)
+    wanted = values_at(index, view)
+    open_cache(tmp_path).write(index, view, wanted)
+    path = open_cache(tmp_path).path
+    whole = path.read_bytes()
+    unknown = 0
+    for place in [*range(0, 128, 5), *range(128, len(whole))]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x20
+        path.write_bytes(damaged)
+        values, known = open_cache(tmp_path).read(index, view)
+        assert torch.equal(values[known].float(), wanted[known]), place
+        assert place < 128 or int((~known).sum()) == 1
+        unknown += int((~known).sum())
+    assert unknown >= len(whole) - 128
+
+
 def test_places_that_there_are_not(tmp_path):
     cache = open_cache(tmp_path)
     index, view = torch.tensor([0, 6, -1, 2]), torch.tensor([-1, 0, 0, 4])
