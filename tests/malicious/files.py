@@ -398,11 +398,13 @@ def _archives(canary: Path, outside: Path) -> Iterator[tuple[str, str, object]]:
         yield f"tar: a {what} link", "cifar-10-python.tar.gz", data
     yield "tar: 1 GiB of nothing", "cifar-10-python.tar.gz", zlib.compress(bytes(10**6), 9, 31) * 1000
     yield "tar: noise", "cifar-10-python.tar.gz", noise(3)
-    for name in ("../" * 12 + str(canary)[1:], str(canary), "..\\..\\x", "tiny-imagenet-200/../../x"):
+    names = {"above": "../" * 12 + str(canary)[1:], "absolute": str(canary)}
+    names |= {"above, as on Windows": "..\\..\\x", "out of the folder": "tiny-imagenet-200/../../x"}
+    for where, name in names.items():
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as made:
             made.writestr(name, "evil")
-        yield f"zip: {name[-20:]}", "tiny-imagenet-200.zip", file.getvalue()
+        yield f"zip: {where}", "tiny-imagenet-200.zip", file.getvalue()
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as made:
         link = zipfile.ZipInfo("link")
