@@ -24,7 +24,7 @@ class Classifier(LightningModule):
         return self.net(x)
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        return F.cross_entropy(self.net(batch.image), batch.target)
+        return F.cross_entropy(self(batch.image), batch.target)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)

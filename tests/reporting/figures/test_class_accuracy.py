@@ -13,7 +13,9 @@ GUESSES = {"teacher": [0, 0, 0, 0, 0], "student": [0, 1, 1, 1, 1]}
 
 def guessing(classes=2, **roles):
     return outputs(
-        TARGET, names=["zero", "one"], **{role: torch.eye(classes)[guesses] for role, guesses in roles.items()}
+        TARGET,
+        names=["zero", "one", "two"][:classes],
+        **{role: torch.eye(classes)[guesses] for role, guesses in roles.items()},
     )
 
 
