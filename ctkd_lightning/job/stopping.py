@@ -41,8 +41,11 @@ def _stop_others(trainer: Trainer) -> None:
     launcher = trainer.strategy.launcher
     if launcher is None:
         return
-    if getattr(launcher, "procs", ()):
-        launcher.kill(signal.SIGKILL)  # those that this one has started, which may wait for it
+    if started := list(getattr(launcher, "procs", ())):
+        launcher.procs.clear()  # or Lightning, which watches them, would kill this process too as it writes its summary
+        for process in started:
+            process.kill()  # it may wait for this one
+            process.wait()
     elif trainer.local_rank:
         # started by the first one, which must hear of it before Lightning sees this one's end, and kills it
         os.kill(os.getppid(), signal.SIGTERM)

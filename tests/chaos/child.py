@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -24,6 +25,7 @@ def forked(arguments: Sequence[str], environment: Mapping[str, str], log: str) -
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which what a shell starts behind it ignores
     multiprocessing.set_start_method("fork", force=True)  # of loaders, as where nothing was forked
     sys.argv = ["tests.chaos", *arguments]
     main()
