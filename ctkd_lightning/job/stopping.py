@@ -46,7 +46,7 @@ def _stop_others(trainer: Trainer) -> None:
         for process in started:
             process.kill()  # it may wait for this one
             process.wait()
-    elif trainer.local_rank:
+    elif trainer.local_rank and not TorchElasticEnvironment.detect():
         # started by the first one, which must hear of it before Lightning sees this one's end, and kills it
         os.kill(os.getppid(), signal.SIGTERM)
 

@@ -54,6 +54,7 @@ class EvalBatchNorm(Callback):
 def start(*overrides, launcher=()):
     overrides = [*(o for o in SMALL if o != "trainer=cpu"), "progress=none", *overrides]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    overrides.sort(key=lambda word: word != "-m")  # Hydra takes it before the settings alone
     command = [sys.executable, *launcher, "-m", "ctkd_lightning.run", *overrides]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
