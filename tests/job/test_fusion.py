@@ -93,6 +93,7 @@ class Stop(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_same(command):
     settings = (*SMALL, "fusion.frozen=true", "fusion.conditions=null")  # the joint head's dropout draws numbers
     command(*settings, "run_dir=whole", small=False)

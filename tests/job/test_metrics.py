@@ -47,6 +47,7 @@ class DieAfter(Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_each_row_once(command):
     command("run_dir=whole", "max_epochs=4", "temperature=instance")
     die = "+callbacks.die={_target_: tests.job.test_metrics.DieAfter}"

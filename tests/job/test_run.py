@@ -142,6 +142,7 @@ class StopAfter(Callback):
 STOP = "+callbacks.stop={_target_: tests.job.test_run.StopAfter, steps: 6}"
 
 
+@pytest.mark.slow
 def test_stopped_by_hand_and_resumed(command):
     command("run_dir=whole", "max_epochs=3", "curriculum.epochs=2")
     with pytest.raises(SystemExit) as stopped:

@@ -63,6 +63,7 @@ def trials(folder="search"):
     return optuna.load_study(study_name="search", storage=f"sqlite:///{folder}/study.db").trials
 
 
+@pytest.mark.slow
 def test_killed_and_gone_on_with(search):
     killed = FORK.Process(target=search, kwargs={"stop": 2})
     killed.start()

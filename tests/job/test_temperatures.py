@@ -15,6 +15,7 @@ def logged(name):
         return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
 
 
+@pytest.mark.slow
 def test_each_epoch_has_its_samples_and_a_resumed_run_goes_on(command):
     settings = ("run_dir=run", "temperature=instance", "curriculum.epochs=1", "data.val_size=0")
     command(*settings, "max_epochs=2")

@@ -58,6 +58,7 @@ def timeless(folder):
     return {name: value for name, value in found.items() if name not in TIMES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
