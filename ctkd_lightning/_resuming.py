@@ -7,6 +7,7 @@ of where its random numbers are, it keeps nothing.
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,14 @@ def of_all_processes(part: Any) -> list[Any]:
 
 def of_this_process(parts: Any) -> Any:
     """This process's part of them; ``None`` where they are of another number of processes, or none at all."""
-    if not isinstance(parts, list) or len(parts) != processes():
+    if not isinstance(parts, list):
+        return None
+    if len(parts) != processes():
+        warnings.warn(
+            f"the checkpoint is of {len(parts)} process(es), and {processes()} go on: the random numbers are others, "
+            "and within an epoch its losses and temperatures are those of the rest",
+            stacklevel=2,
+        )
         return None
     return parts[dist.get_rank() if processes() > 1 else 0]
 

@@ -22,6 +22,7 @@ Series = list[tuple[float, float]]
 Row = dict[str, float]
 
 _WHOLE = {"epoch", "step"}
+_MOST = 2**30  # bytes
 _KEY = "ctkd_lightning.metrics"  # in a checkpoint
 
 
@@ -33,7 +34,7 @@ def read_rows(path: Path) -> list[Row]:
         UserError: what is there is no file.
     """
     try:
-        rows = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        rows = csv.DictReader(io.StringIO(read_text(path, _MOST), newline=""))
         return [{printable(key): float(cell) for key, cell in row.items() if cell not in ("", None)} for row in rows]
     except FileNotFoundError:
         return []

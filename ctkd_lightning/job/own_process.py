@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+
 from ctkd_lightning.errors import UserError
 
 _PATIENCE = 30.0  # seconds for a job that is told to stop
@@ -26,7 +28,8 @@ def run_in_own_process(overrides: Sequence[str], run_dir: Path) -> None:
         UserError: it ended with another status than 0.
     """
     settings = [override for override in overrides if not override.startswith("run_dir=")]
-    command = [sys.executable, "-m", "ctkd_lightning.run", *settings, f"run_dir='{run_dir}'"]
+    folder = str(run_dir).replace("\\", "\\\\").replace("'", "\\'")
+    command = [sys.executable, "-m", "ctkd_lightning.run", *_own_configurations(), *settings, f"run_dir='{folder}'"]
     process = subprocess.Popen(command, env=_environment(os.environ))
     try:
         status = process.wait()
@@ -36,6 +39,12 @@ def run_in_own_process(overrides: Sequence[str], run_dir: Path) -> None:
     if status:
         ended = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
         raise UserError(f"the sweep's job in {run_dir} ended {ended}; see its messages above")
+
+
+def _own_configurations() -> list[str]:
+    """The user's ``--config-dir``, which the job needs too."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [f"--config-dir={source.path}" for source in sources if source.provider == "command-line"]
 
 
 def _stop(process: subprocess.Popen[bytes], told: bool) -> None:

@@ -15,14 +15,19 @@ from torch import nn
 from ctkd_lightning._files import user_path
 from ctkd_lightning._reading import check_regular
 from ctkd_lightning._words import size
+from ctkd_lightning.callbacks.finite import all_finite
 from ctkd_lightning.errors import UserError, check_number, suggest
 from ctkd_lightning.job.hardware import accelerator_in_use
-from ctkd_lightning.job.summary import FusionSummary, Summary
+from ctkd_lightning.job.summary import Best, FusionSummary, NetworkSummary, Summary
 from ctkd_lightning.models._bounds import check_nesting
 from ctkd_lightning.models._checkpoint import read_pickle
 
 _PARTS = {"epoch": int, "state_dict": Mapping, "loops": Mapping, "optimizer_states": list}
 """Of a Lightning checkpoint to resume from."""
+
+_PARTS_OF_SUMMARY = {
+    "best": Best, "teacher": NetworkSummary, "student": NetworkSummary, "baseline": NetworkSummary,
+}  # fmt: skip
 
 _SMALL, _STATES = 2**26, 256  # bytes beside the tensors; states for a parameter: LBFGS keeps two hundred
 
@@ -145,9 +150,12 @@ def _check_training(cfg: DictConfig) -> None:
 def _check_objective(name: object) -> None:
     """Refuse what is no path into ``summary.json``."""
     known = {*Summary.__dataclass_fields__, *FusionSummary.__dataclass_fields__}
-    first = str(name).partition(".")[0]
+    first, _, rest = str(name).partition(".")
     if first not in known:
         raise UserError(f"objective={name} is no number of summary.json: {suggest(first, known)}")
+    inner: Any = _PARTS_OF_SUMMARY.get(first)
+    if inner is not None and rest not in inner.__dataclass_fields__:
+        raise UserError(f"objective={name} is no number of summary.json: {suggest(rest, inner.__dataclass_fields__)}")
 
 
 def _check_flag(cfg: DictConfig, key: str, words: tuple[str, ...] = ()) -> None:
@@ -220,12 +228,39 @@ def read_resumable(path: Path) -> Mapping[str, Any]:
         missing = ["optimizer_states"]
     if not isinstance(found.get("callbacks", {}), Mapping):
         missing.append("callbacks")
+    if not missing:
+        checks = {"loops": _is_of_loops, "lr_schedulers": _is_of_schedules}
+        missing = [part for part, fits in checks.items() if not fits(found)]
     if missing:
         raise UserError(
             f"resume: {path} is no checkpoint of a training, {', '.join(missing)} missing or no such thing: give a "
             "run's checkpoints/last.ckpt (weights alone go into teacher.checkpoint)"
         )
     return found
+
+
+def _is_of_loops(checkpoint: Mapping[str, Any]) -> bool:
+    try:
+        return finished_epochs(checkpoint) >= 0
+    except (KeyError, TypeError, ValueError):
+        return False
+
+
+def _is_of_schedules(checkpoint: Mapping[str, Any]) -> bool:
+    schedules = checkpoint.get("lr_schedulers", [])
+    if not isinstance(schedules, list) or not all(isinstance(schedule, Mapping) for schedule in schedules):
+        return False
+    counts = [schedule.get(name, 0) for schedule in schedules for name in ("_step_count", "last_epoch")]
+    rates = [schedule.get(name, []) for schedule in schedules for name in ("base_lrs", "_last_lr")]
+    if not all(isinstance(several, list) for several in rates):
+        return False
+    numbers = [*counts, *(rate for several in rates for rate in several)]
+    return all(isinstance(number, int | float | torch.Tensor) for number in numbers)
+
+
+def finished_epochs(checkpoint: Mapping[str, Any]) -> int:
+    """How many epochs a training had finished when it wrote a checkpoint, at the end of an epoch or within one."""
+    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
 
 
 def check_resumable(path: Path, module: nn.Module) -> Mapping[str, Any]:
@@ -254,5 +289,9 @@ def check_resumable(path: Path, module: nn.Module) -> Mapping[str, Any]:
         raise UserError(
             f"resume: {path} is of another run: {', '.join(other[:3])}{' …' if len(other) > 3 else ''} differ; resume "
             "with the model, method and temperature of that run, or leave resume out"
+        )
+    if not all_finite(saved.values()):
+        raise UserError(
+            f"resume: weights in {path} are not finite: go on from an earlier checkpoint, such as checkpoints/best.ckpt"
         )
     return {key: value for key, value in content.items() if key not in ("state_dict", "optimizer_states")}

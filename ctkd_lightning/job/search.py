@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Transformer
@@ -98,7 +98,7 @@ class Search:
         study = self.optuna.create_study(
             study_name=_OF,
             storage=f"sqlite:///{self.folder / 'study.db'}",
-            direction=self.direction,
+            direction=cast(Any, self.direction),
             load_if_exists=True,
         )
         to_json = self.optuna.distributions.distribution_to_json

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from subprocess import Popen
 
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -41,8 +42,9 @@ def _stop_others(trainer: Trainer) -> None:
     launcher = trainer.strategy.launcher
     if launcher is None:
         return
-    if started := list(getattr(launcher, "procs", ())):
-        launcher.procs.clear()  # or Lightning, which watches them, would kill this process too as it writes its summary
+    started_by_launcher: list[Popen[bytes]] = getattr(launcher, "procs", [])
+    if started := list(started_by_launcher):
+        started_by_launcher.clear()  # Lightning watches them, and would kill this process too as it writes its summary
         for process in started:
             process.kill()  # it may wait for this one
             process.wait()

@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 
 
 # Settings of the Trainer that say where and how to compute, not what.
-_MACHINE_SETTINGS = ("accelerator", "devices", "num_nodes", "strategy", "precision", "max_epochs", "_target_")
+_MACHINE_SETTINGS = (
+    "accelerator", "devices", "num_nodes", "strategy", "precision", "deterministic", "max_epochs", "_target_",
+)  # fmt: skip
 
 # Settings of the teacher that its training does not read.
 _NOT_TRAINED_WITH = ("checkpoint", "cache_dir", "check")

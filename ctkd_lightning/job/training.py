@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -26,7 +26,7 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.explain import described
 from ctkd_lightning.job.loggers import tell_configuration
 from ctkd_lightning.job.metrics import KeepRows, MetricsLogger, Row, rows_before
-from ctkd_lightning.job.preflight import check_resumable, read_resumable
+from ctkd_lightning.job.preflight import check_resumable, finished_epochs, read_resumable
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.signals import exit_status
 from ctkd_lightning.job.summary import Best, RunSummary, read_summary
@@ -35,6 +35,9 @@ from ctkd_lightning.modules import ClassifierModule
 from ctkd_lightning.temperature import LearnedTemperature
 
 log = logging.getLogger(__name__)
+
+_RESTORE = ("go_on", "_go_on", "load_state_dict")
+"""Functions that restore, later than Lightning asks for it."""
 
 _Tested = TypeVar("_Tested", bound=ClassifierModule)
 
@@ -229,11 +232,6 @@ class Training:
             self.save()
 
 
-def finished_epochs(checkpoint: Mapping[str, Any]) -> int:
-    """How many epochs a training had finished when it wrote a checkpoint, at the end of an epoch or within one."""
-    return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-
-
 def _guards(trainer: Trainer) -> list[FiniteSteps]:
     callbacks: list[Callback] = cast(Any, trainer).callbacks
     return [callback for callback in callbacks if isinstance(callback, FiniteSteps)]
@@ -242,4 +240,4 @@ def _guards(trainer: Trainer) -> list[FiniteSteps]:
 def _while_restoring(error: Exception) -> bool:
     """Whether an error came up as Lightning put a checkpoint's content in its places."""
     frames = traceback.extract_tb(error.__traceback__)
-    return any(Path(frame.filename).stem == "checkpoint_connector" for frame in frames)
+    return any(Path(frame.filename).stem == "checkpoint_connector" or frame.name in _RESTORE for frame in frames)

@@ -17,7 +17,7 @@ from ctkd_lightning.errors import UserError
 VARIABLE = "CTKD_TRUSTED"
 """Environment variable: the packages, separated by commas, whose classes a read configuration may name."""
 
-_HOMES = ("ctkd_lightning", "torch.optim", "lightning.pytorch")
+_HOMES = ("ctkd_lightning", "torch.optim", "torch.nn", "lightning.pytorch", "lightning.fabric.plugins.environments")
 _KINDS = (
     "torch.nn.Module",
     "torch.optim.Optimizer",
@@ -26,8 +26,12 @@ _KINDS = (
     "lightning.pytorch.LightningDataModule",
     "lightning.pytorch.loggers.Logger",
     "lightning.pytorch.strategies.Strategy",
+    "lightning.pytorch.plugins.precision.Precision",
+    "lightning.fabric.plugins.environments.ClusterEnvironment",
 )
 """Classes of these kinds only compute: what is of one of them, and is defined in one of the homes, may be named."""
+
+_LIBRARIES = ("torch", "torchvision", "torchmetrics", "lightning", "pytorch_lightning", "hydra", "omegaconf", "timm")
 
 _DEPTH, _GROWN, _PHRASE = 32, 2**20, 1000
 _RESOLVERS = "oc.env|oc.select|now|expanduser|hydra"
@@ -86,7 +90,8 @@ def _check_target(target: object, key: str, path: Path, known: Collection[str]) 
     if target in known or _is_of_a_kind(target) or _is_trusted(target):
         return
     package = target.partition(".")[0]
-    own = f"where you trust the run, and {package} is your own, set {VARIABLE}={package} in the environment"
+    package = target if package in _LIBRARIES else package  # of these nobody trusts the whole
+    own = f"where you trust the run, and know {package}, set {VARIABLE}={package} in the environment"
     advice = "it is no run of this package" if package in sys.stdlib_module_names else own
     raise UserError(f"{path} names code that is not this package's, {key}={target}, and is refused: {advice}")
 
@@ -169,6 +174,10 @@ def _place(name: str, parent: tuple[str, ...]) -> tuple[str, ...]:
 def _at(root: Any, place: tuple[str, ...]) -> Any:
     node = root
     for key in place:
-        items = _items(node)
-        node = None if items is None else dict(items).get(key)
+        if isinstance(node, Mapping):
+            node = node.get(key, node.get(int(key)) if key.isdecimal() else None)
+        elif isinstance(node, list | tuple) and key.isdecimal() and int(key) < len(node):
+            node = node[int(key)]
+        else:
+            return None
     return node

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-CHECK_SUM = "sha256"
+CHECK_SUM = "ctkd_lightning.sha256"
 """In the metadata of the files that this package writes."""
 
 

@@ -204,19 +204,21 @@ def _check_before(path: Path) -> None:
             with path.open("rb") as file:
                 check_pickles(file, _LEGACY)
             return
+        reader = torch._C.PyTorchFileReader(str(path))  # torch.load's: an archive can have a table for each reader
+        records = reader.get_all_records()
+        if "constants.pkl" in records:
+            return  # a TorchScript program, which torch.load refuses by itself
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            if any(entry.filename.endswith("/constants.pkl") for entry in entries):
-                return  # a TorchScript program, which torch.load refuses by itself
+            if sorted(entry.filename.partition("/")[2] for entry in entries) != sorted(records):
+                raise ValueError("two tables of contents")
             check_archive(entries, path.stat().st_size)
             if not any(entry.CRC for entry in entries):  # left out by torch.serialization.set_crc32_options
                 for entry in entries:
                     del entry.CRC  # not to be compared
             elif (damaged := archive.testzip()) is not None:
                 raise zipfile.BadZipFile(f"the check sum of {damaged} is wrong")
-            for entry in entries:
-                if entry.filename.endswith(".pkl"):
-                    check_pickles(io.BytesIO(archive.read(entry)))
+            check_pickles(io.BytesIO(reader.get_record("data.pkl")))
     except ValueError as error:
         raise _Unbounded(str(error)) from error
 

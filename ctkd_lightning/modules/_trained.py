@@ -64,6 +64,12 @@ def check_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
                 f"resume: the checkpoint is of another optimizer than {type(optimizer).__name__}: it has no "
                 f"{', '.join(missing)}; resume with the optimizer of that run, or leave resume out"
             )
+        for name, value in own.items():
+            if _is_number(value) and not _is_number(saved.get(name, value)):
+                raise UserError(
+                    f"resume: the checkpoint's {name} of the optimizer is {saved[name]!r}, no number: it is damaged; "
+                    "give another, or leave resume out"
+                )
         for position, (parameter, key) in enumerate(zip(own["params"], saved["params"], strict=False)):
             for name, value in state["state"].get(key, {}).items():
                 if name not in _LIKE_PARAMETER or value is None:
@@ -74,6 +80,12 @@ def check_state(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
                         f"resume: the checkpoint's {name} of parameter {position} has shape {shape}, the parameter "
                         f"{tuple(parameter.shape)}: it is damaged or of another run; give another, or leave resume out"
                     )
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() == 1
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class TrainedModule(LightningModule):

@@ -76,7 +76,7 @@ def test_the_best_is_not_there_any_more(run):
             lambda c: c["optimizer_states"][0]["state"][0].update(momentum_buffer=torch.zeros(5)),
             r"momentum_buffer of parameter 0 has shape \(5,\), the parameter \(16, 3, 3, 3\)",
         ),
-        (lambda c: c.update(lr_schedulers=[7]), "cannot go on from"),
+        (lambda c: c.update(lr_schedulers=[7]), "lr_schedulers missing or no such thing"),
     ],
 )
 def test_what_does_not_fit_is_said_in_a_line(run, change, message):
@@ -98,7 +98,8 @@ def test_what_does_not_fit_is_said_in_a_line(run, change, message):
     ],
 )
 def test_no_checkpoint_of_a_training(tmp_path, change, missing):
-    content = {"epoch": 1, "state_dict": {}, "loops": {}, "optimizer_states": [{}], "callbacks": {}}
+    loops = {"fit_loop": {"epoch_progress": {"current": {"processed": 1}}}}
+    content = {"epoch": 1, "state_dict": {}, "loops": loops, "optimizer_states": [{}], "callbacks": {}}
     torch.save(content, tmp_path / "x.ckpt")
     assert read_resumable(tmp_path / "x.ckpt") == content
     torch.save(content | change, tmp_path / "x.ckpt")
@@ -138,3 +139,35 @@ def test_only_the_runs_own_are_removed(tmp_path, caplog):
     assert (other / "a.ckpt").is_file()
     files.remove_checkpoint(own / "a.ckpt")
     assert not (own / "a.ckpt").exists()
+
+
+def _changed(checkpoint, *keys, value):
+    for key in keys[:-1]:
+        checkpoint = checkpoint[key]
+    checkpoint[keys[-1]] = value
+
+
+TAMPERED = {
+    "random numbers": (("ctkd_lightning.random",), [{"python": 1}]),
+    "their state": (("ctkd_lightning.random", 0, "torch"), torch.zeros(3, dtype=torch.uint8)),
+    "losses": (("ctkd_lightning.losses",), [{"sums": {}}]),
+    "loops": (("loops", "fit_loop"), {}),
+    "schedules": (("lr_schedulers",), [{"_step_count": "x"}]),
+    "learning rate": (("optimizer_states", 0, "param_groups", 0, "lr"), "fast"),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_a_checkpoint_whose_parts_are_something_else(run, what):
+    change, go_on = run
+    keys, value = TAMPERED[what]
+    change(lambda content: _changed(content, *keys, value=value))
+    with pytest.raises(SystemExit, match=r"^error: resume: "):
+        go_on()
+
+
+def test_a_checkpoint_that_is_not_finite(run):
+    change, go_on = run
+    change(lambda content: next(iter(content["state_dict"].values())).fill_(torch.nan))
+    with pytest.raises(SystemExit, match=r"^error: resume: weights in .*last.ckpt are not finite"):
+        go_on()

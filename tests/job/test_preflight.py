@@ -18,7 +18,8 @@ def test_count_processes(devices, processes):
 
 
 def checkpoint(path, **state):
-    torch.save({"epoch": 1, "loops": {}, "optimizer_states": [{}], "state_dict": state}, path)
+    loops = {"fit_loop": {"epoch_progress": {"current": {"processed": 1}}}}
+    torch.save({"epoch": 1, "loops": loops, "optimizer_states": [{}], "state_dict": state}, path)
     return path
 
 

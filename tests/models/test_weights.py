@@ -190,7 +190,7 @@ def test_equal_networks_give_equal_files(tmp_path, model):
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
     with safetensors.safe_open(tmp_path / "a.safetensors", framework="pt") as file:
         said = file.metadata()
-    assert len(said.pop("sha256")) == 64
+    assert len(said.pop("ctkd_lightning.sha256")) == 64
     assert said == {"format": "pt", **metadata}
     loaded = safetensors.torch.load_file(tmp_path / "a.safetensors")
     assert all(torch.equal(loaded[name], value) for name, value in model.state_dict().items())
