@@ -16,10 +16,14 @@ class UserError(ValueError):
 
     The message is one line: what was wrong, what was found, what to do. The commands print it alone, without a
     traceback, and exit with status 1. What it quotes from files cannot steer the terminal.
+
+    Args:
+        message: the line.
+        example: lines of code that would be right, below it.
     """
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(printable(message))
+    def __init__(self, message: str = "", *, example: str = "") -> None:
+        super().__init__(printable(message) + example)
 
 
 def suggest(name: str, options: Iterable[str], otherwise: str | None = None) -> str:

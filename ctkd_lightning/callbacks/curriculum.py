@@ -39,9 +39,7 @@ _EPOCH = "ctkd_lightning.epoch"  # in a checkpoint
 _CE_WEIGHT = 0.1  # the CTKD paper's
 _OWN = "temperature"  # the name of the temperature that the callback brings
 
-_NOTHING_TO_DO = """\
-{module} holds no temperature, and the callback has no teacher. Either its loss uses a temperature, or the callback \
-brings the loss:
+_BOTH_WAYS = """
     self.temperature = GlobalTemperature()                                    # 1. in __init__, and in training_step
     loss = loss + kd_loss(student, teacher, self.temperature(student, teacher))
     Trainer(callbacks=[CurriculumTemperatureCallback(teacher=network)])       # 2. or this alone"""
@@ -279,7 +277,11 @@ class CurriculumTemperatureCallback(Callback):
                     if not any(module is temperature for module in found.values()):
                         _add_named(found, name, temperature)
         if not found:
-            raise UserError(_NOTHING_TO_DO.format(module=type(pl_module).__name__))
+            raise UserError(
+                f"{type(pl_module).__name__} holds no temperature, and the callback has no teacher. Either its loss "
+                "uses a temperature, or the callback brings the loss:",
+                example=_BOTH_WAYS,
+            )
         self._records = {name: TemperatureRecord(module) for name, module in found.items()}
         self._optimize(trainer, pl_module)
         self._go_on(pl_module)
