@@ -90,7 +90,7 @@ def _weights(canary: Path, outside: Path) -> Iterator[tuple[str, str, object]]:
     large = torch.zeros(1).expand(10**6, 10**6)
     yield "a tensor of stride 0", "x.pth", saved({**weights, "fc.weight": large})
     yield "a tensor of stride 0 beside", "x.pth", saved({**weights, "other": large})
-    yield "one storage, many names", "x.pth", saved({f"w{n}": torch.zeros(100).expand(100, 100) for n in range(100)})
+    yield "one storage, many names", "x.pth", saved({f"w{n}": torch.zeros(1000).expand(1000, 1000) for n in range(100)})
     shared = torch.zeros(10**5)
     yield "the same bytes often", "x.pth", saved({f"w{n}": shared[n:] for n in range(2000)})
     yield "a tensor without values", "x.pth", saved({**weights, "fc.weight": torch.zeros(10**6, 10**6, device="meta")})
@@ -99,6 +99,8 @@ def _weights(canary: Path, outside: Path) -> Iterator[tuple[str, str, object]]:
     quantized = torch.quantize_per_tensor(torch.zeros(4, 3), 0.1, 0, torch.qint8)
     yield "a quantized tensor", "x.pth", saved({**weights, "fc.weight": quantized})
     yield "a tuple that is hashed for ever", "x.pth", lambda path: archive(path, tuples(60))
+    yield "likewise, and something of a program", "x.pth", beside_a_program
+    yield "likewise, behind a second table", "x.pth", two_tables
     yield "likewise in the old format", "x.pth", legacy(tuples(60))
     dictionary = {"w": 1}
     for _ in range(60):
@@ -139,6 +141,37 @@ def _weights(canary: Path, outside: Path) -> Iterator[tuple[str, str, object]]:
 def noise(seed: int, size: int = 2000) -> bytes:
     """Bytes without meaning."""
     return np.random.default_rng(seed).bytes(size)
+
+
+def beside_a_program(path: Path) -> None:
+    """An archive with a file named as one of TorchScript's, in another folder."""
+    archive(path, tuples(60))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("archive/sub/constants.pkl", b"")
+
+
+def two_tables(path: Path) -> None:
+    """An archive with a table of contents for Python's reader, of something harmless, and another one for torch's."""
+    parts = []
+    for content in (tuples(60), pickle.dumps({}, 2)):
+        archive(path, content)
+        raw = path.read_bytes()
+        end = raw.rfind(b"PK\5\6")
+        count, length, start = struct.unpack("<HLL", raw[end + 10 : end + 20])
+        parts.append((raw[:start], raw[start : start + length]))
+    (bad, bad_table), (good, good_table) = parts
+    assert len(bad_table) == len(good_table)
+    shifted, place = b"", 0
+    while place < len(good_table):  # Python adds what lies between the two tables to each entry's place
+        name, extra, comment = struct.unpack("<HHH", good_table[place + 28 : place + 34])
+        (offset,) = struct.unpack("<L", good_table[place + 42 : place + 46])
+        stop = place + 46 + name + extra + comment
+        offset += len(bad) - len(bad_table)
+        shifted += good_table[place : place + 42] + struct.pack("<L", offset) + good_table[place + 46 : stop]
+        place = stop
+    files = bad + good
+    end = b"PK\5\6" + struct.pack("<HHHHLLH", 0, 0, count, count, len(bad_table), len(files), 0)
+    path.write_bytes(files + bad_table + shifted + end)
 
 
 def overlapping(path: Path) -> None:
