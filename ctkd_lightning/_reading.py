@@ -93,6 +93,20 @@ def shown(value: Any) -> Any:
     return [shown(each) for each in value] if isinstance(value, list) else value
 
 
+def check_held(needed: float, what: str) -> None:
+    """Refuse what this process cannot hold, before the system ends it for trying.
+
+    Args:
+        needed: bytes.
+        what: takes them, as in ``"test_size=9000000"``.
+
+    Raises:
+        UserError: naming both.
+    """
+    if needed > (most := memory()):
+        raise UserError(f"{what} takes {size(needed)}, and {size(most)} at most can be held: lower it")
+
+
 def memory() -> int:
     """Bytes that this process can hold at most: those of the machine, or fewer where it is limited."""
     most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**62

@@ -26,6 +26,7 @@ from ctkd_lightning.data._loading.sampler import EpochSampler, EvaluationSampler
 from ctkd_lightning.data._loading.workers import WorkerLoader
 from ctkd_lightning.errors import UserError
 
+_MOST_WORKERS = 256
 MEMORY_LIMIT = 4 * 2**30
 """Bytes of uint8 pixels up to which ``in_memory="auto"`` keeps a split in memory."""
 
@@ -126,7 +127,7 @@ class ImageDataModule(LabelledDataModule):
             num_views=num_views,
         )
         self.in_memory = flag("in_memory", in_memory, "auto")
-        self.num_workers = whole_number("num_workers", num_workers, least=0)
+        self.num_workers = whole_number("num_workers", num_workers, least=0, most=_MOST_WORKERS)
         self.channels_last = flag("channels_last", channels_last)
         self.download = flag("download", download)
         self.cache_dir = None if cache_dir is None else user_path(cache_dir)

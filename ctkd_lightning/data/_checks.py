@@ -9,13 +9,13 @@ from typing import Any
 from ctkd_lightning.errors import UserError, check_number
 
 
-def whole_number(setting: str, value: Any, least: int) -> int:
+def whole_number(setting: str, value: Any, least: int, most: int | None = None) -> int:
     """A whole number, as an ``int``.
 
     Raises:
         UserError: naming the setting and what it may be.
     """
-    check_number(setting, value, least=least, whole=True)
+    check_number(setting, value, least=least, most=most, whole=True)
     return int(value)
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
+from ctkd_lightning._reading import check_held
 from ctkd_lightning.data._base import ImageDataModule, Split
 from ctkd_lightning.data._checks import whole_number
 from ctkd_lightning.data._images import ImageArray
@@ -53,6 +54,11 @@ class Fake(ImageDataModule):
 
     def load(self, split: Split) -> ImageArray:
         """Make the images: a coarse pattern for each class, under noise."""
+        pixels_of_one = 3 * self.image_size**2
+        check_held(
+            (self._num_classes + 3 * self.sizes[split]) * pixels_of_one * 4,
+            f"{split}_size={self.sizes[split]} of image_size={self.image_size} and num_classes={self._num_classes}",
+        )
         generator = torch.Generator().manual_seed(SPLIT_SEED)
         patterns = torch.rand(self._num_classes, 3, 4, 4, generator=generator)
         patterns = F.interpolate(patterns, size=self.image_size, mode="bilinear", align_corners=False)

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf, open_dict
 
 from ctkd_lightning._words import printable
 from ctkd_lightning.job.configuration import compose, config_dir, options, with_home
-from ctkd_lightning.job.explain import USER_ERRORS, one_line
+from ctkd_lightning.job.explain import USER_ERRORS, one_line, out_of_memory
 from ctkd_lightning.job.owner import launched_rank, owning
 from ctkd_lightning.job.signals import INTERRUPTED, stopping
 from ctkd_lightning.job.sweep import check_sweep, told_of_job
@@ -149,6 +149,10 @@ def explained() -> Iterator[None]:
             yield
     except USER_ERRORS as error:
         sys.exit(f"error: {one_line(error)}")
+    except (MemoryError, RuntimeError) as error:
+        if (said := out_of_memory(error)) is None:
+            raise
+        sys.exit(f"error: {said}")
     except ValueError as error:
         if not str(error).startswith("Config group override must be"):  # Hydra's, of model=null
             raise

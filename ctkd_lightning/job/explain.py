@@ -22,6 +22,18 @@ def described(error: BaseException) -> str:
     return printable(" ".join(said.split()))
 
 
+def out_of_memory(error: BaseException) -> str | None:
+    """What to say of an allocation that failed, on the host or a GPU; ``None`` of other errors."""
+    failed = "out of memory" in str(error) or "can't allocate memory" in str(error)
+    if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and failed):
+        return None
+    said = re.search(r"[Tt]ried to allocate [\d.,]+ \w+|[Uu]nable to allocate [\d.,]+ \w+", str(error))
+    found = f" ({said[0][0].lower()}{said[0][1:]})" if said else ""
+    return printable(
+        f"there is not enough memory{found}: lower data.batch_size, data.eval_batch_size or data.image_size"
+    )
+
+
 def one_line(error: BaseException) -> str:
     """What is wrong in a line: the user's error at the root of the chain if there is one."""
     return printable(_in_words(error))

@@ -55,7 +55,8 @@ def sweep(folder: Path, jobs: int) -> Iterator[str]:
     finished = len(list(run_dir.glob("*/summary.json")))
     if finished != jobs:
         yield f"{finished} of {jobs} jobs have a summary"
-    yield from (f"left in TMPDIR: {path.name}" for path in scratch.iterdir())
+    left = [path.name for path in scratch.iterdir() if not path.name.startswith("torchinductor_")]  # torch's own
+    yield from (f"left in TMPDIR: {name}" for name in left)
     yield from left_behind(folder)
     yield from (f"still runs: {line}" for line in _processes(str(run_dir)))
 

@@ -1,11 +1,13 @@
+import numpy as np
 import pytest
+import torch
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.explain import one_line
+from ctkd_lightning.job.explain import one_line, out_of_memory
 
 HERE = "tests.job.test_explain"
 
@@ -67,3 +69,33 @@ def test_what_a_configuration_lacks(node, line):
     with pytest.raises((HydraException, OmegaConfBaseException)) as error:
         instantiate(cfg.data) if "_target_" in node else cfg.data.root
     assert one_line(error.value) == line
+
+
+def test_not_enough_memory():
+    with pytest.raises(RuntimeError, match="can't allocate memory") as failed:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert out_of_memory(failed.value).startswith("there is not enough memory (tried to allocate 1152921504606846976")
+    with pytest.raises(MemoryError) as failed:
+        np.empty(2**60, np.uint8)
+    assert "there is not enough memory (unable to allocate 1.00 EiB): lower data.batch_size" in out_of_memory(
+        failed.value
+    )
+    assert out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 …")) is not None
+    assert out_of_memory(RuntimeError("shapes differ")) is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "data.test_size=3000000000",
+            r"test_size=3000000000 of image_size=8 .* takes .*TiB, and .* at most",
+        ),
+        ("data.image_size=60000", r"train_size=64 of image_size=60000 .* takes"),
+        ("data.num_workers=100000", r"num_workers must be a whole number from 0 to 256, found 100000"),
+        ("data.eval_batch_size=0", r"eval_batch_size must be"),
+    ],
+)
+def test_sizes_that_no_machine_holds(command, setting, message):
+    with pytest.raises(SystemExit, match=f"^error: {message}"):
+        command("run_dir=run", setting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import zlib
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from rich.progress import track
 
 from ctkd_lightning._files import locked, written_whole
-from ctkd_lightning._reading import check_regular
+from ctkd_lightning._reading import check_held, check_regular
 from ctkd_lightning.data._images import Images
 from ctkd_lightning.data._loading.sampler import EvaluationSampler
 from ctkd_lightning.data._loading.workers import byte_loader, one_line_errors
@@ -37,6 +38,7 @@ def decode_once(images: Images, image_size: int, kept: Path | None, num_workers:
         UserError: naming a file that cannot be decoded.
     """
     shape = (len(images), 3, image_size, image_size)
+    check_held(math.prod(shape), f"{len(images)} images of image_size={image_size}")
     if kept is None:
         return _decode(images, shape, num_workers, title)
     pixels = _read(kept, shape)
