@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +21,7 @@ from ctkd_lightning._term_inputs import TermInputs
 from ctkd_lightning.curriculum import Curriculum
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features._asking import AskedTeacher, AskTeacher, StudentCall, TeacherInput
+from ctkd_lightning.features._modes import evaluating
 from ctkd_lightning.features.frozen import FrozenNetwork, check_complete
 from ctkd_lightning.features.outputs import NetworkOutput, Pick, Step, pick_logits
 from ctkd_lightning.features.tap import FeatureTap, select_layers
@@ -296,7 +296,7 @@ class Distillation(nn.Module):
         Raises:
             UserError: a network that cannot take the example, or a method that does not fit their outputs.
         """
-        with _evaluating(self):
+        with evaluating(self):
             student = _tried("student", self.run, *args, **kwargs)
             teacher = _tried("teacher", lambda *a, **k: self.ask(StudentCall(a, k), batch), *args, **kwargs)
             self.build_methods(student, teacher)
@@ -316,7 +316,7 @@ class Distillation(nn.Module):
         if step is None:
             self._looked = True  # at real batches alone: what networks make of an example says nothing
         example = self._example_step(student.logits) if step is None else step
-        with _evaluating(*self.temperatures):  # what listens to them hears steps alone
+        with evaluating(*self.temperatures):  # what listens to them hears steps alone
             student, teacher, canonical = self._canonical(student, teacher, example, batch)
             inputs = self._inputs(student, teacher, canonical, example)
             for name, method in self.terms.items():
@@ -659,19 +659,6 @@ def _build_method(
             "student_layers and teacher_layers, or take another method"
         ) from error
     method.train().requires_grad_(method.full_weight > 0)
-
-
-@contextmanager
-def _evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Modules in eval mode; afterwards each part is in its own mode again."""
-    modes = {part: part.training for module in modules for part in module.modules()}
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training
 
 
 def _tried(role: str, run: Callable[..., NetworkOutput], *args: Any, **kwargs: Any) -> NetworkOutput:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ctkd_lightning.errors import UserError, suggest
+from ctkd_lightning.features._modes import evaluating
 from ctkd_lightning.features.layers import default_layers
 from ctkd_lightning.features.tap import FeatureTap
 from ctkd_lightning.fusion._broken import BrokenNumbers, finite_rows
@@ -151,12 +152,8 @@ def feature_widths(encoders: Mapping[str, nn.Module], inputs: Mapping[str, Tenso
     """
     widths = {}
     for name, encoder in encoders.items():
-        modes = {part: part.training for part in encoder.modules()}
-        encoder.eval()
-        with torch.no_grad(), _tap(name, encoder, True) as tap:
+        with evaluating(encoder), torch.no_grad(), _tap(name, encoder, True) as tap:
             widths[name] = tap(inputs[name]).features[_POOLED].flatten(1).shape[1]
-        for part, mode in modes.items():
-            part.training = mode
     return widths
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
+from ctkd_lightning._reading import read_json
 from ctkd_lightning.job.run_directory import RunDirectory
 
 
@@ -18,7 +17,7 @@ def read_objective(run: RunDirectory, name: str) -> float | None:
         ``None`` where the run has no such number.
     """
     try:
-        found = json.loads(run.summary.read_text())
+        found = read_json(run.summary)
         for key in name.split("."):
             found = found[key]
         return float(found)

@@ -42,18 +42,14 @@ def check_parts(cfg: DictConfig) -> None:
     if not cfg.get("fusion"):
         needed += ["model", "model.teacher", "model.student", "temperature", "teacher", "teacher.optimizer"]
     for key in needed:
-        if not isinstance(found := _at(cfg, key), Mapping):
+        if not isinstance(found := OmegaConf.select(cfg, key), Mapping):
             raise UserError(f"{key} must be a group of settings, found {found}: leave it as it is, or give another")
     for key in ("student_layers", "teacher_layers"):
-        if not isinstance(found := _at(cfg, key), Mapping | None):
+        if not isinstance(found := OmegaConf.select(cfg, key), Mapping | None):
             raise UserError(f"{key} must be layers by role, such as {{pooled: avgpool}}, found {found}")
-    devices = _at(cfg, "trainer.devices")
+    devices = OmegaConf.select(cfg, "trainer.devices")
     if not isinstance(devices, int | str | Sequence) or isinstance(devices, bool):
         raise UserError(f"trainer.devices must be a number, a list of numbers or auto, found {devices}")
-
-
-def _at(cfg: DictConfig, key: str) -> Any:
-    return OmegaConf.select(cfg, key)
 
 
 def check_settings(cfg: DictConfig) -> None:
