@@ -25,7 +25,7 @@ def indices(loader) -> list[int]:
         ({"eval_batch_size": -1}, "eval_batch_size must be"),
         ({"image_size": 0}, "image_size must be"),
         ({"limit_train": 0}, "limit_train must be"),
-        ({"num_workers": -1}, "num_workers must be a whole number from 0, found -1"),
+        ({"num_workers": -1}, "num_workers must be a whole number from 0 to 256, found -1"),
         ({"seed": -3}, "seed must be"),
         ({"resize": 16}, "resize=16 is below image_size=32"),
         ({"mean": [0.5]}, r"mean needs three values, one a channel, found \[0.5\]"),
