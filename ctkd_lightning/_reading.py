@@ -8,7 +8,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from ctkd_lightning._words import printable, size
+from rich.filesize import decimal
+
+from ctkd_lightning._words import printable
 from ctkd_lightning.errors import UserError
 
 try:
@@ -53,7 +55,9 @@ def check_regular(path: Path, most: int | None = None) -> int:
         raise UserError(f"{path} is {what}, not a file: give a file")
     most = memory() if most is None else most
     if status.st_size > most:
-        raise UserError(f"{path} has {size(status.st_size)}, and {size(most)} at most can be read: give another file")
+        raise UserError(
+            f"{path} has {decimal(status.st_size)}, and {decimal(most)} at most can be read: give another file"
+        )
     return status.st_size
 
 
@@ -93,7 +97,7 @@ def shown(value: Any) -> Any:
     return [shown(each) for each in value] if isinstance(value, list) else value
 
 
-def check_held(needed: float, what: str) -> None:
+def check_held(needed: int, what: str) -> None:
     """Refuse what this process cannot hold, before the system ends it for trying.
 
     Args:
@@ -104,7 +108,7 @@ def check_held(needed: float, what: str) -> None:
         UserError: naming both.
     """
     if needed > (most := memory()):
-        raise UserError(f"{what} takes {size(needed)}, and {size(most)} at most can be held: lower it")
+        raise UserError(f"{what} takes {decimal(needed)}, and {decimal(most)} at most can be held: lower it")
 
 
 def memory() -> int:

@@ -18,15 +18,6 @@ def cpu_threads(number: int) -> str:
     return counted(number, "CPU thread", "CPU threads")
 
 
-def size(number: float) -> str:
-    """Bytes in a unit that people read: ``"1.5 GiB"``."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            break
-        number, unit = number / 1024, "TiB"
-    return f"{number:.3g} {unit}"
-
-
 def printable(text: str, *, lines: bool = False) -> str:
     r"""A text that cannot steer a terminal or turn a page's writing round: names come from files.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ctkd_lightning._across_processes import processes, samples_of_all, shares, weighed
 from ctkd_lightning._loss_record import LossRecord
 from ctkd_lightning._masks import entries, masked
+from ctkd_lightning._modes import evaluating
 from ctkd_lightning._scores.batches import tensors_of
 from ctkd_lightning._scores.checks import NOT_FINITE, check_finite, check_kind, check_one_class, check_target_values
 from ctkd_lightning._scores.ignored import IgnoredTargets, fit_mask
@@ -21,7 +22,6 @@ from ctkd_lightning._term_inputs import TermInputs
 from ctkd_lightning.curriculum import Curriculum
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features._asking import AskedTeacher, AskTeacher, StudentCall, TeacherInput
-from ctkd_lightning.features._modes import evaluating
 from ctkd_lightning.features.frozen import FrozenNetwork, check_complete
 from ctkd_lightning.features.outputs import NetworkOutput, Pick, Step, pick_logits
 from ctkd_lightning.features.tap import FeatureTap, select_layers

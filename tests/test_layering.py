@@ -14,7 +14,7 @@ PACKAGE = ROOT / "ctkd_lightning"
 LAYERS = [
     {"_facts", "_lazy", "_words", "errors"},
     {"_files", "_pickles", "_reading"},
-    {"_across_processes", "_masks", "curriculum", "schedule", "features"},
+    {"_across_processes", "_masks", "_modes", "curriculum", "schedule", "features"},
     {"temperature"},
     {"_scores"},
     {"models", "data", "methods", "fusion"},

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from ctkd_lightning._modes import evaluating
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.fusion._experts import Experts
 from ctkd_lightning.fusion.fusion import TemperatureFusion
@@ -50,13 +51,9 @@ def fit_temperatures(
     Raises:
         UserError: as the fusion; one whose τ are normalized, of which none has a level of its own.
     """
-    training = fusion.training
-    fusion.eval()
     forget_fit(fusion)
-    try:
+    with evaluating(fusion):
         experts, tau = fusion.experts(logits, mask, features=features, context=context)
-    finally:
-        fusion.train(training)
     return fit_to(fusion, experts, tau, target)
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ctkd_lightning._modes import evaluating
 from ctkd_lightning.errors import UserError, suggest
-from ctkd_lightning.features._modes import evaluating
 from ctkd_lightning.features.layers import default_layers
 from ctkd_lightning.features.tap import FeatureTap
 from ctkd_lightning.fusion._broken import BrokenNumbers, finite_rows

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ctkd_lightning import build
+from ctkd_lightning._modes import evaluating
 from ctkd_lightning.data import MultimodalDataModule
 from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.fusion import ModalityCorruption
@@ -267,13 +268,9 @@ def _fit(module: FusionModule, data: MultimodalDataModule) -> dict[str, float]:
     """Temperature scaling on the validation data, all of them, on each process alike."""
     batch = {name: values.to(module.device) for name, values in data.validation_batch().items()}
     network = module.network
-    training = network.training
-    network.eval()
     forget_fit(module.fusion)
-    try:
+    with evaluating(network):
         output = network.run(batch)
-    finally:
-        network.train(training)
     return fit_to(module.fusion, output.experts, output.tau, batch["target"])
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from rich.filesize import decimal
 from torch import nn
 
 from ctkd_lightning._files import user_path
 from ctkd_lightning._reading import check_regular
-from ctkd_lightning._words import size
 from ctkd_lightning.callbacks.finite import all_finite
 from ctkd_lightning.errors import UserError, check_number, suggest
 from ctkd_lightning.job.hardware import accelerator_in_use
@@ -191,6 +191,12 @@ def count_processes(trainer: DictConfig) -> int:
     return devices if isinstance(devices, int) else len(devices)
 
 
+def all_processes(trainer: DictConfig) -> int:
+    """How many they are on all machines."""
+    nodes = trainer.get("num_nodes", 1)
+    return count_processes(trainer) * (nodes if isinstance(nodes, int) else 1)
+
+
 def check_optimizer(node: DictConfig, name: str) -> None:
     """Make an optimizer and its scheduler for nothing: their mistakes would show only after the teacher's training.
 
@@ -272,8 +278,8 @@ def check_resumable(path: Path, module: nn.Module) -> Mapping[str, Any]:
     own, there = sum(tensor.nbytes for tensor in expected.values()), check_regular(path)
     if there > _SMALL + _STATES * own:
         raise UserError(
-            f"resume: {path} has {size(there)}, and what this run trains {size(own)}: it is of another run; give its "
-            "own checkpoints/last.ckpt, or leave resume out"
+            f"resume: {path} has {decimal(there)}, and what this run trains {decimal(own)}: it is of another run; "
+            "give its own checkpoints/last.ckpt, or leave resume out"
         )
     content = read_resumable(path)
     saved = content["state_dict"]

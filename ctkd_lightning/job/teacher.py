@@ -24,6 +24,7 @@ from ctkd_lightning._files import owned, user_path, written_whole
 from ctkd_lightning.data import ImageDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.configuration import plain
+from ctkd_lightning.job.preflight import all_processes
 from ctkd_lightning.models import load_weights, pretrained_classes, save_weights
 from ctkd_lightning.models._checkpoint import DamagedCheckpoint, read_state_dict
 from ctkd_lightning.modules.classifier import ClassifierModule
@@ -166,10 +167,15 @@ def _training_settings(cfg: DictConfig, data: ImageDataModule) -> dict[str, Any]
     """What decides the weights of any network that is trained on the data, beside its own training."""
     return {
         "data": data.fingerprint(),
-        "batch_size": cfg.data.batch_size,
+        "batch_size": _samples_a_step(cfg, data),
         "drop_last": cfg.data.drop_last,
         "trainer": {k: v for k, v in plain(cfg.trainer).items() if k not in _MACHINE_SETTINGS},
     }
+
+
+def _samples_a_step(cfg: DictConfig, data: ImageDataModule) -> int:
+    """On all processes together."""
+    return data.batch_size if data.batch_size_is_total else data.batch_size * all_processes(cfg.trainer)
 
 
 def _folder(cfg: DictConfig, name: str, data: ImageDataModule, settings: Mapping[str, Any]) -> Path:

@@ -151,13 +151,33 @@ def load_student(path: str | Path) -> nn.Module:
     """
     description = describe_student(path)
     try:
-        network = create_model(description.network, len(description.classes), **description.options)
+        _check_size(description, user_path(path))
+        network = _create(description)
     except UserError:
         raise
     except Exception as error:  # whatever a library's network says of options that it cannot have
         raise UserError(f"{path} says of its network what it cannot have ({error}): export it again") from error
     load_weights(network, path)
     return assembled(network, description)
+
+
+def _create(description: StudentDescription) -> nn.Module:
+    return create_model(description.network, len(description.classes), **description.options)
+
+
+def _check_size(description: StudentDescription, path: Path) -> None:
+    """Refuse, before it takes memory, a network of more values than its file has bytes."""
+    try:
+        with torch.device("meta"):
+            network = _create(description)
+    except NotImplementedError:  # it reads values while it is built
+        return
+    values = sum(tensor.numel() for tensor in network.state_dict().values())
+    if values > path.stat().st_size:
+        raise UserError(
+            f"{path} says that its network has {values:,} values, and the file has {path.stat().st_size:,} bytes: "
+            "export it again"
+        )
 
 
 def describe_student(path: str | Path) -> StudentDescription:

@@ -12,10 +12,11 @@ from lightning.pytorch import Trainer, seed_everything
 from safetensors.torch import load_file
 from scipy.stats import binom
 
+from ctkd_lightning import build
 from ctkd_lightning._files import owned
 from ctkd_lightning.data import Fake
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.teacher import check_beats_chance, teacher_key, train_once
+from ctkd_lightning.job.teacher import _training_settings, check_beats_chance, teacher_key, train_once
 from ctkd_lightning.models import create_model, save_weights
 from ctkd_lightning.modules.classifier import ClassifierModule
 from tests.processes import FORK
@@ -37,6 +38,16 @@ def test_nan_is_refused():
 def test_key_depends_on_the_settings_and_not_on_their_order():
     assert teacher_key({"a": 1, "b": [2.0]}) == teacher_key({"b": [2.0], "a": 1})
     assert teacher_key({"a": 1}) != teacher_key({"a": 2})
+
+
+@pytest.mark.parametrize(("devices", "batch", "total"), [(2, 8, False), (2, 16, True), (1, 16, True)])
+def test_the_images_of_a_step_count_whatever_the_processes(devices, batch, total):
+    def settings(devices, batch, total):
+        node = ["data=fake", f"data.batch_size={batch}", f"data.batch_size_is_total={total}"]
+        cfg = build.config(*node, f"trainer.devices={devices}")
+        return _training_settings(cfg, build.data(cfg))
+
+    assert settings(devices, batch, total) == settings(1, 16, False) != settings(2, 16, False)
 
 
 @pytest.fixture

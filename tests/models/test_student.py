@@ -46,6 +46,16 @@ def test_a_file_is_enough_to_build_the_network_again(normalize):
     assert torch.equal(other.fc.weight, network.fc.weight)
 
 
+def test_a_network_that_is_larger_than_its_file_takes_no_memory():
+    network = create_model("resnet8", 2)
+    description = StudentDescription(
+        **{**DESCRIPTION, "network": "torchvision/resnet50", "options": {"width_per_group": 20_000}}
+    )
+    save_weights(network, "huge.safetensors", description.metadata())
+    with pytest.raises(UserError, match=r"says that its network has [\d,]{15,} values, and the file has"):
+        load_student("huge.safetensors")
+
+
 def test_what_is_no_students_file():
     network = create_model("resnet8", 2)
     save_weights(network, "alone.safetensors")
