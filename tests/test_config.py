@@ -236,8 +236,8 @@ TARGETS = {
     "ctkd_lightning.reporting": {"SweepReport"},
     "ctkd_lightning.schedule": {"step_decay"},
     "ctkd_lightning.temperature": {
-        "FixedTemperature", "GlobalTemperature", "InstanceTemperature", "LSKDTemperature", "NormKDTemperature",
-        "TTMTemperature", "WTTMTemperature",
+        "DynamicTemperature", "FixedTemperature", "GlobalTemperature", "InstanceTemperature", "LSKDTemperature",
+        "NormKDTemperature", "SphericalTemperature", "TTMTemperature", "WTTMTemperature",
     },
 }  # fmt: skip
 

@@ -3,14 +3,17 @@
 from ctkd_lightning.temperature._base import LearnedTemperature, Temperature
 from ctkd_lightning.temperature._gradient_reversal import gradient_reversal
 from ctkd_lightning.temperature._softening import Softening
+from ctkd_lightning.temperature.dynamic import DynamicTemperature
 from ctkd_lightning.temperature.fixed import FixedTemperature
 from ctkd_lightning.temperature.global_ import GlobalTemperature
 from ctkd_lightning.temperature.instance import InstanceTemperature
 from ctkd_lightning.temperature.lskd import LSKDTemperature
 from ctkd_lightning.temperature.normkd import NormKDTemperature
+from ctkd_lightning.temperature.spherical import SphericalTemperature
 from ctkd_lightning.temperature.ttm import TTMTemperature, WTTMTemperature
 
 __all__ = [
+    "DynamicTemperature",
     "FixedTemperature",
     "GlobalTemperature",
     "InstanceTemperature",
@@ -18,6 +21,7 @@ __all__ = [
     "LearnedTemperature",
     "NormKDTemperature",
     "Softening",
+    "SphericalTemperature",
     "TTMTemperature",
     "Temperature",
     "WTTMTemperature",

@@ -30,6 +30,12 @@ class Temperature(nn.Module):
     facts: ClassVar[TemperatureFacts]
     names: tuple[str, ...] = ()
     """Where one module gives the τ of several, whose they are: the entries of the last dimension, in this order."""
+    needs_target: ClassVar[bool] = False
+    """Whether :meth:`soften` reads the step's target."""
+    needs_classes: bool = False
+    """Whether it has a meaning only for one class out of several, not for scores that each stand for themselves."""
+    whole_batch: ClassVar[bool] = False
+    """Whether a sample's softening depends on the batch's other samples, in training on those of all processes."""
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """τ for this batch, of logits (..., C)."""

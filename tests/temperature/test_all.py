@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ctkd_lightning import FixedTemperature, GlobalTemperature
+from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import kd_loss
 from tests.temperature.settings import LEARNED, RULES, TEMPERATURES, closed_forms, made
 
@@ -35,13 +36,14 @@ def test_closed_forms(name, shape):
     s, t = logits(*shape), logits(*shape, seed=1)
     temperature = unlike_at_the_start(made(name).double())
     tau = (temperature.base if name in RULES else temperature)(s, t)
+    step = Step(torch.arange(s[..., 0].numel()).reshape(shape[:-1]) % 7)
     tau_s, tau_t, scale = CLOSED[name](s, t, tau)
-    softening = temperature.soften(s, t)
+    softening = temperature.soften(s, t, step)
     q, p = F.log_softmax(s / tau_s, -1), F.log_softmax(t / tau_t, -1)
     expected = (F.kl_div(q, p, log_target=True, reduction="none").sum(-1) * scale).mean()
     torch.testing.assert_close(kd_loss(s, t, softening), expected, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(softening.scale.expand(shape[:-1]), scale.expand(shape[:-1]).double())
-    torch.testing.assert_close(temperature(s, t).expand(*shape[:-1], 1), softening.student.expand(*shape[:-1], 1))
+    torch.testing.assert_close(temperature(s, t).expand(shape), softening.student.expand(shape))
 
 
 def test_state_stays_wide_when_cast_to_half(name):
@@ -119,7 +121,7 @@ def test_the_student_is_trained_through_the_rule_and_a_learned_base_against_it(r
 def test_masked_classes_give_finite_losses_and_gradients(name):
     temperature = made(name)
     s, t = (logits(4, 7, seed=seed).float().masked_fill(torch.arange(7) > 4, -float("inf")) for seed in (0, 1))
-    loss = kd_loss(s.requires_grad_(), t, temperature.soften(s, t))
+    loss = kd_loss(s.requires_grad_(), t, temperature.soften(s, t, Step(torch.arange(4))))
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad.isfinite().all() for p in (s, *temperature.parameters()))
