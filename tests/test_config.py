@@ -236,8 +236,9 @@ TARGETS = {
     "ctkd_lightning.reporting": {"SweepReport"},
     "ctkd_lightning.schedule": {"step_decay"},
     "ctkd_lightning.temperature": {
-        "DynamicTemperature", "FixedTemperature", "GlobalTemperature", "InstanceTemperature", "LSKDTemperature",
-        "NormKDTemperature", "SphericalTemperature", "TTMTemperature", "WTTMTemperature",
+        "AsymmetricTemperature", "DynamicTemperature", "FixedTemperature", "GlobalTemperature", "InstanceTemperature",
+        "LSKDTemperature", "NormKDTemperature", "ScheduledTemperature", "SphericalTemperature", "TTMTemperature",
+        "WTTMTemperature",
     },
 }  # fmt: skip
 
