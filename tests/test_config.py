@@ -236,9 +236,9 @@ TARGETS = {
     "ctkd_lightning.reporting": {"SweepReport"},
     "ctkd_lightning.schedule": {"step_decay"},
     "ctkd_lightning.temperature": {
-        "AsymmetricTemperature", "DynamicTemperature", "FixedTemperature", "GlobalTemperature", "InstanceTemperature",
-        "LSKDTemperature", "NormKDTemperature", "ScheduledTemperature", "SphericalTemperature", "TTMTemperature",
-        "WTTMTemperature",
+        "AsymmetricTemperature", "ClassScaledTemperature", "DynamicBatchTemperature", "DynamicTemperature",
+        "FixedTemperature", "GlobalTemperature", "InstanceTemperature", "LSKDTemperature", "NormKDTemperature",
+        "ScheduledTemperature", "SphericalTemperature", "TTMTemperature", "WTTMTemperature",
     },
 }  # fmt: skip
 

@@ -4,7 +4,9 @@ from ctkd_lightning.temperature._base import LearnedTemperature, Temperature
 from ctkd_lightning.temperature._gradient_reversal import gradient_reversal
 from ctkd_lightning.temperature._softening import Softening
 from ctkd_lightning.temperature.asymmetric import AsymmetricTemperature
+from ctkd_lightning.temperature.class_scaled import ClassScaledTemperature
 from ctkd_lightning.temperature.dynamic import DynamicTemperature
+from ctkd_lightning.temperature.dynamic_batch import DynamicBatchTemperature
 from ctkd_lightning.temperature.fixed import FixedTemperature
 from ctkd_lightning.temperature.global_ import GlobalTemperature
 from ctkd_lightning.temperature.instance import InstanceTemperature
@@ -16,6 +18,8 @@ from ctkd_lightning.temperature.ttm import TTMTemperature, WTTMTemperature
 
 __all__ = [
     "AsymmetricTemperature",
+    "ClassScaledTemperature",
+    "DynamicBatchTemperature",
     "DynamicTemperature",
     "FixedTemperature",
     "GlobalTemperature",

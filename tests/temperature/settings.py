@@ -22,7 +22,7 @@ RULES = {name: kind for name, kind in TEMPERATURES.items() if issubclass(kind, R
 
 
 def closed_forms() -> dict[str, Callable]:
-    """By name, the student's τ, the teacher's and the factor of student's and teacher's logits and τ.
+    """By name, the student's τ, the teacher's, the factor and any shifts, of student's and teacher's logits and τ.
 
     They are the rows ``CLOSED`` in ``test_NAME.py``.
     """
