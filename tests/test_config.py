@@ -237,8 +237,9 @@ TARGETS = {
     "ctkd_lightning.schedule": {"step_decay"},
     "ctkd_lightning.temperature": {
         "AsymmetricTemperature", "ClassScaledTemperature", "DynamicBatchTemperature", "DynamicTemperature",
-        "FixedTemperature", "GlobalTemperature", "InstanceTemperature", "LSKDTemperature", "NormKDTemperature",
-        "ScheduledTemperature", "SphericalTemperature", "TTMTemperature", "WTTMTemperature",
+        "EnergyTemperature", "FixedTemperature", "GlobalTemperature", "InstanceTemperature", "LSKDTemperature",
+        "NormKDTemperature", "PerClassTemperature", "ScheduledTemperature", "SphericalTemperature", "TTMTemperature",
+        "WTTMTemperature",
     },
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ from tests.methods.setting import NUM_SAMPLES
 from tests.methods.settings import METHODS, SETTINGS
 from tests.methods.test_training import CLASSES, Network
 from tests.processes import TwoRanks
-from tests.temperature.settings import RULES, TEMPERATURES
+from tests.temperature.settings import GIVEN, RULES, TEMPERATURES
 
 # the samples of each step on both processes, as a sampler deals them out
 STEPS = [
@@ -101,7 +101,8 @@ def temperature(name):
     kind = TEMPERATURES[name]
     if name in RULES:
         return kind(InstanceTemperature(CLASSES))
-    return kind(CLASSES) if "num_classes" in inspect.signature(kind).parameters else kind()
+    given = GIVEN.get(name, {})
+    return kind(CLASSES, **given) if "num_classes" in inspect.signature(kind).parameters else kind(**given)
 
 
 def on_its_own(name):

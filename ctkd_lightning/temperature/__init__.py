@@ -7,11 +7,13 @@ from ctkd_lightning.temperature.asymmetric import AsymmetricTemperature
 from ctkd_lightning.temperature.class_scaled import ClassScaledTemperature
 from ctkd_lightning.temperature.dynamic import DynamicTemperature
 from ctkd_lightning.temperature.dynamic_batch import DynamicBatchTemperature
+from ctkd_lightning.temperature.energy import EnergyTemperature
 from ctkd_lightning.temperature.fixed import FixedTemperature
 from ctkd_lightning.temperature.global_ import GlobalTemperature
 from ctkd_lightning.temperature.instance import InstanceTemperature
 from ctkd_lightning.temperature.lskd import LSKDTemperature
 from ctkd_lightning.temperature.normkd import NormKDTemperature
+from ctkd_lightning.temperature.per_class import PerClassTemperature
 from ctkd_lightning.temperature.scheduled import ScheduledTemperature
 from ctkd_lightning.temperature.spherical import SphericalTemperature
 from ctkd_lightning.temperature.ttm import TTMTemperature, WTTMTemperature
@@ -21,12 +23,14 @@ __all__ = [
     "ClassScaledTemperature",
     "DynamicBatchTemperature",
     "DynamicTemperature",
+    "EnergyTemperature",
     "FixedTemperature",
     "GlobalTemperature",
     "InstanceTemperature",
     "LSKDTemperature",
     "LearnedTemperature",
     "NormKDTemperature",
+    "PerClassTemperature",
     "ScheduledTemperature",
     "Softening",
     "SphericalTemperature",

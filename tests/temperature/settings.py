@@ -34,8 +34,13 @@ def closed_forms() -> dict[str, Callable]:
     return rows
 
 
+GIVEN = {"energy": {"low": -9.0, "high": -8.0}}
+"""What a user must give, by name."""
+
+
 def made(name: str, num_classes: int = 7) -> Temperature:
     """The temperature of a configuration, for logits of so many classes."""
     with initialize_config_dir(config_dir(), version_base="1.3"):
         node = compose("config", [f"temperature={name}"]).temperature
-    return instantiate(node, **({"num_classes": num_classes} if "num_classes" in node else {}))
+    per_data = {"num_classes": num_classes} if "num_classes" in node else {}
+    return instantiate(node, **per_data, **GIVEN.get(name, {}))

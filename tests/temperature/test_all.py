@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ctkd_lightning import FixedTemperature, GlobalTemperature
+from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import kd_loss
 from tests.temperature.settings import LEARNED, RULES, TEMPERATURES, closed_forms, made
@@ -67,6 +68,26 @@ def test_state_is_the_learned_parameters(name):
     twin.load_state_dict(copy.deepcopy(temperature.state_dict()))
     s, t = torch.randn(2, 4, 7)
     torch.testing.assert_close(twin(s, t), temperature(s, t), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_cooperative_temperature_has_the_gradient_of_the_loss(name):
+    s, t = logits(8, 7), logits(8, 7, seed=1)
+    gradients = []
+    for objective in ("adversarial", "cooperative"):
+        torch.manual_seed(0)
+        temperature = unlike_at_the_start(made(name).double())
+        temperature.objective = objective
+        temperature.lambda_.fill_(0.25)
+        kd_loss(s, t, temperature.soften(s, t)).backward()
+        gradients.append([p.grad for p in temperature.parameters()])
+    torch.testing.assert_close(gradients[1], [-g for g in gradients[0]])
+    assert all(g.abs().sum() > 0 for g in gradients[0])
+
+
+def test_an_objective_that_there_is_not():
+    with pytest.raises(UserError, match="objective is 'co-operative'; did you mean cooperative"):
+        GlobalTemperature(objective="co-operative")
 
 
 @pytest.mark.parametrize("name", LEARNED)
