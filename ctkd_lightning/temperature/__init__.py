@@ -14,6 +14,7 @@ from ctkd_lightning.temperature.instance import InstanceTemperature
 from ctkd_lightning.temperature.lskd import LSKDTemperature
 from ctkd_lightning.temperature.normkd import NormKDTemperature
 from ctkd_lightning.temperature.per_class import PerClassTemperature
+from ctkd_lightning.temperature.recorded import RecordedTemperature
 from ctkd_lightning.temperature.scheduled import ScheduledTemperature
 from ctkd_lightning.temperature.spherical import SphericalTemperature
 from ctkd_lightning.temperature.ttm import TTMTemperature, WTTMTemperature
@@ -31,6 +32,7 @@ __all__ = [
     "LearnedTemperature",
     "NormKDTemperature",
     "PerClassTemperature",
+    "RecordedTemperature",
     "ScheduledTemperature",
     "Softening",
     "SphericalTemperature",

@@ -31,8 +31,10 @@ class EnergyTemperature(Temperature):
     abstract the *larger* (``sure="softer"``). The user should choose; the default is the code's.
 
     The two thresholds are energies of the training set, which :meth:`fit` finds in one pass before the training; the
-    comparison is strict. The energy depends on the teacher's scale and on how it shifts its logits. Independent scores
-    (``task="binary"``, ``"multilabel"``) have no such energy, and are refused.
+    comparison is strict. The command asks the teacher for each training image once, not augmented; the authors' pass
+    sees augmented images and leaves the last, incomplete batch out. The energy depends on the teacher's scale and on
+    how it shifts its logits. Independent scores (``task="binary"``, ``"multilabel"``) have no such energy, and are
+    refused.
 
     Args:
         sure: ``"sharper"`` or ``"softer"``.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -34,7 +36,10 @@ def closed_forms() -> dict[str, Callable]:
     return rows
 
 
-GIVEN = {"energy": {"low": -9.0, "high": -8.0}}
+GIVEN: dict[str, dict[str, Any]] = {
+    "energy": {"low": -9.0, "high": -8.0},
+    "recorded": {"run": str(Path(__file__).parent / "recorded.csv")},
+}
 """What a user must give, by name."""
 
 
