@@ -45,7 +45,7 @@ class EnergyTemperature(Temperature):
         high: threshold of the unsure ones.
 
     Raises:
-        UserError: settings out of range or order, one threshold without the other; in use, no thresholds.
+        UserError: settings out of range or order, one threshold without the other; in training, no thresholds.
 
     Example:
         >>> teacher = torch.tensor([[40.0, 0.0], [20.0, 0.0], [1.0, 0.0]])
@@ -108,13 +108,15 @@ class EnergyTemperature(Temperature):
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """τ of each position, (..., 1)."""
+        energy = _energy(teacher_logits.detach()).unsqueeze(-1)
+        tau = torch.full_like(energy, self.tau)
         if self.low is None or self.high is None:
+            if not self.training:  # as where an engine tries its methods on an example, before anything is known
+                return tau
             raise UserError(
                 "EnergyTemperature has no thresholds: call fit with the teacher's logits of the training set, or pass "
                 "low= and high= (on the command line temperature.low=… temperature.high=…)"
             )
-        energy = _energy(teacher_logits.detach()).unsqueeze(-1)
-        tau = torch.full_like(energy, self.tau)
         return tau.masked_fill(energy < self.low, self.of_sure).masked_fill(energy > self.high, self.of_unsure)
 
     def extra_repr(self) -> str:

@@ -145,7 +145,7 @@ def _curve_of(
         return partial(CURVES[curve], start, end)
     if callable(curve):
         return curve
-    taus = list(curve) if isinstance(curve, Sequence) else []
+    taus: list[float] = list(curve) if isinstance(curve, Sequence) else []
     if not taus:
         raise UserError(
             f"ScheduledTemperature's curve must be one of {', '.join(CURVES)}, a function or a list of τ, found "

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from ctkd_lightning import Distillation
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.temperature import EnergyTemperature
 from tests.temperature import golden
@@ -41,6 +42,10 @@ def test_masked_classes_have_no_energy():
 def test_without_thresholds():
     with pytest.raises(UserError, match="EnergyTemperature has no thresholds: call fit"):
         EnergyTemperature()(TEACHER, TEACHER)
+    engine = Distillation(torch.nn.Linear(3, 4), torch.nn.Linear(3, 4), temperature=EnergyTemperature())
+    engine.build(torch.zeros(2, 3))  # which tries the methods: the thresholds may come later
+    with pytest.raises(UserError, match="EnergyTemperature has no thresholds: call fit"):
+        engine(torch.zeros(2, 3), target=torch.zeros(2, dtype=torch.int64))
     with pytest.raises(UserError, match="found no samples"):
         EnergyTemperature().fit([torch.zeros(0, 3)])
 
