@@ -43,7 +43,7 @@ PROMISED = {
         "watch_sensors",
     },
     "method": set(choices(methods, methods.Method)),
-    "temperature": set(choices(temperature, temperature.Temperature)),
+    "temperature": {*choices(temperature, temperature.Temperature), "normalized", "standardized", "transformed"},
     "curriculum": {"cosine", "linear", "constant"},
     "optimizer": {"sgd"},
     "trainer": {"auto", "cpu", "gpu", "ddp", "ddp_cpu", "fsdp", "multi_node"},
