@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -145,7 +146,7 @@ def _curve_of(
         return partial(CURVES[curve], start, end)
     if callable(curve):
         return curve
-    taus: list[float] = list(curve) if isinstance(curve, Sequence) else []
+    taus = list(cast(Sequence[float], curve)) if isinstance(curve, Sequence) else []
     if not taus:
         raise UserError(
             f"ScheduledTemperature's curve must be one of {', '.join(CURVES)}, a function or a list of τ, found "
