@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from ctkd_lightning import DistillationModule
 from ctkd_lightning import temperature as package
 from ctkd_lightning._facts import choices
+from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import kd_loss
 from ctkd_lightning.models import create_model
-from ctkd_lightning.temperature import LearnedTemperature, Temperature
+from ctkd_lightning.temperature import EnergyTemperature, LearnedTemperature, Temperature
 
 CLASSES = 100
 
@@ -34,8 +35,12 @@ def temperatures() -> dict[str, Temperature]:
     """One of each kind, the learned ones at full strength."""
     made = {}
     for name, kind in choices(package, Temperature).items():
+        if name == "recorded":  # a constant
+            continue
         sized = "num_classes" in inspect.signature(kind).parameters
         made[name] = kind(num_classes=CLASSES) if sized else kind()
+        if isinstance(made[name], EnergyTemperature):
+            made[name].low, made[name].high = -20.0, -19.0
         if isinstance(made[name], LearnedTemperature):
             made[name].lambda_.fill_(1.0)
     return made
@@ -70,7 +75,7 @@ def loss_alone(temperature: Temperature, batch: int, device: str) -> Callable[[]
     target = torch.randint(CLASSES, (batch,), device=device)
 
     def step() -> None:
-        loss = kd_loss(student, teacher, temperature.soften(student, teacher))
+        loss = kd_loss(student, teacher, temperature.soften(student, teacher, Step(target)))
         (0.1 * F.cross_entropy(student, target) + 0.9 * loss).backward()
 
     return step

@@ -53,6 +53,7 @@ class TemperatureFacts:
         student: the student's τ.
         teacher: the teacher's τ.
         scale: the factor of the loss.
+        name: of its configuration, where that is not the class's in small letters.
     """
 
     paper: str
@@ -61,6 +62,7 @@ class TemperatureFacts:
     student: str = "τ"
     teacher: str = "τ"
     scale: str = "τ²"
+    name: str = ""
 
 
 def choices(package: ModuleType, base: type[T]) -> dict[str, type[T]]:
@@ -70,8 +72,12 @@ def choices(package: ModuleType, base: type[T]) -> dict[str, type[T]]:
     """
     exported = [getattr(package, name) for name in package.__all__]
     kinds = [kind for kind in exported if isinstance(kind, type) and issubclass(kind, base)]
-    named = {kind.__name__.lower().removesuffix(base.__name__.lower()): kind for kind in kinds if not _internal(kind)}
-    return dict(sorted(named.items()))
+    return dict(sorted((_name(kind, base), kind) for kind in kinds if not _internal(kind)))
+
+
+def _name(kind: type, base: type) -> str:
+    name: str = getattr(getattr(kind, "facts", None), "name", "")
+    return name or kind.__name__.lower().removesuffix(base.__name__.lower())
 
 
 def _internal(kind: type) -> bool:

@@ -34,7 +34,7 @@ class TermInputs:
         self._given = student, teacher, step
         self._leaves_out = leaves_out and step.mask is not None
         self._narrowed: dict[bool, tuple[NetworkOutput, NetworkOutput, Step]] = {}
-        self._softenings: dict[tuple[int, int], Softening] = {}
+        self._softenings: dict[tuple[int, object], Softening] = {}
 
     def for_method(self, name: str, method: Method) -> tuple[NetworkOutput, NetworkOutput, Step, Softening]:
         """What one method is called with."""
@@ -43,7 +43,7 @@ class TermInputs:
             return student, teacher, step, _NOT_SOFTENED
         own = self.temperature
         temperature = cast(Temperature, own[name] if isinstance(own, nn.ModuleDict) else own)
-        key = id(temperature), id(student)
+        key = id(temperature), self._kind(method) if temperature.whole_batch else id(student)
         if key not in self._softenings:
             self._softenings[key] = temperature.soften(student.logits, teacher.logits, step)
         return student, teacher, step, self._softenings[key]
@@ -55,6 +55,14 @@ class TermInputs:
         if method.of_all_processes:
             return entries(None, (), device)
         return entries(step.mask, shape[:-1], device) if method.takes_mask else entries(None, shape[:1], device)
+
+    def _kind(self, method: Method) -> object:
+        """What decides over the method's inputs, whatever the batch holds.
+
+        Where processes ask each other for a softening, each must do it as often as the others: also one without
+        samples to leave out, whose methods are all given the same.
+        """
+        return None if method.takes_mask else bool(method.needs)
 
     def _outputs(self, method: Method) -> tuple[NetworkOutput, NetworkOutput, Step]:
         rows = method.uses_temperature and not method.needs  # of logits, however many dimensions they have

@@ -143,6 +143,7 @@ class Distillation(nn.Module):
         self.methods = nn.ModuleDict(named_methods(KD() if method is None else method))
         self.temperature = named_temperatures(self.methods, GlobalTemperature() if temperature is None else temperature)
         self._still_without_use()
+        self._check_task()
         check_complete(teacher)
         self.teacher_fusion: TemperatureFusion | None = fusion_of(teacher, teacher_fusion, self.scores)
         if self.teacher_fusion is not None:
@@ -179,6 +180,15 @@ class Distillation(nn.Module):
         for parameter in own.parameters():
             parameter.requires_grad_(parameter.requires_grad and id(parameter) in kept)
 
+    def _check_task(self) -> None:
+        for temperature in self.temperature.modules():
+            if self.scores.single and isinstance(temperature, Temperature) and temperature.needs_classes:
+                raise UserError(
+                    f"{type(temperature).__name__} compares the scores of classes of which one is true, found task="
+                    f"{self.scores.task!r}, where each score stands for itself: take another temperature, such as "
+                    "GlobalTemperature()"
+                )
+
     @property
     def ignore_index(self) -> int:
         """The target that leaves its position out."""
@@ -206,9 +216,15 @@ class Distillation(nn.Module):
 
     @property
     def needs_target(self) -> bool:
-        """Whether one of the methods reads the target, or the teachers' fusion learns from it."""
-        return learns(self.teacher_fusion) or any(
-            method.needs_target and method.full_weight > 0 for method in self.terms.values()
+        """Whether a method or its temperature reads the target, or the teachers' fusion learns from it."""
+        if learns(self.teacher_fusion):
+            return True
+        temperature = self.temperature
+        softened = temperature if isinstance(temperature, nn.ModuleDict) else dict.fromkeys(self.terms, temperature)
+        return any(
+            method.needs_target or (method.uses_temperature and _reads_target(softened[name]))
+            for name, method in self.terms.items()
+            if method.full_weight > 0
         )
 
     @property
@@ -563,6 +579,10 @@ def _term(method: Method, inputs: tuple[NetworkOutput, NetworkOutput, Step, Soft
     if student.numel() or processes() > 1:  # others may have samples, and wait for this process's gradients
         return method(*inputs)
     return 0.0 * student.sum()  # the mask keeps nothing
+
+
+def _reads_target(temperature: nn.Module) -> bool:
+    return any(isinstance(part, Temperature) and part.needs_target for part in temperature.modules())
 
 
 def drive(

@@ -111,7 +111,7 @@ def temperature_rows() -> Iterable[list[str]]:
             low = settings["tau_init"]
             start = f"learned, from {_word(low)} to {_word(low + settings['tau_range'])}"
         else:
-            start = _word(OmegaConf.select(file, "base.tau") or file.tau)
+            start = _word(OmegaConf.select(file, "base.tau") or file.get("tau", "–"))
         paper = f"[{facts.paper}]({facts.url})"
         yield [f"`{name}`", f"`{kind.__name__}`", paper, facts.what, facts.student, facts.teacher, facts.scale, start]
 

@@ -16,6 +16,7 @@ from ctkd_lightning._facts import choices
 from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
 from ctkd_lightning.job.configuration import config_dir
 from ctkd_lightning.models import create_model
+from tests.temperature.settings import GIVEN
 
 CONF = Path(config_dir())
 GROUPS = {group.name: sorted(path.stem for path in group.glob("*.yaml")) for group in CONF.iterdir() if group.is_dir()}
@@ -42,7 +43,7 @@ PROMISED = {
         "watch_sensors",
     },
     "method": set(choices(methods, methods.Method)),
-    "temperature": set(choices(temperature, temperature.Temperature)),
+    "temperature": {*choices(temperature, temperature.Temperature), "normalized", "standardized", "transformed"},
     "curriculum": {"cosine", "linear", "constant"},
     "optimizer": {"sgd"},
     "trainer": {"auto", "cpu", "gpu", "ddp", "ddp_cpu", "fsdp", "multi_node"},
@@ -111,7 +112,8 @@ def test_composes_and_instantiates(group, choice, tmp_path, monkeypatch):
         shape = (3, 40)
         assert instantiate(cfg.encoders, shape=shape, num_classes=7).eval()(torch.zeros(2, *shape)).shape == (2, 7)
     elif group == "temperature":
-        instantiate(cfg.temperature, **({"num_classes": 7} if "num_classes" in cfg.temperature else {}))
+        per_data = {"num_classes": 7} if "num_classes" in cfg.temperature else {}
+        instantiate(cfg.temperature, **per_data, **GIVEN.get(choice, {}))
     elif group in cfg and choice not in NEEDS_PACKAGES:
         instantiate(cfg[group])
 
@@ -236,8 +238,10 @@ TARGETS = {
     "ctkd_lightning.reporting": {"SweepReport"},
     "ctkd_lightning.schedule": {"step_decay"},
     "ctkd_lightning.temperature": {
-        "FixedTemperature", "GlobalTemperature", "InstanceTemperature", "LSKDTemperature", "NormKDTemperature",
-        "TTMTemperature", "WTTMTemperature",
+        "AsymmetricTemperature", "ClassScaledTemperature", "DynamicBatchTemperature", "DynamicTemperature",
+        "EnergyTemperature", "FixedTemperature", "GlobalTemperature", "InstanceTemperature", "LSKDTemperature",
+        "NormKDTemperature", "PerClassTemperature", "RecordedTemperature", "ScheduledTemperature",
+        "SphericalTemperature", "TTMTemperature", "WTTMTemperature",
     },
 }  # fmt: skip
 

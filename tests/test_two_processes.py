@@ -3,6 +3,7 @@
 The processes are started once and run every case under DDP; what they found is compared with this process's.
 """
 
+import inspect
 import itertools
 import warnings
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from tests.methods.setting import NUM_SAMPLES
 from tests.methods.settings import METHODS, SETTINGS
 from tests.methods.test_training import CLASSES, Network
 from tests.processes import TwoRanks
-from tests.temperature.settings import RULES, TEMPERATURES
+from tests.temperature.settings import GIVEN, RULES, TEMPERATURES
 
 # the samples of each step on both processes, as a sampler deals them out
 STEPS = [
@@ -39,6 +40,8 @@ IMAGES = torch.randn(NUM_SAMPLES, 3, 16, 16, generator=GENERATOR, dtype=torch.fl
 CLASS = torch.arange(NUM_SAMPLES) % CLASSES
 TARGET = CLASS.clone()
 TARGET[LEFT_OUT] = -100
+ONE_SIDED = CLASS.clone()
+ONE_SIDED[[1, 3]] = -100  # in one process's batches alone
 MAPS = torch.randint(CLASSES, (NUM_SAMPLES, 16, 16), generator=GENERATOR)
 MAPS[torch.rand(MAPS.shape, generator=GENERATOR) < 0.3] = -100
 MAPS[LEFT_OUT] = -100
@@ -84,7 +87,7 @@ def engine(method=None, temperature=None, *, student=(6, 7, 8), teacher=None, **
     found = Distillation(Network(student), teacher, method, temperature, num_samples=NUM_SAMPLES, **settings)
     found.build(IMAGES[:2].float())
     found.curriculum = ConstantCurriculum()
-    found.progress(30)
+    found.progress(30, 0.5)
     return found
 
 
@@ -98,7 +101,8 @@ def temperature(name):
     kind = TEMPERATURES[name]
     if name in RULES:
         return kind(InstanceTemperature(CLASSES))
-    return kind(CLASSES) if name == "instance" else kind()
+    given = GIVEN.get(name, {})
+    return kind(CLASSES, **given) if "num_classes" in inspect.signature(kind).parameters else kind(**given)
 
 
 def on_its_own(name):
@@ -121,7 +125,7 @@ def segmentation():
     methods = {"kd": KD(), "dist": DIST(), "dkd": DKD()}
     found = Distillation(Segmenter(4), Segmenter(6), methods, InstanceTemperature(CLASSES), class_dim=1)
     found.curriculum = ConstantCurriculum()
-    found.progress(30)
+    found.progress(30, 0.5)
     return found
 
 
@@ -169,6 +173,9 @@ CASES = {
         )
     ),
     "softened rows by a rule": Case(lambda: engine({"dist": DIST(), "mlkd": MLKD()}, temperature("normkd"))),
+    "softened by the whole batch": Case(
+        lambda: engine({"kd": KD(), "dist": DIST()}, temperature("class_scaled")), {"target": ONE_SIDED}
+    ),
     "weights of the samples": Case(
         lambda: engine({"kd": KD(), "fitnet": FitNet()}), {"target": TARGET, "mask": WEIGHTS}
     ),

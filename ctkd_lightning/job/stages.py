@@ -27,6 +27,7 @@ from ctkd_lightning.job.student import describe
 from ctkd_lightning.job.summary import NetworkSummary, Summary, describe_environment, parameters_of
 from ctkd_lightning.job.table import print_table
 from ctkd_lightning.job.teacher import check_beats_chance, ready_baseline, ready_teacher
+from ctkd_lightning.job.thresholds import fit_temperatures
 from ctkd_lightning.job.training import Training, begin, recorded, run_test, write
 from ctkd_lightning.models import save_student
 from ctkd_lightning.modules import ClassifierModule, DistillationModule
@@ -113,6 +114,8 @@ def distil(
 
         summary.stage = summary.status = "student"
         write(summary, run)
+        if isinstance(module, DistillationModule):
+            fit_temperatures(module, data)
         seed_everything(cfg.seed, workers=True, verbose=False)  # whatever the teacher's stage has drawn
         if isinstance(module, DistillationModule):
             _cache_teacher(cfg, module, data, summary.precision)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ctkd_lightning._facts import TemperatureFacts
-from ctkd_lightning.errors import check_number
+from ctkd_lightning.errors import UserError, check_number, suggest
 from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.temperature._gradient_reversal import gradient_reversal
 from ctkd_lightning.temperature._softening import Softening
+
+Objective = Literal["adversarial", "cooperative"]
 
 _HALF = (torch.float16, torch.bfloat16)
 _NEAR_END = 0.05  # of the range: where the sigmoid's slope has fallen to a fifth of its peak
@@ -30,6 +32,12 @@ class Temperature(nn.Module):
     facts: ClassVar[TemperatureFacts]
     names: tuple[str, ...] = ()
     """Where one module gives the τ of several, whose they are: the entries of the last dimension, in this order."""
+    needs_target: ClassVar[bool] = False
+    """Whether :meth:`soften` reads the step's target."""
+    needs_classes: bool = False
+    """Whether it has a meaning only for one class out of several, not for scores that each stand for themselves."""
+    whole_batch: ClassVar[bool] = False
+    """Whether a sample's softening depends on the batch's other samples, in training on those of all processes."""
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """τ for this batch, of logits (..., C)."""
@@ -71,24 +79,30 @@ class LearnedTemperature(Temperature):
     Li et al., *Curriculum Temperature for Knowledge Distillation*, AAAI 2023, https://arxiv.org/abs/2211.16231: the
     student lowers the distillation loss, the raw value p raises it, at a strength λ that a curriculum sets.
 
+    ``objective="cooperative"`` is the control: p lowers the loss too, at the same strength.
+
     Args:
         tau_init: lower end of τ.
         tau_range: width of the range above it.
+        objective: ``"adversarial"``, the paper's, or ``"cooperative"``.
 
     Attributes:
         lambda_: λ in [0, 1], a scalar buffer; 0 until a curriculum sets it. A function of the epoch, so it is not
             part of the checkpoint.
 
     Raises:
-        UserError: a lower end or a range that is no positive number.
+        UserError: a lower end or a range that is no positive number, or an objective that there is not.
     """
 
     lambda_: Tensor
 
-    def __init__(self, tau_init: float = 1.0, tau_range: float = 20.0) -> None:
+    def __init__(self, tau_init: float = 1.0, tau_range: float = 20.0, objective: Objective = "adversarial") -> None:
         super().__init__()
         check_number("temperature's tau_init", tau_init, above=0)
         check_number("temperature's tau_range", tau_range, above=0)
+        if objective not in get_args(Objective):
+            raise UserError(f"temperature's objective is {objective!r}; {suggest(str(objective), get_args(Objective))}")
+        self.objective = objective
         self.tau_init = float(tau_init)
         self.tau_range = float(tau_range)
         self.register_buffer("lambda_", torch.zeros(()), persistent=False)
@@ -99,7 +113,9 @@ class LearnedTemperature(Temperature):
         return self.tau_init, self.tau_init + self.tau_range
 
     def bounded(self, raw: Tensor) -> Tensor:
-        """τ of the raw value p, with the gradient reversed on its way to p."""
+        """τ of the raw value p, with the gradient reversed on its way to p, or reversed twice."""
+        if self.objective == "cooperative":
+            raw = gradient_reversal(raw, 1.0)
         return self.tau_init + self.tau_range * torch.sigmoid(gradient_reversal(raw, self.lambda_))
 
     def at_end(self, tau: float) -> bool:
@@ -108,5 +124,6 @@ class LearnedTemperature(Temperature):
         return min(tau - low, high - tau) < _NEAR_END * (high - low)
 
     def extra_repr(self) -> str:
-        """The ends of the range."""
-        return f"tau_init={self.tau_init}, tau_range={self.tau_range}"
+        """The ends of the range, and the objective where it is not the usual one."""
+        other = "" if self.objective == "adversarial" else f", objective={self.objective!r}"
+        return f"tau_init={self.tau_init}, tau_range={self.tau_range}{other}"

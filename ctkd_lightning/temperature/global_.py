@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning.errors import check_number
-from ctkd_lightning.temperature._base import LearnedTemperature
+from ctkd_lightning.temperature._base import LearnedTemperature, Objective
 
 
 class GlobalTemperature(LearnedTemperature):
@@ -17,6 +17,7 @@ class GlobalTemperature(LearnedTemperature):
         tau_init: lower end of τ.
         tau_range: width of the range above it.
         initial_value: p at the start; with the defaults τ starts at 15.62.
+        objective: as for :class:`LearnedTemperature`.
 
     Raises:
         UserError: a lower end or a range that is no positive number, or a start that is no number.
@@ -33,8 +34,14 @@ class GlobalTemperature(LearnedTemperature):
         what="one learned number",
     )
 
-    def __init__(self, tau_init: float = 1.0, tau_range: float = 20.0, initial_value: float = 1.0) -> None:
-        super().__init__(tau_init, tau_range)
+    def __init__(
+        self,
+        tau_init: float = 1.0,
+        tau_range: float = 20.0,
+        initial_value: float = 1.0,
+        objective: Objective = "adversarial",
+    ) -> None:
+        super().__init__(tau_init, tau_range, objective)
         check_number("temperature's initial_value", initial_value)
         self.value = nn.Parameter(torch.tensor(float(initial_value)))
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning.errors import UserError, check_number
-from ctkd_lightning.temperature._base import LearnedTemperature
+from ctkd_lightning.temperature._base import LearnedTemperature, Objective
 from ctkd_lightning.temperature._softening import masked_classes
 
 
@@ -27,6 +27,7 @@ class InstanceTemperature(LearnedTemperature):
         tau_init: lower end of τ.
         tau_range: width of the range above it.
         initial_value: p of every sample at the start.
+        objective: as for :class:`LearnedTemperature`.
 
     Raises:
         UserError: sizes or range that are no positive numbers, or a start that is no number; in use, logits with
@@ -50,8 +51,9 @@ class InstanceTemperature(LearnedTemperature):
         tau_init: float = 1.0,
         tau_range: float = 20.0,
         initial_value: float = 1.0,
+        objective: Objective = "adversarial",
     ) -> None:
-        super().__init__(tau_init, tau_range)
+        super().__init__(tau_init, tau_range, objective)
         check_number("InstanceTemperature's num_classes", num_classes, least=1, whole=True)
         check_number("InstanceTemperature's hidden", hidden, least=1, whole=True)
         check_number("temperature's initial_value", initial_value)

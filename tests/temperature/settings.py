@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -22,7 +24,7 @@ RULES = {name: kind for name, kind in TEMPERATURES.items() if issubclass(kind, R
 
 
 def closed_forms() -> dict[str, Callable]:
-    """By name, the student's τ, the teacher's and the factor of student's and teacher's logits and τ.
+    """By name, the student's τ, the teacher's, the factor and any shifts, of student's and teacher's logits and τ.
 
     They are the rows ``CLOSED`` in ``test_NAME.py``.
     """
@@ -34,8 +36,16 @@ def closed_forms() -> dict[str, Callable]:
     return rows
 
 
+GIVEN: dict[str, dict[str, Any]] = {
+    "energy": {"low": -9.0, "high": -8.0},
+    "recorded": {"run": str(Path(__file__).parent / "recorded.csv")},
+}
+"""What a user must give, by name."""
+
+
 def made(name: str, num_classes: int = 7) -> Temperature:
     """The temperature of a configuration, for logits of so many classes."""
     with initialize_config_dir(config_dir(), version_base="1.3"):
         node = compose("config", [f"temperature={name}"]).temperature
-    return instantiate(node, **({"num_classes": num_classes} if "num_classes" in node else {}))
+    per_data = {"num_classes": num_classes} if "num_classes" in node else {}
+    return instantiate(node, **per_data, **GIVEN.get(name, {}))

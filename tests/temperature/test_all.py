@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from ctkd_lightning import FixedTemperature, GlobalTemperature
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import kd_loss
 from tests.temperature.settings import LEARNED, RULES, TEMPERATURES, closed_forms, made
 
@@ -35,13 +37,15 @@ def test_closed_forms(name, shape):
     s, t = logits(*shape), logits(*shape, seed=1)
     temperature = unlike_at_the_start(made(name).double())
     tau = (temperature.base if name in RULES else temperature)(s, t)
-    tau_s, tau_t, scale = CLOSED[name](s, t, tau)
-    softening = temperature.soften(s, t)
-    q, p = F.log_softmax(s / tau_s, -1), F.log_softmax(t / tau_t, -1)
+    step = Step(torch.arange(s[..., 0].numel()).reshape(shape[:-1]) % 7)
+    tau_s, tau_t, scale, *shifts = CLOSED[name](s, t, tau)
+    shift_s, shift_t = shifts or (0, 0)  # which matter to a softmax where each class has its own
+    softening = temperature.soften(s, t, step)
+    q, p = F.log_softmax((s - shift_s) / tau_s, -1), F.log_softmax((t - shift_t) / tau_t, -1)
     expected = (F.kl_div(q, p, log_target=True, reduction="none").sum(-1) * scale).mean()
     torch.testing.assert_close(kd_loss(s, t, softening), expected, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(softening.scale.expand(shape[:-1]), scale.expand(shape[:-1]).double())
-    torch.testing.assert_close(temperature(s, t).expand(*shape[:-1], 1), softening.student.expand(*shape[:-1], 1))
+    torch.testing.assert_close(temperature(s, t).expand(shape), softening.student.expand(shape))
 
 
 def test_state_stays_wide_when_cast_to_half(name):
@@ -64,6 +68,26 @@ def test_state_is_the_learned_parameters(name):
     twin.load_state_dict(copy.deepcopy(temperature.state_dict()))
     s, t = torch.randn(2, 4, 7)
     torch.testing.assert_close(twin(s, t), temperature(s, t), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_cooperative_temperature_has_the_gradient_of_the_loss(name):
+    s, t = logits(8, 7), logits(8, 7, seed=1)
+    gradients = []
+    for objective in ("adversarial", "cooperative"):
+        torch.manual_seed(0)
+        temperature = unlike_at_the_start(made(name).double())
+        temperature.objective = objective
+        temperature.lambda_.fill_(0.25)
+        kd_loss(s, t, temperature.soften(s, t)).backward()
+        gradients.append([p.grad for p in temperature.parameters()])
+    torch.testing.assert_close(gradients[1], [-g for g in gradients[0]])
+    assert all(g.abs().sum() > 0 for g in gradients[0])
+
+
+def test_an_objective_that_there_is_not():
+    with pytest.raises(UserError, match="objective is 'co-operative'; did you mean cooperative"):
+        GlobalTemperature(objective="co-operative")
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -119,7 +143,7 @@ def test_the_student_is_trained_through_the_rule_and_a_learned_base_against_it(r
 def test_masked_classes_give_finite_losses_and_gradients(name):
     temperature = made(name)
     s, t = (logits(4, 7, seed=seed).float().masked_fill(torch.arange(7) > 4, -float("inf")) for seed in (0, 1))
-    loss = kd_loss(s.requires_grad_(), t, temperature.soften(s, t))
+    loss = kd_loss(s.requires_grad_(), t, temperature.soften(s, t, Step(torch.arange(4))))
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad.isfinite().all() for p in (s, *temperature.parameters()))

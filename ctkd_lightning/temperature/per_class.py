@@ -1,0 +1,73 @@
+"""A learned temperature for each class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ctkd_lightning._facts import TemperatureFacts
+from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning.features.outputs import Step
+from ctkd_lightning.temperature._base import LearnedTemperature, Objective
+from ctkd_lightning.temperature._softening import Softening
+
+
+class PerClassTemperature(LearnedTemperature):
+    r"""One learned number for each class, as CTKD's global temperature is one for all.
+
+    .. math:: \frac{s_{ic}}{\tau_c}, \qquad \tau_c = \tau_\mathrm{init} + \tau_\mathrm{range} \, \mathrm{sigmoid}(p_c)
+
+    on both sides, with the mean of :math:`\tau_c^2` over the classes for the factor: with equal :math:`p_c` it is
+    :class:`GlobalTemperature`. Ours; no paper has it. Logits divided by different τ do not stay as they are when they
+    are shifted.
+
+    Args:
+        num_classes: C.
+        tau_init: lower end of τ.
+        tau_range: width of the range above it.
+        initial_value: p of each class at the start.
+        objective: as for :class:`LearnedTemperature`.
+
+    Raises:
+        UserError: numbers out of range; in use, logits with another number of classes.
+
+    Example:
+        >>> PerClassTemperature(num_classes=10)(torch.randn(3, 10), torch.randn(3, 10)).shape
+        torch.Size([10])
+    """
+
+    facts = TemperatureFacts(
+        paper="ours, after Li, AAAI 2023 (CTKD)",
+        url="https://arxiv.org/abs/2211.16231",
+        what="learned, one a class",
+        scale="mean τ_c²",
+        name="per_class",
+    )
+
+    def __init__(
+        self,
+        num_classes: int,
+        tau_init: float = 1.0,
+        tau_range: float = 20.0,
+        initial_value: float = 1.0,
+        objective: Objective = "adversarial",
+    ) -> None:
+        super().__init__(tau_init, tau_range, objective)
+        check_number("PerClassTemperature's num_classes", num_classes, least=1, whole=True)
+        check_number("temperature's initial_value", initial_value)
+        self.value = nn.Parameter(torch.full((int(num_classes),), float(initial_value)))
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """τ of each class, (C,)."""
+        if student_logits.shape[-1] != len(self.value):
+            two = ", as each score of task='binary' or 'multilabel' has" if student_logits.shape[-1] == 2 else ""
+            raise UserError(
+                f"PerClassTemperature was made for {len(self.value)} classes; found student logits "
+                f"{tuple(student_logits.shape)}: pass num_classes={student_logits.shape[-1]}{two}"
+            )
+        return self.bounded(self.value)
+
+    def soften(self, student_logits: Tensor, teacher_logits: Tensor, step: Step | None = None) -> Softening:
+        """τ of each class on either side, with the mean of their squares for the factor."""
+        tau = self(student_logits, teacher_logits)
+        return Softening(tau, tau, tau.square().mean())

@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from ctkd_lightning import Distillation, GlobalTemperature
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.methods import kd_loss
+from ctkd_lightning.temperature import PerClassTemperature
+from tests.temperature import golden
+
+
+def closed(s, t, tau):
+    assert len(tau.unique()) == s.shape[-1]
+    return tau, tau, tau.square().mean()
+
+
+CLOSED = {"per_class": closed}
+
+
+def test_with_equal_values_it_is_the_global_one():
+    s, t = golden.LOGITS
+    s = s.clone().requires_grad_()
+    classes, one = PerClassTemperature(s.shape[-1]).double(), GlobalTemperature().double()
+    losses = []
+    for temperature in (classes, one):
+        temperature.lambda_.fill_(0.7)
+        losses.append(kd_loss(s, t, temperature.soften(s, t)))
+        losses[-1].backward()
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(classes.value.grad.sum(), one.value.grad)
+    assert classes.value.grad.unique().numel() == s.shape[-1]
+
+
+def test_logits_of_other_classes():
+    logits = torch.zeros(3, 2)
+    with pytest.raises(UserError, match=r"made for 5 classes; found student logits \(3, 2\): pass num_classes=2, as"):
+        PerClassTemperature(5)(logits, logits)
+
+
+def test_it_goes_with_scores_of_their_own():
+    engine = Distillation(
+        torch.nn.Linear(3, 4), torch.nn.Linear(3, 4), temperature=PerClassTemperature(2), task="multilabel"
+    )
+    assert engine(torch.randn(5, 3), target=torch.ones(5, 4))["loss"].isfinite()
