@@ -48,9 +48,8 @@ def test_a_file_is_enough_to_build_the_network_again(normalize):
 
 def test_a_network_that_is_larger_than_its_file_takes_no_memory():
     network = create_model("resnet8", 2)
-    description = StudentDescription(
-        **{**DESCRIPTION, "network": "torchvision/resnet50", "options": {"width_per_group": 20_000}}
-    )
+    huge = {"network": "torchvision/resnet50", "options": {"width_per_group": 20_000}}
+    description = StudentDescription(**DESCRIPTION | huge, normalize=True)
     save_weights(network, "huge.safetensors", description.metadata())
     with pytest.raises(UserError, match=r"says that its network has [\d,]{15,} values, and the file has"):
         load_student("huge.safetensors")

@@ -1,0 +1,208 @@
+"""The study's table and figures, from its lines alone."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy import stats
+
+from benchmarks.evidence_arms import ARMS, REFERENCE
+from ctkd_lightning.reporting.statistics import Difference, paired_difference, spread
+
+MEASURES = {"top1": "top-1 %", "nll": "NLL", "ece": "ECE %", "agreement": "agreement %"}
+"""What a run is judged by: the column's name of each."""
+
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Run:
+    """One line.
+
+    Attributes:
+        stage: ``"1"``, ``"2"`` or ``"digits"``.
+        arm: its name.
+        seed: of the student's start, and of order and augmentation.
+        top1: test accuracy after the last epoch, percent.
+        nll: negative log-likelihood, nats.
+        ece: expected calibration error, 0 to 1.
+        agreement: with the teacher's guesses, percent.
+        tau: at the end of each epoch; empty where nothing is softened.
+        seconds: of the training.
+        start: check sum of the student's first weights.
+    """
+
+    stage: str
+    arm: str
+    seed: int
+    top1: float
+    nll: float
+    ece: float
+    agreement: float
+    tau: tuple[float, ...]
+    seconds: float
+    start: str
+
+
+def read_runs(path: Path) -> list[Run]:
+    """The runs of a file of results; none where there is no file.
+
+    Raises:
+        SystemExit: arms of one seed that did not start alike, which cannot be paired.
+    """
+    if not path.is_file():
+        return []
+    known = [field.name for field in fields(Run)]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    runs = [Run(**{name: tuple(line[name]) if name == "tau" else line[name] for name in known}) for line in lines]
+    starts = defaultdict(set)
+    for run in runs:
+        starts[run.stage, run.seed].add(run.start)
+    for (stage, seed), found in starts.items():
+        if len(found) > 1:
+            raise SystemExit(f"{path}: the arms of stage {stage}, seed {seed} start from different students")
+    return runs
+
+
+def by_arm(runs: Iterable[Run], measure: str) -> dict[str, dict[int, float]]:
+    """A measure of each arm, by seed; calibration in percent."""
+    found: dict[str, dict[int, float]] = defaultdict(dict)
+    for run in runs:
+        found[run.arm][run.seed] = getattr(run, measure) * (100 if measure == "ece" else 1)
+    return {arm: found[arm] for arm in ARMS if arm in found}
+
+
+def mean_of(runs: Iterable[Run], measure: str) -> dict[str, float]:
+    """The mean over seeds of each arm."""
+    return {arm: spread(list(values.values())).mean for arm, values in by_arm(runs, measure).items()}
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """p-values adjusted for as many comparisons (Holm 1979): each times those not smaller, and never falling.
+
+    Example:
+        >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
+        {'a': 0.03, 'c': 0.06, 'b': 0.06}
+    """
+    found, least = {}, 0.0
+    for place, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        least = min(max(least, (len(p_values) - place) * p_values[name]), 1.0)
+        found[name] = least
+    return found
+
+
+def p_values(measured: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
+    """Of each arm's difference to the reference, paired by seed; none of arms without two common seeds."""
+    reference = measured[REFERENCE]
+    found = {}
+    for arm, values in measured.items():
+        seeds = sorted(values.keys() & reference.keys())
+        if arm == REFERENCE or len(seeds) < 2:
+            continue
+        p = float(stats.ttest_rel([values[s] for s in seeds], [reference[s] for s in seeds]).pvalue)
+        if not np.isnan(p):
+            found[arm] = p
+    return found
+
+
+def table(runs: Sequence[Run]) -> Iterator[str]:
+    """The lines of a stage's table, as Markdown."""
+    measured = {measure: by_arm(runs, measure) for measure in MEASURES}
+    adjusted = {measure: holm(p_values(measured[measure])) for measure in MEASURES}
+    taus = {run.arm: run.tau for run in runs}
+    yield "| arm | n | τ at the end | top-1 % | difference | " + " | ".join(list(MEASURES.values())[1:]) + " |"
+    yield "| --- " * (len(MEASURES) + 4) + "|"
+    for arm, values in measured["top1"].items():
+        own = spread(list(values.values()))
+        deviation = "" if own.deviation is None else f" ± {own.deviation:.2f}"
+        tau = f"{taus[arm][-1]:.2f}" if taus[arm] else "–"
+        cells = [
+            arm,
+            str(own.n),
+            tau,
+            f"{own.mean:.2f}{deviation}",
+            _difference(arm, measured["top1"], adjusted["top1"]),
+        ]
+        for measure in list(MEASURES)[1:]:
+            mean = spread(list(measured[measure][arm].values())).mean
+            star = "*" if adjusted[measure].get(arm, 1.0) < LEVEL else ""
+            cells.append(f"{mean:.3f}{star}" if measure == "nll" else f"{mean:.1f}{star}")
+        yield f"| {' | '.join(cells)} |"
+
+
+def _difference(arm: str, measured: Mapping[str, Mapping[int, float]], adjusted: Mapping[str, float]) -> str:
+    if arm == REFERENCE:
+        return "–"
+    found: Difference | None = paired_difference(measured[arm], measured[REFERENCE])
+    if found is None:
+        return "?"
+    if found.interval is None:
+        return f"{found.mean:+.2f}"
+    star = "*" if adjusted.get(arm, 1.0) < LEVEL else ""
+    return f"{found.mean:+.2f} ± {(found.interval[1] - found.interval[0]) / 2:.2f}{star}"
+
+
+def draw_differences(runs: Sequence[Run]) -> Figure:
+    """Each arm's difference to the reference, with its interval."""
+    measured = by_arm(runs, "top1")
+    found = {
+        arm: paired_difference(values, measured[REFERENCE]) for arm, values in measured.items() if arm != REFERENCE
+    }
+    shown = sorted(
+        ((arm, d) for arm, d in found.items() if d is not None and d.interval), key=lambda pair: pair[1].mean
+    )
+    figure = Figure(figsize=(7, 0.26 * len(shown) + 1), layout="constrained")
+    axes = figure.subplots()
+    for place, (_, difference) in enumerate(shown):
+        assert difference.interval is not None
+        axes.plot(difference.interval, (place, place), color="#4477aa", linewidth=2, solid_capstyle="butt")
+        axes.plot(difference.mean, place, "o", color="#222222", markersize=4)
+    axes.axvline(0, color="#888888", linewidth=1)
+    axes.set_yticks(range(len(shown)), [arm for arm, _ in shown])
+    axes.set_xlabel(f"test top-1 beyond {REFERENCE}, points; 95 %, n = {spread(list(measured[REFERENCE].values())).n}")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="#dddddd")
+    axes.set_axisbelow(True)
+    return figure
+
+
+def draw_paths(runs: Sequence[Run]) -> Figure:
+    """τ over the training, of the first seed, all arms on one axis."""
+    first = min(run.seed for run in runs)
+    shown = [run for run in runs if run.seed == first and run.tau and not run.arm.startswith(("fixed", "DKD"))]
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    styles = ("-", "--", ":")
+    for place, run in enumerate(sorted(shown, key=lambda run: -run.tau[-1])):
+        epochs = range(1, len(run.tau) + 1)
+        axes.plot(epochs, run.tau, styles[place // 10 % 3], color=f"C{place % 10}", label=run.arm)
+    axes.set_yscale("log")
+    axes.set_yticks([0.5, 1, 2, 4, 8, 16], ["0.5", "1", "2", "4", "8", "16"])
+    axes.minorticks_off()
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("τ of the student's logits, mean over samples")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#dddddd")
+    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
+    return figure
+
+
+def report(runs: Sequence[Run], folder: Path) -> None:
+    """Print each stage's table, and draw its figures into the folder."""
+    for stage in sorted({run.stage for run in runs}):
+        own = [run for run in runs if run.stage == stage]
+        if not any(run.arm == REFERENCE for run in own):
+            continue
+        print(f"\n{'digits' if stage == 'digits' else f'stage {stage}'}: {len(own)} runs")
+        print("\n".join(table(own)))
+        for name, draw in (("differences", draw_differences), ("paths", draw_paths)):
+            path = folder / f"temperatures_{stage}_{name}.svg"
+            draw(own).savefig(path, metadata={"Date": None})
+            print(path)
