@@ -1,6 +1,7 @@
 """Several processes of a test at once."""
 
 import datetime
+import fcntl
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -65,6 +67,24 @@ class TwoRanks:
         files = [self.folder / f"{rank}.pt" for rank in range(2)]
         assert all(file.is_file() for file in files), "a process died"
         return [torch.load(file, weights_only=True) for file in files]
+
+
+def once_for_all_workers(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]) -> Any:
+    """What ``make(folder)`` gives, tensors and their like; only the first of pytest's workers that asks makes it.
+
+    Args:
+        tmp_path_factory: pytest's.
+        name: of it, in this test run.
+        make: in a folder of its own.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (made := folder / "made.pt").is_file():
+            torch.save(make(folder), made)
+    return torch.load(made, weights_only=True)
 
 
 def launch_two(module: str, folder: Path) -> list[Any]:

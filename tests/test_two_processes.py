@@ -22,7 +22,7 @@ from ctkd_lightning.temperature import GlobalTemperature, InstanceTemperature
 from tests.methods.setting import NUM_SAMPLES
 from tests.methods.settings import METHODS, SETTINGS
 from tests.methods.test_training import CLASSES, Network
-from tests.processes import TwoRanks
+from tests.processes import TwoRanks, once_for_all_workers
 from tests.temperature.settings import GIVEN, RULES, TEMPERATURES
 
 # the samples of each step on both processes, as a sampler deals them out
@@ -254,7 +254,7 @@ def in_one(case, share=alone, dtype=torch.float64):
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    found = TwoRanks(on_a_rank, tmp_path_factory.mktemp("ranks")).results()
+    found = once_for_all_workers(tmp_path_factory, "ranks", lambda folder: TwoRanks(on_a_rank, folder).results())
     for each in found:
         assert not isinstance(each, str), each
     return found

@@ -12,9 +12,7 @@ from tests.chaos.harness import Harness, differences
 
 FAULTS = [
     Fault("kill", "checkpoint half written", 3),
-    Fault("term", "step", 7),
     Fault("full", "file before its rename", 8),
-    Fault("kill", "training over", 1),
 ]
 
 

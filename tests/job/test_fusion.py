@@ -49,7 +49,7 @@ def test_the_summary_is_what_its_weights_give(command):
 
 
 def test_files_and_table(command, capsys):
-    command(*SMALL, "fusion.frozen=true", "fusion.encoder_epochs=1", "run_dir=run", small=False)
+    command(*SMALL, "fusion.frozen=true", "fusion.encoder_epochs=1", "run_dir=run", small=False, drawn=True)
     for name in ("fused.safetensors", "encoders.safetensors", "metrics.csv", "figures/training.png",
                  "figures/conditions.png", "figures/temperatures.svg"):  # fmt: skip
         assert Path("run", name).is_file(), name
