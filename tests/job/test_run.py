@@ -607,11 +607,19 @@ def test_the_configuration_of_a_run_makes_its_objects_again(command):
 
 @pytest.mark.parametrize(
     ("precision", "settings"),
-    [("bf16-true", ("temperature=instance",)), ("64-true", ("method=[kd,crd]",))],
+    [("bf16-true", ("temperature=instance",)), ("16-true", ()), ("64-true", ("method=[kd,crd]",))],
 )
 def test_weights_of_another_type_are_tested_too(command, precision, settings):
     """In float32, as all are."""
     command("run_dir=run", f"trainer.precision={precision}", *settings)
     assert summary()["status"] == "complete"
-    dtype = {"bf16-true": torch.bfloat16, "64-true": torch.float64}[precision]
+    dtype = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}[precision]
     assert load_file("run/student.safetensors")["conv1.weight"].dtype == dtype
+
+
+def test_deterministic_kernels_are_asked_for(command, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode, **_: asked.append(mode))
+    command("run_dir=run", "trainer.deterministic=true")
+    assert summary()["status"] == "complete"
+    assert asked and all(asked)
