@@ -53,6 +53,8 @@ class TemperatureFacts:
         student: the student's τ.
         teacher: the teacher's τ.
         scale: the factor of the loss.
+        needs: what it must be given, beside the logits of both networks.
+        breaks: where it does no good, and what is done about it.
         name: of its configuration, where that is not the class's in small letters.
     """
 
@@ -62,6 +64,8 @@ class TemperatureFacts:
     student: str = "τ"
     teacher: str = "τ"
     scale: str = "τ²"
+    needs: str = ""
+    breaks: str = ""
     name: str = ""
 
 

@@ -1,6 +1,6 @@
 """The tables of methods and temperatures in the docs, made from what classes and configuration say.
 
-    python -m docs.tables     writes them into docs/methods.md and docs/distillation.md
+    python -m docs.tables     writes them into docs/methods.md and docs/temperatures.md
 
 Each stands between two comments, ``<!-- table: NAME -->`` and ``<!-- end -->``.
 """
@@ -103,7 +103,7 @@ def pair_rows() -> Iterable[list[str]]:
 
 def temperature_rows() -> Iterable[list[str]]:
     """The table of temperatures."""
-    yield ["`temperature=`", "class", "paper", "τ", "student's τ", "teacher's τ", "factor of the loss", "at first"]
+    yield ["`temperature=`", "paper", "τ", "student's τ", "teacher's τ", "factor of the loss", "at first"]
     for name, kind in TEMPERATURES.items():
         facts, file = kind.facts, config("temperature", name)
         if issubclass(kind, LearnedTemperature):
@@ -113,13 +113,21 @@ def temperature_rows() -> Iterable[list[str]]:
         else:
             start = _word(OmegaConf.select(file, "base.tau") or file.get("tau", "–"))
         paper = f"[{facts.paper}]({facts.url})"
-        yield [f"`{name}`", f"`{kind.__name__}`", paper, facts.what, facts.student, facts.teacher, facts.scale, start]
+        yield [f"`{name}`", paper, facts.what, facts.student, facts.teacher, facts.scale, start]
+
+
+def needs_rows() -> Iterable[list[str]]:
+    """What temperatures need, and where they break."""
+    yield ["`temperature=`", "class", "needs, beside both logits", "where it breaks, and what is done here"]
+    for name, kind in TEMPERATURES.items():
+        yield [f"`{name}`", f"`{kind.__name__}`", kind.facts.needs or "–", kind.facts.breaks or "–"]
 
 
 TABLES = {
     "methods": (ROOT / "docs" / "methods.md", method_rows),
     "pairs": (ROOT / "docs" / "methods.md", pair_rows),
-    "temperatures": (ROOT / "docs" / "distillation.md", temperature_rows),
+    "temperatures": (ROOT / "docs" / "temperatures.md", temperature_rows),
+    "needs": (ROOT / "docs" / "temperatures.md", needs_rows),
 }
 
 

@@ -26,7 +26,7 @@ class Temperature(nn.Module):
     τ is a scalar tensor, or one per sample (B, 1) or position (..., 1). A rule that softens both sides differently,
     reads the target or has another factor than τ² overrides :meth:`soften` too. Whoever trains with a temperature tells
     it of the progress by :meth:`set_progress`. One that the package exports has ``facts`` for the table in
-    ``docs/distillation.md``.
+    ``docs/temperatures.md``.
     """
 
     facts: ClassVar[TemperatureFacts]

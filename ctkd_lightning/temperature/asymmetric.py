@@ -46,6 +46,8 @@ class AsymmetricTemperature(Temperature):
         student="τ_s",
         teacher="τ₁ of the target's class, τ₂ of the others",
         scale="τ_s²",
+        needs="the target",
+        breaks="targets that are no class index, as of several labels: refused",
     )
 
     needs_target = True

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
+from ctkd_lightning._across_processes import processes
 from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning.features.outputs import Step, at_least_float32
 from ctkd_lightning.temperature._over_batch import counted, mean_over_batch
@@ -50,6 +53,8 @@ class ClassScaledTemperature(RuleTemperature):
         teacher="τ σ_c(t)",
         scale="1",
         name="class_scaled",
+        needs="the whole batch; scores of classes",
+        breaks="a batch of one sample: the term is zero, and a warning says so",
     )
 
     default_tau = 4.0
@@ -59,6 +64,12 @@ class ClassScaledTemperature(RuleTemperature):
     def soften(self, student_logits: Tensor, teacher_logits: Tensor, step: Step | None = None) -> Softening:
         """A τ and a shift for each class."""
         base = self.base.soften(student_logits, teacher_logits, step)
+        if self.training and student_logits[..., 0].numel() * processes() < 2:
+            warnings.warn(
+                "ClassScaledTemperature: one sample has no deviation, and its term is zero in this step; take larger "
+                "batches, or drop the last one of an epoch",
+                stacklevel=2,
+            )
         both = torch.cat([at_least_float32(student_logits), at_least_float32(teacher_logits)], dim=-1)
         counts = counted(step, student_logits).unsqueeze(-1) & ~masked_classes(both)
         both = both.masked_fill(~counts, 0.0)

@@ -63,6 +63,8 @@ class DynamicTemperature(RuleTemperature):
         student="2 max s / (max s + max t) · τ",
         teacher="2 max t / (max s + max t) · τ",
         scale="τ_s τ_t",
+        needs="scores of classes",
+        breaks="largest logits around 0: the published τ is negative or infinite; here none counts as less than 0.1",
     )
 
     default_tau = 4.0

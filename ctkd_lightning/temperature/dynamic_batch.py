@@ -61,6 +61,8 @@ class DynamicBatchTemperature(Temperature):
         what="smaller for the samples that are harder than the batch's others",
         scale="τ²",
         name="dynamic_batch",
+        needs="the whole batch",
+        breaks="one odd sample among equal ones: the published τ was −75; here no less than 1",
     )
 
     whole_batch = True

@@ -59,6 +59,8 @@ class EnergyTemperature(Temperature):
         paper="Kim, KBS 2024 (Energy KD)",
         url="https://arxiv.org/abs/2311.14334",
         what="three constants, by how sure the teacher is of the sample",
+        needs="a pass over the training set",
+        breaks="teachers that are equally sure of all samples: thresholds too near each other to tell them apart",
     )
 
     needs_classes = True

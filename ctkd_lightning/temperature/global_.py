@@ -32,6 +32,8 @@ class GlobalTemperature(LearnedTemperature):
         paper="Li, AAAI 2023 (CTKD)",
         url="https://arxiv.org/abs/2211.16231",
         what="one learned number",
+        needs="a curriculum",
+        breaks="at an end of its range, or under λ = 0, it stands still; both are said",
     )
 
     def __init__(

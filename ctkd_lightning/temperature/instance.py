@@ -42,6 +42,8 @@ class InstanceTemperature(LearnedTemperature):
         paper="Li, AAAI 2023 (CTKD)",
         url="https://arxiv.org/abs/2211.16231",
         what="learned, one a sample, of both networks' logits",
+        needs="a curriculum; the number of classes",
+        breaks="as global",
     )
 
     def __init__(

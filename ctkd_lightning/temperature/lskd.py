@@ -46,6 +46,7 @@ class LSKDTemperature(RuleTemperature):
         what="in standard deviations of each side's logits",
         student="τ σ(s)",
         teacher="τ σ(t)",
+        breaks="equal logits: the published gradient is 10⁶ times too large; here the deviation has a floor",
     )
 
     rule = staticmethod(lskd_softening)

@@ -42,6 +42,8 @@ class PerClassTemperature(LearnedTemperature):
         what="learned, one a class",
         scale="mean τ_c²",
         name="per_class",
+        needs="a curriculum; the number of classes",
+        breaks="as global",
     )
 
     def __init__(

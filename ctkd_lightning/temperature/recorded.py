@@ -46,6 +46,8 @@ class RecordedTemperature(Temperature):
         paper="ours, after Li, AAAI 2023 (CTKD)",
         url="https://arxiv.org/abs/2211.16231",
         what="a constant in each epoch, which another run logged",
+        needs="the metrics.csv of another run",
+        breaks="a longer training than the recorded one stays at its last τ",
     )
 
     tau: Tensor

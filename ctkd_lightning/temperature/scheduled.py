@@ -73,6 +73,7 @@ class ScheduledTemperature(Temperature):
         paper="Islam 2025 (DTS)",
         url="https://arxiv.org/abs/2511.13767",
         what="a curve of the training's progress",
+        needs="the length of the training",
     )
 
     tau: Tensor

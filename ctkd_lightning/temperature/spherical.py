@@ -51,6 +51,7 @@ class SphericalTemperature(RuleTemperature):
         url="https://arxiv.org/abs/2010.07485",
         what="at the teacher's standard deviation",
         student="τ σ(s) / σ(t)",
+        breaks="equal logits, as lskd",
     )
 
     default_tau = 4.0

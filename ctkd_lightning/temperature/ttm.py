@@ -52,6 +52,7 @@ class TTMTemperature(RuleTemperature):
         what="for the teacher alone",
         student="1",
         scale="1",
+        breaks="the published weight, 45, beside a τ that learns and falls: the student diverges",
     )
 
     default_tau = 10.0
@@ -71,6 +72,7 @@ class WTTMTemperature(RuleTemperature):
         what="for the teacher alone, and a weight for each sample",
         student="1",
         scale="Σ softmax(t)^(1/τ), one a sample",
+        breaks="as ttm",
     )
 
     default_tau = 5.0
