@@ -54,9 +54,9 @@ class Method(nn.Module):
     whether it reads the target; and in ``takes_mask`` whether it reads the step's mask itself. Others are given the
     samples alone that the mask keeps, or one position of them. One that compares samples with each other, whose term is
     no mean over them, is ``relational`` and computes it of :meth:`whole`. One whose term is itself the cross-entropy
-    with the target, in some epochs or all, says so in ``brings_cross_entropy``: the task's own then has no weight beside
-    it. Most methods are one of the two simpler kinds, :class:`LogitMethod` and :class:`FeatureMethod`. One that the
-    package exports says in ``facts`` what ``docs/methods.md`` tells of it. Whoever trains with a method calls, in this
+    with the target, in some epochs or all, says so in ``brings_cross_entropy``: the task's own has no weight beside it.
+    Most methods are one of the two simpler kinds, :class:`LogitMethod` and :class:`FeatureMethod`. One that the package
+    exports says in ``facts`` what ``docs/methods.md`` tells of it. Whoever trains with a method calls, in this
     order,
 
     1. :meth:`build` with the outputs on an example batch, and :meth:`prepare` with the size of the training set:

@@ -50,7 +50,7 @@ def annealing_kd_loss(
         A scalar; 0 where there are no positions, or the mask keeps none.
 
     Raises:
-        UserError: shapes that do not fit, or a level that is not above 0 and at most K.
+        UserError: shapes that do not fit, or a level that is not from 1 to K.
 
     Example:
         >>> import torch
@@ -61,7 +61,7 @@ def annealing_kd_loss(
     check_mask(mask, student_logits)
     check_number("annealing_kd_loss's levels", levels, least=1, whole=True)
     if not isinstance(level, Tensor):
-        check_number("annealing_kd_loss's level", level, above=0, most=levels)
+        check_number("annealing_kd_loss's level", level, least=1, most=levels)
     student, teacher = (at_least_float32(masked(x, mask)) for x in (student_logits, teacher_logits))
     left_out = masked_classes(torch.minimum(student, teacher))
     squares = (student - teacher * level / levels).masked_fill(left_out, 0.0).square()
@@ -165,7 +165,7 @@ class AnnealingKD(LogitMethod):
         first = min(math.ceil(length - 1e-9), epochs)
         if first == epochs:
             return (
-                f"AnnealingKD never comes to the labels: its phase 1 takes all of the {epochs} epochs; train longer, "
+                f"AnnealingKD never comes to the labels: its phase 1 takes all of {epochs} epoch(s); train longer, "
                 "or set epochs, the length of phase 1, lower than that"
             )
         last = self.level_at((first - 1) / length)

@@ -74,7 +74,12 @@ def test_the_level_never_passes_the_highest():
     assert levels(AnnealingKD(levels=7, epochs=20), 20)[-1] == 7
 
 
-@pytest.mark.parametrize("epochs", range(3, 120))
+def test_no_level_is_missed_by_rounding():
+    # 0.29 · 100 is less than 29
+    assert levels(AnnealingKD(levels=100, epochs=100), 100) == list(range(1, 101))
+
+
+@pytest.mark.parametrize("epochs", [3, 4, 5, 10, 12, 15, 16, 17, 100, 240, 299])
 def test_phase_1_is_two_thirds_of_a_training_of_any_length(epochs):
     found = levels(AnnealingKD(), epochs)
     assert found.count("CE") == epochs // 3
@@ -109,8 +114,8 @@ def test_a_training_of_unknown_length(tell):
         ({"levels": 8}, 12, None),
         ({}, 10, None),  # 6.67 epochs, of which the seventh begins at 0.9
         ({"levels": 1}, 3, None),
-        ({}, 2, "never comes to the labels: its phase 1 takes all of the 2 epochs"),
-        ({"epochs": 20}, 20, "never comes to the labels: its phase 1 takes all of the 20 epochs"),
+        ({}, 2, r"never comes to the labels: its phase 1 takes all of 2 epoch\(s\)"),
+        ({"epochs": 20}, 20, r"never comes to the labels: its phase 1 takes all of 20 epoch\(s\)"),
         ({"epochs": 20}, 21, None),
     ],
 )
@@ -271,14 +276,14 @@ def by_hand(epochs, first):
     return student
 
 
-def fit(tmp_path, way, epochs, checkpoint=None, **settings):
+def fit(tmp_path, way, max_epochs, checkpoint=None, **settings):
     method, callbacks = AnnealingKD(levels=2, **settings), []
     if way == "module":
         module = DistillationModule(network(2), network(1), {"annealing_kd": method}, optimizer=sgd)
     else:
         module = Plain()
         callbacks = [CurriculumTemperatureCallback(teacher=network(2), method={"annealing_kd": method})]
-    trainer = quiet_trainer(tmp_path, max_epochs=epochs, callbacks=callbacks)
+    trainer = quiet_trainer(tmp_path, max_epochs=max_epochs, callbacks=callbacks)
     loader = DataLoader(TensorDataset(*samples()), batch_size=12)
     trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
     return module.student if way == "module" else module.net, trainer
@@ -341,5 +346,5 @@ def test_wrong_settings(value):
         AnnealingKD(epochs=value)
     with pytest.raises(UserError, match="annealing_kd_loss's levels must be a whole number from 1, found"):
         annealing_kd_loss(STUDENT, TEACHER, 1, levels=value)
-    with pytest.raises(UserError, match="annealing_kd_loss's level must be a finite number above 0 and to 10, found"):
+    with pytest.raises(UserError, match="annealing_kd_loss's level must be a finite number from 1 to 10, found"):
         annealing_kd_loss(STUDENT, TEACHER, value)
