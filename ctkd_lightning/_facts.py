@@ -28,6 +28,7 @@ class MethodFacts:
         tau: what the paper says of τ, where the temperature acts and the usual one is not meant.
         own: its trainable parts and memories.
         cost: beside the two networks.
+        name: of its configuration, where that is not the class's in small letters.
     """
 
     paper: str
@@ -40,6 +41,7 @@ class MethodFacts:
     tau: str = ""
     own: str = ""
     cost: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ from ctkd_lightning.methods import KD, Method, kd_loss
 from ctkd_lightning.teacher_cache.cached import CachedTeacher, ViewedData, cache_for
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Softening, Temperature
 
+_CE_WEIGHT = 0.1  # the CTKD paper's γ
+
 
 class Distillation(nn.Module):
     r"""Distil a frozen teacher into a student, in any training loop.
@@ -75,7 +77,8 @@ class Distillation(nn.Module):
         temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default; or
             one for each of them, by the method's name.
         curriculum: λ(epoch) of the learned temperatures, set in :meth:`progress`; ``None`` where somebody else does.
-        ce_weight: w_CE, the CTKD paper's γ.
+        ce_weight: w_CE: by default the CTKD paper's γ, 0.1; 0, and nothing else, beside a method that brings the
+            cross-entropy itself.
         task: what the scores say: one class out of several (``"multiclass"``), or whether something is there
             (``"binary"``, ``"multilabel"``): see :class:`~ctkd_lightning._scores.scores.Scores`.
         scores: ``"logits"`` or ``"probabilities"``, for both networks or by role: ``{"teacher": "probabilities"}``.
@@ -119,7 +122,7 @@ class Distillation(nn.Module):
         temperature: Temperature | Mapping[str, Temperature] | nn.ModuleDict | None = None,
         *,
         curriculum: Curriculum | None = None,
-        ce_weight: float = 0.1,
+        ce_weight: float | None = None,
         task: Task = "multiclass",
         scores: Kind | Mapping[str, Kind] = "logits",
         class_dim: int | None = None,
@@ -136,11 +139,10 @@ class Distillation(nn.Module):
     ) -> None:
         super().__init__()
         teacher = named_teachers(teacher)
-        check_number("ce_weight", ce_weight, least=0)
-        self.ce_weight = ce_weight
         self.curriculum = curriculum
         self.scores = Scores(task, scores, class_dim)
         self.methods = nn.ModuleDict(named_methods(KD() if method is None else method))
+        self.ce_weight = weight_of_task(self.terms.values(), ce_weight)
         self.temperature = named_temperatures(self.methods, GlobalTemperature() if temperature is None else temperature)
         self._still_without_use()
         self._check_task()
@@ -340,7 +342,7 @@ class Distillation(nn.Module):
         self._looked = step is not None
 
     def progress(self, epoch: float, fraction: float | None = None) -> None:
-        """Set λ, the methods' warm-ups and what else follows the training.
+        """Set λ, the methods' warm-ups and phases and what else follows the training.
 
         Args:
             epoch: epochs that have passed, from 0; with the fraction of the current one where it is called by steps.
@@ -348,7 +350,7 @@ class Distillation(nn.Module):
         """
         drive(self.temperatures, self.curriculum, epoch, fraction)
         for method in self.terms.values():
-            method.set_epoch(int(epoch))
+            method.set_progress(epoch, fraction)
 
     def forward(
         self,
@@ -601,6 +603,27 @@ def drive(
         if value is not None and isinstance(temperature, LearnedTemperature):
             temperature.lambda_.fill_(value)
         temperature.set_progress(epoch, fraction)
+
+
+def weight_of_task(methods: Iterable[Method], given: float | None) -> float:
+    """w_CE, the factor of the task's own loss, beside these methods.
+
+    Args:
+        methods: the terms.
+        given: by the user; ``None`` for the default.
+
+    Raises:
+        UserError: no weight, or one beside a method that brings the cross-entropy itself.
+    """
+    if given is not None:
+        check_number("ce_weight", given, least=0)
+    own = [type(method).__name__ for method in methods if method.brings_cross_entropy and method.full_weight > 0]
+    if own and given:
+        raise UserError(
+            f"{own[0]} brings the cross-entropy with the target itself, in its time, and ce_weight={given:g} would add "
+            "it in every epoch: leave ce_weight out or set it to 0 (on the command line method.ce_weight=0)"
+        )
+    return (0.0 if own else _CE_WEIGHT) if given is None else given
 
 
 def named_methods(method: Method | Mapping[str, Method] | nn.ModuleDict) -> dict[str, Method]:

@@ -77,7 +77,7 @@ def test_configuration_and_class_agree(name):
     node = dict(cfg.method.terms[name])
     kind = METHODS[name]
     assert node.pop("_target_") == f"ctkd_lightning.methods.{kind.__name__}"
-    settings = {key: value for key, value in tables.defaults(kind).items() if value is not None}
+    settings = {key: value for key, value in tables.defaults(kind).items() if value is not None or key in node}
     for key, value in settings.items():
         expected = list(value) if isinstance(value, tuple) else value
         assert node.pop(key, "missing") == expected, f"{key} of {kind.__name__} in conf/method/{name}.yaml"

@@ -36,19 +36,32 @@ def task_loss(scores: Scores, logits: Tensor, target: Tensor, classes: Tensor | 
         # of x in (x, 0), and of log p - log (1 - p) in (log p, log (1 - p))
         loss = F.binary_cross_entropy_with_logits(logits[..., 0] - logits[..., 1], expected, reduction="none")
         return mean_over_positions(loss, mask)
-    rows = logits.flatten(0, -2)
     if classes is None:
         if target.shape != logits.shape or not target.is_floating_point():
             raise UserError(_misfit(target, positions))
-        loss = F.cross_entropy(rows, target.flatten(0, -2).to(logits.dtype), reduction="none")
+        loss = F.cross_entropy(logits.flatten(0, -2), target.flatten(0, -2).to(logits.dtype), reduction="none")
         return mean_over_positions(loss.view(positions), mask)
-    indices = classes.flatten().long()
+    return class_cross_entropy(logits, classes, mask)
+
+
+def class_cross_entropy(logits: Tensor, classes: Tensor, mask: Tensor | None) -> Tensor:
+    """Cross-entropy with one class a position; the mean over the positions.
+
+    Args:
+        logits: (..., C).
+        classes: (...), class indices; anything at positions that the mask leaves out.
+        mask: as for :func:`task_loss`.
+
+    Returns:
+        A scalar, float32 or wider; 0 where there are no positions, or the mask keeps none.
+    """
+    rows, indices = at_least_float32(logits).flatten(0, -2), classes.flatten().long()
     if mask is None and len(rows):
         return F.cross_entropy(rows, indices)
     if mask is None:  # an empty batch, of which the mean would be NaN
         return rows.sum()
     loss = F.cross_entropy(rows, indices.masked_fill(mask.flatten() == 0, 0), reduction="none")
-    return mean_over_positions(loss.view(positions), mask)
+    return mean_over_positions(loss.view(mask.shape), mask)
 
 
 def _misfit(target: Tensor, positions: tuple[int, ...]) -> str:

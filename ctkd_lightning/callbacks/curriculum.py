@@ -21,7 +21,7 @@ from ctkd_lightning.callbacks.plugin.distiller import Distiller, Pickers
 from ctkd_lightning.callbacks.plugin.optimizer import CompanionOptimizer
 from ctkd_lightning.callbacks.plugin.shared_values import SharedValues
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
-from ctkd_lightning.distillation import Distillation, drive, named_methods, named_temperatures
+from ctkd_lightning.distillation import Distillation, drive, named_methods, named_temperatures, weight_of_task
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features._asking import AskTeacher, TeacherInput
 from ctkd_lightning.features.frozen import check_separate
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 _EPOCH = "ctkd_lightning.epoch"  # in a checkpoint
-_CE_WEIGHT = 0.1  # the CTKD paper's
 _OWN = "temperature"  # the name of the temperature that the callback brings
 
 _BOTH_WAYS = """
@@ -87,7 +86,8 @@ class CurriculumTemperatureCallback(Callback):
             for each method that softens, by the method's name.
         method: a term with its weight, or several by name; ``KD()`` by default. What methods of features build for
             themselves they build at the first batch.
-        ce_weight: w_CE, factor of the step's own loss, the paper's γ.
+        ce_weight: w_CE, factor of the step's own loss: by default the paper's γ, 0.1; 0, and nothing else, beside a
+            method that brings the cross-entropy itself.
         kd_weight: w_KD, factor of the default method, the paper's α: 0.9.
         learning_rate: of the temperatures and the methods' own parameters, in the place of the rate that the student's
             parameter group was made with (under CyclicLR and OneCycleLR, which replace it, the optimizer's): a schedule
@@ -140,7 +140,7 @@ class CurriculumTemperatureCallback(Callback):
         steps_per_epoch: int | None = None,
         temperature: Temperature | Mapping[str, Temperature] | None = None,
         method: Method | Mapping[str, Method] | None = None,
-        ce_weight: float = _CE_WEIGHT,
+        ce_weight: float | None = None,
         kd_weight: float | None = None,
         learning_rate: float | None = None,
         weight_decay: float | None = None,
@@ -171,13 +171,12 @@ class CurriculumTemperatureCallback(Callback):
             check_number("learning_rate", learning_rate, above=0)
         if weight_decay is not None:
             check_number("weight_decay", weight_decay, least=0)
-        check_number("ce_weight", ce_weight, least=0)
         check_number("accumulate_grad_batches", accumulate_grad_batches, least=1, whole=True)
         self.curriculum = CosineCurriculum() if curriculum is None else curriculum
         self.interval, self.steps_per_epoch = interval, steps_per_epoch
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.teacher = load_teacher(teacher, teacher_model)
-        self.student, self.ce_weight = student, ce_weight
+        self.student = student
         self.accumulate_grad_batches = accumulate_grad_batches
         self.teacher_cache = teacher_cache
         self.pickers = Pickers(target, mask, index)
@@ -216,7 +215,9 @@ class CurriculumTemperatureCallback(Callback):
         self.teacher_fusion = None if self.teacher is None else fusion_of(self.teacher, teacher_fusion, meaning)
         TeacherInput(teacher_input)
         self._temperature_given = temperature is not None
-        self.methods = nn.ModuleDict(named_methods(_weighted(method, kd_weight)))
+        terms = named_methods(_weighted(method, kd_weight))
+        self.ce_weight = weight_of_task(terms.values(), ce_weight)
+        self.methods = nn.ModuleDict(terms)
         self.temperature = named_temperatures(self.methods, GlobalTemperature() if temperature is None else temperature)
         self._records: dict[str, TemperatureRecord] = {}
         self._warned: set[str] = set()
@@ -441,10 +442,11 @@ class CurriculumTemperatureCallback(Callback):
 
     def _drive(self, trainer: Trainer, epoch: float) -> None:
         temperatures = (record.module for record in self._records.values())
-        drive(temperatures, self.curriculum, epoch, training_fraction(trainer))
+        fraction = training_fraction(trainer)
+        drive(temperatures, self.curriculum, epoch, fraction)
         if self._engine is not None:
             for method in self._engine.terms.values():
-                method.set_epoch(int(epoch))
+                method.set_progress(epoch, fraction)
 
     def _move_engine(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The engine is no part of the module: what a strategy does to that is done to it here."""
@@ -546,7 +548,6 @@ _DEFAULTS = {
     "task": "multiclass",
     "scores": "logits",
     "ignore_index": -100,
-    "ce_weight": _CE_WEIGHT,
     "accumulate_grad_batches": 1,
 }
 

@@ -3,6 +3,7 @@
 from ctkd_lightning.features.outputs import NetworkOutput, Step
 from ctkd_lightning.methods._base import FeatureMethod, LogitMethod, Method
 from ctkd_lightning.methods.ab import AB, ab_loss
+from ctkd_lightning.methods.annealing_kd import AnnealingKD, annealing_kd_loss
 from ctkd_lightning.methods.at import AT, at_loss
 from ctkd_lightning.methods.cc import CC, cc_loss
 from ctkd_lightning.methods.crd import CRD, crd_loss
@@ -48,6 +49,7 @@ __all__ = [
     "TTM",
     "VID",
     "WTTM",
+    "AnnealingKD",
     "FeatureMethod",
     "FitNet",
     "LogitMethod",
@@ -57,6 +59,7 @@ __all__ = [
     "ReviewKD",
     "Step",
     "ab_loss",
+    "annealing_kd_loss",
     "at_loss",
     "cc_loss",
     "crd_loss",

@@ -53,13 +53,15 @@ class Method(nn.Module):
     teacher, where these are others; in ``uses_temperature`` whether the temperature acts on it; in ``needs_target``
     whether it reads the target; and in ``takes_mask`` whether it reads the step's mask itself. Others are given the
     samples alone that the mask keeps, or one position of them. One that compares samples with each other, whose term is
-    no mean over them, is ``relational`` and computes it of :meth:`whole`. Most methods are one of the two simpler
-    kinds, :class:`LogitMethod` and :class:`FeatureMethod`. One that the package exports says in ``facts`` what
-    ``docs/methods.md`` tells of it. Whoever trains with a method calls, in this order,
+    no mean over them, is ``relational`` and computes it of :meth:`whole`. One whose term is itself the cross-entropy
+    with the target, in some epochs or all, says so in ``brings_cross_entropy``: the task's own has no weight beside it.
+    Most methods are one of the two simpler kinds, :class:`LogitMethod` and :class:`FeatureMethod`. One that the package
+    exports says in ``facts`` what ``docs/methods.md`` tells of it. Whoever trains with a method calls, in this
+    order,
 
     1. :meth:`build` with the outputs on an example batch, and :meth:`prepare` with the size of the training set:
        before the optimizer is made and before DDP wraps the module, so that both see the trainable parts;
-    2. :meth:`set_epoch` at the start of each epoch;
+    2. :meth:`set_progress` at the start of each epoch, or of each step;
     3. the method itself in each training step. Some keep a memory of what they have seen: not in validation.
 
     Args:
@@ -84,6 +86,7 @@ class Method(nn.Module):
     takes_mask: ClassVar[bool] = False
     needs_target: ClassVar[bool] = False
     relational: ClassVar[bool] = False
+    brings_cross_entropy: ClassVar[bool] = False
     facts: ClassVar[MethodFacts]
     weight: float | Tensor
 
@@ -113,13 +116,22 @@ class Method(nn.Module):
         share = min((epoch + 1) / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
         return self.full_weight * share
 
+    def set_progress(self, epoch: float, fraction: float | None = None) -> None:
+        """Hear where the training stands: by default :meth:`set_epoch`.
+
+        Args:
+            epoch: epochs that have passed, from 0, with the fraction of the current one where it moves by steps.
+            fraction: share of the whole training that has passed, 0 to 1; ``None`` where its length is not known.
+        """
+        self.set_epoch(int(epoch))
+
     def set_epoch(self, epoch: int) -> None:
         """Set the weight of this epoch, counted from 0."""
         if isinstance(self.weight, Tensor):
             self.weight.fill_(self.weight_in(epoch))
 
     def unfinished_warmup(self, epochs: int | None) -> str | None:
-        """What to tell a user whose training is too short for the full weight; nothing where it is not."""
+        """What to tell a user whose training of so many epochs is too short for the full weight; else nothing."""
         if not epochs or epochs < 0 or epochs >= self.warmup_epochs:
             return None
         return (

@@ -47,7 +47,7 @@ class DistillationModule(SupervisedModule):
         method: a term of the loss, or several by name; ``KD()`` by default.
         temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default; or
             one for each of them, by the method's name.
-        ce_weight: w_CE, the paper's γ.
+        ce_weight: w_CE: by default the paper's γ, 0.1; see :class:`~ctkd_lightning.Distillation`.
         example_image: (B, 3, H, W), one or more images as they will come; needed by methods that read features. Both
             networks and each method see them once, so that misfits show before the training.
         num_samples: size of the training set, for methods that keep a memory of it.
@@ -79,7 +79,7 @@ class DistillationModule(SupervisedModule):
         method: Method | Mapping[str, Method] | None = None,
         temperature: Temperature | Mapping[str, Temperature] | None = None,
         *,
-        ce_weight: float = 0.1,
+        ce_weight: float | None = None,
         example_image: Tensor | None = None,
         num_samples: int | None = None,
         curriculum: Curriculum | None = None,

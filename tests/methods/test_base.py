@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
+from ctkd_lightning import Distillation
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.methods import DKD, KD, NetworkOutput
@@ -31,6 +32,18 @@ def test_a_weight_without_warm_up_is_a_number_and_one_with_it_a_buffer_outside_t
     method = DKD(weight=3.0, warmup_epochs=4)
     assert [method.set_epoch(e) or method.weight.item() for e in range(6)] == [0.75, 1.5, 2.25, 3, 3, 3]
     assert method.state_dict() == {}
+
+
+def test_a_method_that_overrides_set_epoch_hears_the_progress_as_whole_epochs():
+    class Own(KD):
+        def set_epoch(self, epoch):
+            heard.append(epoch)
+
+    heard = []
+    engine = Distillation(teacher=torch.nn.Identity(), method=Own())
+    for epoch, fraction in ((0, 0.0), (1.75, None), (2, 0.5)):
+        engine.progress(epoch, fraction)
+    assert heard == [0, 1, 2]
 
 
 def test_warm_up_does_not_compile_again():
