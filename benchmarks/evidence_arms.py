@@ -66,6 +66,7 @@ ARMS: dict[str, Arm] = {
     # another loss
     "DKD, fixed 4": Arm(("method=dkd_ctkd", "temperature=fixed", "temperature.tau=4")),
     "DKD, global": Arm(("method=dkd_ctkd", "temperature=global")),
+    "Annealing KD": Arm(("method=annealing_kd", "temperature=fixed")),
 }
 
 _FOLDER = (
