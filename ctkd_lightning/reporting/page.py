@@ -20,6 +20,7 @@ from ctkd_lightning.job.summary import package_version
 from ctkd_lightning.reporting.arms import find_arms
 from ctkd_lightning.reporting.drawing import Drawn, draw
 from ctkd_lightning.reporting.evaluations import evaluation_table
+from ctkd_lightning.reporting.paper import paper_table
 from ctkd_lightning.reporting.picture import Picture
 from ctkd_lightning.reporting.results import results_table, worth_table
 from ctkd_lightning.reporting.runs import Runs, read_runs
@@ -158,7 +159,8 @@ def page(runs: Runs, drawn: Iterable[Drawn], missing: Sequence[str] = ()) -> Pag
     arms = find_arms(runs.runs)
     named = names([run.files.path for run in runs.runs] + [left.path for left in runs.left_out])
     worth = worth_table(arms)
-    sections = [Section("results-section", "Results", _words_on_results(runs), [results_table(arms)])]
+    results = [table for table in (results_table(arms), paper_table(arms)) if table is not None]
+    sections = [Section("results-section", "Results", _words_on_results(runs), results)]
     if worth is not None:
         sections.append(Section("worth-section", "Was it worth it?", tables=[worth]))
     sections += _of_figures(drawn)
