@@ -2,7 +2,7 @@
 
     python -m benchmarks.evidence --study temperatures --data DIR --teacher FILE [--stage 1|2] [--seeds N] [--arms …]
     python -m benchmarks.evidence --study temperatures --data digits
-    python -m benchmarks.evidence --study temperatures --table        what is known, as a table and figures
+    python -m benchmarks.evidence --study temperatures --table      what is known, into docs/results.md
 
 ``DIR/train`` and ``DIR/test`` hold a folder of images a class. A run that the file of results already holds is not
 repeated: an interrupted command is started again. Each line of that file is one run, and the table and the figures are
@@ -59,6 +59,7 @@ from ctkd_lightning.job.training import run_test
 from ctkd_lightning.modules import DistillationModule
 
 RESULTS = Path(__file__).parent / "results" / "temperatures.jsonl"
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 QUIET = ("logger=[]", "progress=none", "trainer=cpu", "report=false")
 
 
@@ -174,10 +175,15 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), metavar="ARM", help="some alone")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of the command, such as trainer=gpu")
-    parser.add_argument("--table", action="store_true", help="run nothing: the table and the figures of what is known")
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="run nothing: tables and figures into docs/results.md",
+    )
     arguments = parser.parse_args()
     if arguments.table:
-        report(read_runs(arguments.results), arguments.results.parent)
+        report(arguments.results, PAGE)
+        print(PAGE)
         return
     if arguments.data is None:
         parser.error("--data DIR, or --data digits")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -194,15 +195,44 @@ def draw_paths(runs: Sequence[Run]) -> Figure:
     return figure
 
 
-def report(runs: Sequence[Run], folder: Path) -> None:
-    """Print each stage's table, and draw its figures into the folder."""
+def about(path: Path, stage: str) -> str:
+    """When, where and with what the runs of a stage were made, in a sentence."""
+    lines = [line for line in map(json.loads, path.read_text().splitlines()) if line["stage"] == stage]
+    dates = sorted({line["date"] for line in lines})
+    hardware = sorted({", ".join(map(str, line["hardware"].values())) for line in lines})
+    versions = sorted({f"torch {line['versions']['torch']}" for line in lines})
+    seeds = sorted({line["seed"] for line in lines})
+    return (
+        f"{len(lines)} runs, seeds {seeds[0]} to {seeds[-1]}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; "
+        f"{'; '.join(hardware)} cores; {', '.join(versions)}."
+    )
+
+
+def report(results: Path, page: Path) -> None:
+    """Write each stage's table into the page, between ``<!-- stage: NAME -->`` and ``<!-- end -->``, and its figures.
+
+    Args:
+        results: the file of lines.
+        page: Markdown; the figures go into ``images`` beside it.
+    """
+    runs, text = read_runs(results), page.read_text()
     for stage in sorted({run.stage for run in runs}):
         own = [run for run in runs if run.stage == stage]
         if not any(run.arm == REFERENCE for run in own):
             continue
-        print(f"\n{'digits' if stage == 'digits' else f'stage {stage}'}: {len(own)} runs")
-        print("\n".join(table(own)))
+        lines = [about(results, stage), "", *table(own), ""]
         for name, draw in (("differences", draw_differences), ("paths", draw_paths)):
-            path = folder / f"temperatures_{stage}_{name}.svg"
+            path = page.parent / "images" / f"temperatures_{stage}_{name}.svg"
             draw(own).savefig(path, metadata={"Date": None})
-            print(path)
+            lines += [f"![{draw.__doc__}](images/{path.name})", ""]
+        start = f"<!-- stage: {stage} -->"
+        found, count = re.subn(
+            f"({re.escape(start)}\n).*?(<!-- end -->)",
+            lambda match, lines=lines: match[1] + "\n" + "\n".join(lines) + match[2],
+            text,
+            flags=re.DOTALL,
+        )
+        if count != 1:
+            raise SystemExit(f"{page} must hold {start} and <!-- end --> once")
+        text = found
+    page.write_text(text)

@@ -35,8 +35,14 @@ def main(monkeypatch):
     ("override", "line"),
     [
         ("method=[]", "error: method must name at least one: method=kd, or several as in method=[kd,at]"),
-        ("method=kdd", "error: Could not find 'method/kdd': did you mean kd or kdsvd or rkd? Valid: ab, at, cc,"),
-        ("method=[at,kdd]", "error: Could not find 'method/kdd': did you mean kd or kdsvd or rkd? Valid: ab, at, cc,"),
+        (
+            "method=kdd",
+            "error: Could not find 'method/kdd': did you mean kd or kdsvd or rkd? Valid: ab, annealing_kd,",
+        ),
+        (
+            "method=[at,kdd]",
+            "error: Could not find 'method/kdd': did you mean kd or kdsvd or rkd? Valid: ab, annealing_kd,",
+        ),
         (
             "methd.weight=1",
             "error: Could not override 'methd.weight'. To append to your config use +methd.weight=1",

@@ -89,7 +89,7 @@ def test_not_enough_memory():
     [
         (
             "data.test_size=3000000000",
-            r"test_size=3000000000 of image_size=8 .* takes .*TiB, and .* at most",
+            r"test_size=3000000000 of image_size=8 .* takes .*TB, and .* at most",
         ),
         ("data.image_size=60000", r"train_size=64 of image_size=60000 .* takes"),
         ("data.num_workers=100000", r"num_workers must be a whole number from 0 to 256, found 100000"),

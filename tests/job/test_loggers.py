@@ -25,7 +25,7 @@ def test_tensorboard_by_default(command):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     assert set(build.config().logger) == {"csv", "tensorboard"}
-    command("run_dir=run", "max_epochs=2", "logger=tensorboard")
+    command("run_dir=run", "max_epochs=2", "logger=tensorboard", drawn=True)
     events = EventAccumulator("run/tensorboard")
     events.Reload()
     tags = events.Tags()
@@ -50,7 +50,7 @@ def check_mlflow(client, run_id, expected):
 
 def test_mlflow_in_a_file_of_the_run(command):
     mlflow = pytest.importorskip("mlflow")
-    command("run_dir=run", "max_epochs=2", "logger=mlflow")
+    command("run_dir=run", "max_epochs=2", "logger=mlflow", drawn=True)
     client = mlflow.tracking.MlflowClient(f"sqlite:///{Path('run/mlflow.db').absolute()}")
     (experiment,) = [e for e in client.search_experiments() if e.name == "ctkd_lightning"]
     (found,) = client.search_runs([experiment.experiment_id])
@@ -85,7 +85,7 @@ def test_mlflow_of_a_server(command, tmp_path):
                 break
             except OSError:
                 time.sleep(0.5)
-        command("run_dir=run", "max_epochs=2", "logger=[csv,mlflow]", f"logger.mlflow.server={address}")
+        command("run_dir=run", "max_epochs=2", "logger=[csv,mlflow]", f"logger.mlflow.server={address}", drawn=True)
         client = mlflow.tracking.MlflowClient(address)
         experiment = client.get_experiment_by_name("ctkd_lightning")
         (found,) = client.search_runs([experiment.experiment_id])
@@ -107,7 +107,7 @@ def test_a_server_that_is_not_there(command, monkeypatch):
 def test_weights_and_biases_offline(command, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    command("-m", "run_dir=sweep", "seed=1,2", "logger=wandb", "logger.wandb.offline=true")
+    command("-m", "run_dir=sweep", "seed=1,2", "logger=wandb", "logger.wandb.offline=true", drawn=True)
     for run in ("sweep/0", "sweep/1"):
         (folder,) = Path(run, "wandb").glob("offline-run-*")  # each job has a run of its own
         assert {path.name for path in folder.joinpath("files").iterdir()} >= FILES
@@ -145,6 +145,6 @@ def test_where_a_logger_fails_in_the_end_the_run_is_complete(command, monkeypatc
         raise ConnectionError("the server has\ngone")
 
     monkeypatch.setattr("ctkd_lightning.job.loggers._to_tensorboard", fail)
-    command("run_dir=run", "logger=tensorboard")
+    command("run_dir=run", "logger=tensorboard", drawn=True)
     assert summary()["status"] == "complete"
     assert "TensorBoardLogger did not get all of the run: the server has gone" in capsys.readouterr().err

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 
 from ctkd_lightning import temperature
 from ctkd_lightning._facts import choices
@@ -43,9 +45,14 @@ GIVEN: dict[str, dict[str, Any]] = {
 """What a user must give, by name."""
 
 
+@cache
+def _configured(name: str) -> DictConfig:
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        return compose("config", [f"temperature={name}"]).temperature
+
+
 def made(name: str, num_classes: int = 7) -> Temperature:
     """The temperature of a configuration, for logits of so many classes."""
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        node = compose("config", [f"temperature={name}"]).temperature
+    node = _configured(name)
     per_data = {"num_classes": num_classes} if "num_classes" in node else {}
     return instantiate(node, **per_data, **GIVEN.get(name, {}))
