@@ -9,17 +9,23 @@ from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.temperature._base import LearnedTemperature, Objective
+from ctkd_lightning.temperature._rule import spread
 from ctkd_lightning.temperature._softening import Softening
 
 
 class PerClassTemperature(LearnedTemperature):
     r"""One learned number for each class, as CTKD's global temperature is one for all.
 
-    .. math:: \frac{s_{ic}}{\tau_c}, \qquad \tau_c = \tau_\mathrm{init} + \tau_\mathrm{range} \, \mathrm{sigmoid}(p_c)
+    .. math::
 
-    on both sides, with the mean of :math:`\tau_c^2` over the classes for the factor: with equal :math:`p_c` it is
-    :class:`GlobalTemperature`. Ours; no paper has it. Logits divided by different τ do not stay as they are when they
-    are shifted.
+        \frac{s_{ic} - \bar s_i}{\tau_c}, \qquad
+        \tau_c = \tau_\mathrm{init} + \tau_\mathrm{range} \, \mathrm{sigmoid}(p_c)
+
+    on both sides, with the harmonic mean of :math:`\tau_c^2` over the classes for the factor: with equal :math:`p_c`
+    it is :class:`GlobalTemperature`. Ours; no paper has it. Logits divided by different τ do not stay as they are when
+    they are shifted, and a shift says nothing of the classes: so each side is first brought to mean 0. A class's
+    gradient goes with :math:`1 / \tau_c^2`: a factor like the mean of :math:`\tau_c^2` would let the adversary raise
+    the steps of some classes some hundred times, by which a student was lost.
 
     Args:
         num_classes: C.
@@ -39,8 +45,8 @@ class PerClassTemperature(LearnedTemperature):
     facts = TemperatureFacts(
         paper="ours, after Li, AAAI 2023 (CTKD)",
         url="https://arxiv.org/abs/2211.16231",
-        what="learned, one a class",
-        scale="mean τ_c²",
+        what="learned, one a class; of logits around their mean",
+        scale="harmonic mean of τ_c²",
         name="per_class",
         needs="a curriculum; the number of classes",
         breaks="as global",
@@ -70,6 +76,7 @@ class PerClassTemperature(LearnedTemperature):
         return self.bounded(self.value)
 
     def soften(self, student_logits: Tensor, teacher_logits: Tensor, step: Step | None = None) -> Softening:
-        """τ of each class on either side, with the mean of their squares for the factor."""
+        """τ of each class on either side, around the classes' mean, with the harmonic mean of τ² for the factor."""
         tau = self(student_logits, teacher_logits)
-        return Softening(tau, tau, tau.square().mean())
+        shifts = (spread(logits)[0] for logits in (student_logits, teacher_logits))
+        return Softening(tau, tau, tau.square().reciprocal().mean().reciprocal(), *shifts)
