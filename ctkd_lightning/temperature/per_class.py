@@ -78,5 +78,5 @@ class PerClassTemperature(LearnedTemperature):
     def soften(self, student_logits: Tensor, teacher_logits: Tensor, step: Step | None = None) -> Softening:
         """τ of each class on either side, around the classes' mean, with the harmonic mean of τ² for the factor."""
         tau = self(student_logits, teacher_logits)
-        shifts = (spread(logits)[0] for logits in (student_logits, teacher_logits))
-        return Softening(tau, tau, tau.square().reciprocal().mean().reciprocal(), *shifts)
+        student_mean, teacher_mean = (spread(logits)[0] for logits in (student_logits, teacher_logits))
+        return Softening(tau, tau, tau.square().reciprocal().mean().reciprocal(), student_mean, teacher_mean)
