@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import cast
 
@@ -87,5 +88,14 @@ def fit_to(fusion: TemperatureFusion, experts: Experts, tau: Tensor, target: Ten
         def nll(log_k: float, softened: Tensor = softened, labels: Tensor = labels) -> float:
             return float(F.cross_entropy(softened / math.exp(log_k), labels))
 
-        scale[m] = math.exp(minimize_scalar(nll, bounds=(-_WIDEST, _WIDEST), method="bounded").x)
+        log_k = float(minimize_scalar(nll, bounds=(-_WIDEST, _WIDEST), method="bounded").x)
+        scale[m] = math.exp(log_k)
+        all_right = bool((softened.argmax(dim=-1) == labels).all())
+        if all_right or log_k > 0.99 * _WIDEST:
+            what = "are all right, and the surer the better" if all_right else "say nothing of the target"
+            warnings.warn(
+                f"fit_temperatures found no level of τ for {fusion.names[m]!r}: its scores of these {len(labels)} "
+                f"samples {what}; its factor is {math.exp(log_k):.3g}: give more held-out samples, or leave the fit out",
+                stacklevel=2,
+            )
     return dict(zip(fusion.names, scale.tolist(), strict=True))

@@ -79,6 +79,18 @@ def test_what_no_sample_has_keeps_its_temperature():
     assert found["audio"] == 1.0
 
 
+def test_what_has_no_best_level_is_said():
+    logits, target = calibrated(500)
+    right, wrong = (10.0 * F.one_hot((target + shift) % 4, 4).float() for shift in (0, 1))
+    fusion = TemperatureFusion(4, list(FACTORS), "fixed")
+    with pytest.warns(UserWarning, match="fit_temperatures found no level") as said:
+        found = fit_temperatures(fusion, {"image": logits, "audio": right, "text": wrong}, target)
+    audio, text = (str(warning.message) for warning in said)
+    assert "for 'audio': its scores of these 500 samples are all right, and the surer the better;" in audio
+    assert "for 'text': its scores of these 500 samples say nothing of the target;" in text
+    assert found["audio"] < 0.1 < 100 < found["text"]
+
+
 def test_what_is_refused():
     logits, target = calibrated(20)
     fusion = TemperatureFusion(4, list(FACTORS), "fixed")
