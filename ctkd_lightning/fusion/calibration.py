@@ -95,7 +95,7 @@ def fit_to(fusion: TemperatureFusion, experts: Experts, tau: Tensor, target: Ten
             what = "are all right, and the surer the better" if all_right else "say nothing of the target"
             warnings.warn(
                 f"fit_temperatures found no level of τ for {fusion.names[m]!r}: its scores of these {len(labels)} "
-                f"samples {what}; its factor is {math.exp(log_k):.3g}: give more held-out samples, or leave the fit out",
+                f"samples {what}; its factor is {math.exp(log_k):.3g}: give more samples, or leave the fit out",
                 stacklevel=2,
             )
     return dict(zip(fusion.names, scale.tolist(), strict=True))
