@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from scipy.special import log_softmax, softmax
 
 from ctkd_lightning import build
-from ctkd_lightning.modules import FusionModule
+from ctkd_lightning.modules import EncodersModule, FusionModule
 
 SMALL = ("experiment=fusion_digits", "trainer=cpu", "data.limit_train=200", "curriculum=constant", "max_epochs=2")
 VIEWS = ("pixels", "fourier", "profiles", "edges", "cosines", "noise")
@@ -83,6 +83,27 @@ def test_frozen_encoders_learn_before_they_are_frozen(command):
     assert set(map(int, steps.values())) == {3 * math.ceil(200 / 32)}
     assert all(np.array_equal(value, fused[f"encoders.{name}"]) for name, value in kept.items())
     assert not Path("run", "metrics.csv").exists()
+
+
+def test_stopped_while_the_encoders_learn(command, monkeypatch):
+    settings = (*SMALL, "fusion.frozen=true", "fusion.encoder_epochs=2", "fusion.conditions=null", "max_epochs=1")
+    command(*settings, "run_dir=whole", small=False)
+
+    def interrupt(self):
+        if self.trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EncodersModule, "on_train_epoch_start", interrupt)
+        with pytest.raises(SystemExit) as stopped:
+            command(*settings, "run_dir=run", small=False)
+    assert stopped.value.code == 130
+    assert summary()["status"] == "stopped"
+    assert not Path("run", "encoders.safetensors").exists()
+    command(*settings, "run_dir=run", "resume=auto", small=False)
+    whole, run = (load_file(f"{folder}/fused.safetensors") for folder in ("whole", "run"))
+    assert summary()["status"] == "complete"
+    assert all(np.array_equal(value, run[name]) for name, value in whole.items())
 
 
 class Stop(Callback):
