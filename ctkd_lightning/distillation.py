@@ -630,12 +630,19 @@ class Distillation(nn.Module):
                 "objective='held_out' must see the student's run: pass losses() what run() of the same engine gave, "
                 "once for each run"
             )
+        methods = self._terms_from_held_out
+        for name, method in methods.items() if self._together else ():
+            if method.of_all_processes:  # whose gradients between the processes have no second derivative
+                raise UserError(
+                    f"objective='held_out' does not go with method {name}, which relates the samples of all processes: "
+                    "give the method gather=False, or train in one process"
+                )
         above, below = (bounded_below(masked(self._student_logits(x, given), step.mask)) for x in ends[:2])
         logits = at_least_float32(student.logits.detach()).requires_grad_()
         own, guide = NetworkOutput(logits), NetworkOutput(teacher.logits.detach())
         temperatures = self._from_held_out
         with learning(temperatures), at_once(), evaluating(*temperatures):  # what listens to them hears a step once
-            terms, _ = self._terms_of_methods(self._terms_from_held_out, own, guide, step, given)
+            terms, _ = self._terms_of_methods(methods, own, guide, step, given)
             (pull,) = torch.autograd.grad(self.weigh(terms), logits, create_graph=True)
         aligned = (pull * (above - below) / ends[2]).sum()
         parameters = [p for temperature in temperatures for p in temperature.parameters() if p.requires_grad]
