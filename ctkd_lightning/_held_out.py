@@ -17,6 +17,8 @@ from ctkd_lightning.features._asking import StudentCall
 from ctkd_lightning.features.layers import unwrap
 from ctkd_lightning.features.outputs import at_least_float32
 
+_STEP = 0.05  # of the cube root of the type's precision: the gradient's direction is curved more than most
+
 
 class HeldOutDirection:
     r"""The student's derivative along the normed gradient :math:`\hat g` of its held-out loss, by central difference.
@@ -24,9 +26,10 @@ class HeldOutDirection:
     .. math:: \frac{\partial z}{\partial \theta} \hat g \approx
         \frac{z(\theta + \delta \hat g) - z(\theta - \delta \hat g)}{2 \delta}
 
-    Three passes that leave no trace: the student is as it was, in its own mode, its buffers (as of batch normalisation)
-    and all random numbers too. Dropout draws what it will draw in the student's own pass that follows. They run in
-    float32 or wider, whatever the precision of the training, in which the difference would be lost; and uncompiled.
+    δ is a small part of θ's length. Three passes that leave no trace: the student is as it was, its buffers (as of
+    batch normalisation) and all random numbers too. It runs in its own mode, and dropout draws what it will draw in the
+    student's own pass that follows. The passes are in float32 or wider, whatever the precision of the training, in
+    which the difference would be lost, and not compiled.
     With several processes :math:`\hat g` is of the mean of their held-out losses.
 
     Args:
@@ -59,7 +62,7 @@ class HeldOutDirection:
             found = torch.autograd.grad(value, list(start.values()), allow_unused=True, materialize_grads=True)
         with torch.no_grad():
             gradients = mean_of_all(found)
-            size = _length(start.values()).clamp(min=1) * torch.finfo(gradients[0].dtype).eps ** (1 / 3)
+            size = _length(start.values()).clamp(min=1) * _STEP * torch.finfo(gradients[0].dtype).eps ** (1 / 3)
             factor = size / _length(gradients).clamp(min=torch.finfo(size.dtype).tiny)
             ends = (
                 {name: p + sign * factor * g for (name, p), g in zip(start.items(), gradients, strict=True)}

@@ -35,7 +35,7 @@ class HeldOutBatches:
         if isinstance(data, LabelledDataModule):
             self._loader: Any = data.held_out_dataloader()
         else:
-            loaders = tree_leaves(trainer.val_dataloaders)
+            loaders = [loader for loader in tree_leaves(trainer.val_dataloaders) if loader is not None]
             if not loaders:
                 raise UserError(
                     "objective='held_out' learns from validation data, and in the first epoch there are none: give the "
