@@ -29,8 +29,8 @@ class HeldOutDirection:
     δ is a small part of θ's length. Three passes that leave no trace: the student is as it was, its buffers (as of
     batch normalisation) and all random numbers too. It runs in its own mode, and dropout draws what it will draw in the
     student's own pass that follows. The passes are in float32 or wider, whatever the precision of the training, in
-    which the difference would be lost, and not compiled.
-    With several processes :math:`\hat g` is of the mean of their held-out losses.
+    which the difference would be lost, and not compiled. With several processes :math:`\hat g` is of the mean of their
+    held-out losses.
 
     Args:
         student: the network.
@@ -96,5 +96,4 @@ def _length(tensors: Any) -> Tensor:
 
 
 def _same_random_numbers(device: torch.device) -> AbstractContextManager[None]:
-    devices = [] if device.type == "cpu" else [device]
-    return torch.random.fork_rng(devices, device_type="cuda" if device.type == "cpu" else device.type)
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
