@@ -14,6 +14,7 @@ one whose batch is empty. With one process, or without a process group, they do 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,17 @@ def total(x: Tensor) -> Tensor:
 
     summed: Tensor = all_reduce(x)
     return summed
+
+
+def mean_of_all(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The mean of each over the processes, without gradients; one message for all."""
+    if processes() == 1:
+        return list(tensors)
+    flat = torch.cat([x.detach().flatten() for x in tensors])
+    dist.all_reduce(flat)
+    flat /= processes()
+    parts = flat.split([x.numel() for x in tensors])
+    return [part.view(x.shape) for part, x in zip(parts, tensors, strict=True)]
 
 
 class WholeBatch:

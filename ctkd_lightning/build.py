@@ -210,7 +210,7 @@ def student_of_fusion(
         UserError: a method that reads features, which the fused network has not.
     """
     terms = methods_of_fusion(cfg)
-    return DistillationModule(
+    made = DistillationModule(
         teacher,
         student,
         method=terms,
@@ -221,6 +221,8 @@ def student_of_fusion(
         num_samples=len(data.train_targets),
         **_optimization(cfg.optimizer),
     )
+    _check_held_out(made, data)
+    return made
 
 
 def conditions(cfg: DictConfig) -> dict[str, ModalityCorruption | None]:
@@ -303,10 +305,10 @@ def module(cfg: DictConfig, teacher: nn.Module, student: nn.Module, data: ImageD
     """The module that distils the one into the other.
 
     Raises:
-        UserError: a method that does not fit the two networks.
+        UserError: a method that does not fit the two networks; a temperature that would learn from the test samples.
     """
     terms = methods(cfg)
-    return DistillationModule(
+    made = DistillationModule(
         teacher,
         student,
         method=terms,
@@ -320,6 +322,14 @@ def module(cfg: DictConfig, teacher: nn.Module, student: nn.Module, data: ImageD
         **_optimization(cfg.optimizer),
         channels_last=channels_last(cfg),
     )
+    _check_held_out(made, data)
+    return made
+
+
+def _check_held_out(module: DistillationModule, data: ImageDataModule | MultimodalDataModule) -> None:
+    """Tell before the teacher's training that a temperature would learn from the test samples."""
+    if module.distillation.learns_from_held_out:
+        data.check_held_out()
 
 
 def teacher_module(cfg: DictConfig, teacher: nn.Module) -> ClassifierModule:

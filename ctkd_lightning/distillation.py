@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctkd_lightning._across_processes import processes, samples_of_all, shares, weighed
+from ctkd_lightning._held_out import HeldOutDirection, with_gradients
 from ctkd_lightning._loss_record import LossRecord
 from ctkd_lightning._masks import entries, masked
 from ctkd_lightning._modes import evaluating
@@ -23,7 +24,7 @@ from ctkd_lightning.curriculum import Curriculum
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features._asking import AskedTeacher, AskTeacher, StudentCall, TeacherInput
 from ctkd_lightning.features.frozen import FrozenNetwork, check_complete
-from ctkd_lightning.features.outputs import NetworkOutput, Pick, Step, pick_logits
+from ctkd_lightning.features.outputs import NetworkOutput, Pick, Step, at_least_float32, pick_logits
 from ctkd_lightning.features.tap import FeatureTap, select_layers
 from ctkd_lightning.features.teachers import FrozenTeachers, Teacher, named_teachers
 from ctkd_lightning.fusion.fusion import TemperatureFusion
@@ -38,8 +39,11 @@ from ctkd_lightning.fusion.teachers import (
     refuse_features,
 )
 from ctkd_lightning.methods import KD, Method, kd_loss
+from ctkd_lightning.methods._chunked_kd import at_once
 from ctkd_lightning.teacher_cache.cached import CachedTeacher, ViewedData, cache_for
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Softening, Temperature
+from ctkd_lightning.temperature._base import learning
+from ctkd_lightning.temperature._softening import bounded_below
 
 _CE_WEIGHT = 0.1  # the CTKD paper's γ
 
@@ -66,7 +70,8 @@ class Distillation(nn.Module):
                 ...
             print(distillation.collect())
 
-    Where the student runs elsewhere, leave it out and pass what it gave to :meth:`losses`.
+    Where the student runs elsewhere, leave it out and pass what it gave to :meth:`losses`. Temperatures with
+    ``objective="held_out"`` need it here, and before each step a batch that is not trained on: :meth:`hold_out`.
 
     Args:
         student: the network that is trained; ``None`` where it runs elsewhere.
@@ -110,8 +115,8 @@ class Distillation(nn.Module):
     Raises:
         UserError: no teacher, or one whose weights are not there; no method, or one of a name that the losses have;
             temperatures by name that are not those of the softening methods; a layer that is not there; other settings
-            out of range. In use: scores that cannot be what they were announced as, shapes that differ, a teacher whose
-            logits are not finite.
+            out of range; a temperature that learns from held-out samples without a student. In use: scores that cannot
+            be what they were announced as, shapes that differ, a teacher whose logits are not finite.
     """
 
     def __init__(
@@ -164,6 +169,11 @@ class Distillation(nn.Module):
         if student is not None:
             self.run_student = FeatureTap(student, self.layers_of(student), pick=student_logits, role="student")
         self.cached_teacher: CachedTeacher | None = None
+        self._held_out: HeldOutDirection | None = None
+        if self.learns_from_held_out:
+            self._held_out = HeldOutDirection(self._student_for_held_out())
+        self._held_out_batch: tuple[StudentCall, Step] | None = None
+        self._ends: tuple[Any, Any, Tensor] | None = None
         self.record = LossRecord()
         self._ignored = IgnoredTargets(ignore_index)
         self._looked = False
@@ -181,6 +191,20 @@ class Distillation(nn.Module):
         kept = {id(p) for temperature in used for p in temperature.parameters()}
         for parameter in own.parameters():
             parameter.requires_grad_(parameter.requires_grad and id(parameter) in kept)
+
+    def _student_for_held_out(self) -> nn.Module:
+        if self.student is None:
+            raise UserError(
+                "objective='held_out' runs the student on samples that it does not train on, and there is none here: "
+                "pass student= to Distillation, or train with DistillationModule; the callback cannot"
+            )
+        for name in self._terms_from_held_out:
+            if self.terms[name].needs:
+                raise UserError(
+                    f"objective='held_out' follows the student's logits, and method {name} softens and reads features "
+                    "too: give it a temperature of its own with another objective"
+                )
+        return self.student
 
     def _check_task(self) -> None:
         for temperature in self.temperature.modules():
@@ -249,6 +273,29 @@ class Distillation(nn.Module):
         roots = [self.temperature] if self.teacher_fusion is None else [self.temperature, self.teacher_fusion]
         return [part for root in roots for part in root.modules() if isinstance(part, Temperature)]
 
+    @property
+    def _from_held_out(self) -> list[LearnedTemperature]:
+        """Those that learn from held-out samples, and act on a term."""
+        learned = [part for part in self.temperature.modules() if isinstance(part, LearnedTemperature)]
+        return [t for t in learned if t.objective == "held_out" and any(p.requires_grad for p in t.parameters())]
+
+    @property
+    def _terms_from_held_out(self) -> dict[str, Method]:
+        """The methods that these soften."""
+        own, found = self.temperature, set(self._from_held_out)
+        return {
+            name: method
+            for name, method in self.terms.items()
+            if method.uses_temperature
+            and method.full_weight > 0
+            and not found.isdisjoint((own[name] if isinstance(own, nn.ModuleDict) else own).modules())
+        }
+
+    @property
+    def learns_from_held_out(self) -> bool:
+        """Whether a temperature learns from samples that the student does not train on: see :meth:`hold_out`."""
+        return bool(self._from_held_out)
+
     def layers_of(self, student: nn.Module) -> dict[str, str]:
         """The student's layers that the methods read, by role.
 
@@ -261,13 +308,37 @@ class Distillation(nn.Module):
         """The student's output, with the features that the methods read.
 
         Raises:
-            UserError: there is no student.
+            UserError: there is no student; in training, a temperature learns from held-out samples and there are none.
         """
         if self.run_student is None:
             raise UserError(
                 "this Distillation has no student: pass student=, or what the student gave to losses(student, teacher)"
             )
+        if self._held_out is not None and self._training:
+            self._ends = self._held_out.ends(StudentCall(args, kwargs), *self._take_held_out())  # before θ and x change
         return self.run_student(*args, **kwargs)
+
+    def hold_out(self, *args: Any, target: Tensor, mask: Tensor | None = None, **kwargs: Any) -> None:
+        """Give the samples from which temperatures learn in the next step, which must not be in any training batch.
+
+        For temperatures with ``objective="held_out"``. The step that follows costs a forward and a backward pass on
+        these samples and two forward passes on its own more, all in float32; it trains the student as any other.
+
+        Args:
+            *args: what the student takes.
+            target: as for :meth:`losses`.
+            mask: likewise.
+            **kwargs: what the student takes by name.
+
+        Raises:
+            UserError: no temperature learns from them.
+        """
+        if self._held_out is None:
+            raise UserError(
+                "hold_out() is for temperatures with objective='held_out', and no method is softened by one: leave it "
+                "out, or set the objective"
+            )
+        self._held_out_batch = StudentCall(args, kwargs), Step(target, mask=mask)
 
     def compile_networks(self) -> None:
         """Run both networks through ``torch.compile`` from now on in :meth:`run` and :meth:`ask`."""
@@ -414,6 +485,8 @@ class Distillation(nn.Module):
                 cross-entropy, of the target if there is one.
             batch: where else a multi-hot target may be, to see in the first step whether the task is the right one.
 
+        In training, ``"loss"`` has a term of the value 0 for temperatures that learn from held-out samples.
+
         With several processes, in training, the mean of each loss over them is that of all their samples together: a
         process's mean counts as often as it has samples, and ``task_loss`` as it is given.
 
@@ -428,6 +501,8 @@ class Distillation(nn.Module):
         if task_loss is None and given.target is not None:
             own = cross_entropy(self.scores, student.logits, given.target, canonical.target, canonical.mask)
             task_loss = own if share is None else weighed(own, share)
+        if self._held_out is not None and self._training:
+            loss = loss + self._held_out_term(student, teacher, canonical, given)
         if task_loss is None:
             return {"loss": loss, **terms}
         return {"loss": self.ce_weight * task_loss + loss, "ce": task_loss, **terms}
@@ -505,15 +580,76 @@ class Distillation(nn.Module):
         if learns(self.teacher_fusion):
             of_fusion[FUSION] = fusion_loss(self.scores, teacher.logits, given, step)
             teacher = NetworkOutput(teacher.logits.detach())
-        inputs = self._inputs(student, teacher, step, given)
         methods = {name: method for name, method in self.terms.items() if method.full_weight > 0}
+        found, share = self._terms_of_methods(methods, student, teacher, step, given)
+        return found | {n: loss if share is None else weighed(loss, share) for n, loss in of_fusion.items()}, share
+
+    def _terms_of_methods(
+        self, methods: Mapping[str, Method], student: NetworkOutput, teacher: NetworkOutput, step: Step, given: Step
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        inputs = self._inputs(student, teacher, step, given)
         found = {name: _term(method, inputs.for_method(name, method)) for name, method in methods.items()}
         if not self._together:
-            return found | of_fusion, None
+            return found, None
         positions = entries(step.mask, student.logits.shape[:-1], student.logits.device)
         of_positions, *of_terms = shares(positions, *(inputs.entries(method) for method in methods.values()))
         own = dict(zip(methods, of_terms, strict=True))
-        return {n: weighed(loss, own.get(n, of_positions)) for n, loss in (found | of_fusion).items()}, of_positions
+        return {name: weighed(loss, own[name]) for name, loss in found.items()}, of_positions
+
+    @property
+    def _training(self) -> bool:
+        return self.methods.training and torch.is_grad_enabled()
+
+    def _take_held_out(self) -> tuple[StudentCall, Callable[[Any], Tensor]]:
+        """The held-out samples of this step, and what makes the task's loss of the student's output for them."""
+        given, self._held_out_batch = self._held_out_batch, None
+        if given is None:
+            raise UserError(
+                "objective='held_out' learns from samples that the student does not train on: call hold_out(x, "
+                "target=y) before each training step"
+            )
+        call, step = given
+
+        def loss(output: Any) -> Tensor:
+            logits = self._student_logits(output, step)
+            mask = self._mask(step, logits.shape[:-1])
+            classes = self.scores.classes(step.target, logits.shape[:-1])
+            return cross_entropy(self.scores, masked(logits, mask), cast(Tensor, step.target), classes, mask)
+
+        return call, loss
+
+    def _student_logits(self, output: Any, step: Step) -> Tensor:
+        raw = pick_logits(output, self.student_logits, "student")
+        return self.scores.logits(raw, "student", self.scores.find_class_dim(raw, step.target))
+
+    def _held_out_term(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, given: Step) -> Tensor:
+        """0, with the gradient of the temperatures that learn from held-out samples: see LearnedTemperature."""
+        ends, self._ends = self._ends, None
+        if ends is None:
+            raise UserError(
+                "objective='held_out' must see the student's run: pass losses() what run() of the same engine gave, "
+                "once for each run"
+            )
+        methods = self._terms_from_held_out
+        for name, method in methods.items() if self._together else ():
+            if method.of_all_processes:  # whose gradients between the processes have no second derivative
+                raise UserError(
+                    f"objective='held_out' does not go with method {name}, which relates the samples of all processes: "
+                    "give the method gather=False, or train in one process"
+                )
+        above, below = (bounded_below(masked(self._student_logits(x, given), step.mask)) for x in ends[:2])
+        logits = at_least_float32(student.logits.detach()).requires_grad_()
+        own, guide = NetworkOutput(logits), NetworkOutput(teacher.logits.detach())
+        temperatures = self._from_held_out
+        with learning(temperatures), at_once(), evaluating(*temperatures):  # what listens to them hears a step once
+            terms, _ = self._terms_of_methods(methods, own, guide, step, given)
+            (pull,) = torch.autograd.grad(self.weigh(terms), logits, create_graph=True)
+        aligned = (pull * (above - below) / ends[2]).sum()
+        parameters = [p for temperature in temperatures for p in temperature.parameters() if p.requires_grad]
+        parameters = list(dict.fromkeys(parameters))
+        return with_gradients(
+            parameters, torch.autograd.grad(aligned, parameters, allow_unused=True, materialize_grads=True)
+        )
 
     def _inputs(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, given: Step) -> TermInputs:
         leaves_out = given.mask is not None or self._ignored.seen

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -80,6 +81,26 @@ class Trained(nn.Module):
 
     def collect(self):
         return self.module.record.means()
+
+
+class WithHeldOut(nn.Module):
+    """Each process holds out samples of its own."""
+
+    def __init__(self):
+        super().__init__()
+        temperatures = {"kd": GlobalTemperature(objective="held_out"), "dkd": InstanceTemperature(CLASSES)}
+        temperatures["scaled"] = TEMPERATURES["class_scaled"](InstanceTemperature(CLASSES, objective="held_out"))
+        self.distillation = engine({"kd": KD(), "dkd": DKD(), "scaled": KD()}, temperatures)
+
+    def forward(self, images, target, index):
+        rows = torch.arange(8)
+        if dist.is_initialized():
+            rows = rows[dist.get_rank() :: 2]
+        self.distillation.hold_out(IMAGES[rows].to(images), target=CLASS[rows])
+        return self.distillation(images, target=target, index=index)
+
+    def collect(self):
+        return self.distillation.collect()
 
 
 def engine(method=None, temperature=None, *, student=(6, 7, 8), teacher=None, **settings):
@@ -179,6 +200,7 @@ CASES = {
     "weights of the samples": Case(
         lambda: engine({"kd": KD(), "fitnet": FitNet()}), {"target": TARGET, "mask": WEIGHTS}
     ),
+    "held out": Case(WithHeldOut),
     "several teachers": Case(lambda: engine(KD(), teacher={"a": Network(), "b": Network((6, 7, 8))})),
     "multilabel": Case(lambda: engine({"kd": KD(), "dist": DIST()}, task="multilabel"), {"target": LABELS}),
     "segmentation": Case(segmentation, {"target": MAPS}),

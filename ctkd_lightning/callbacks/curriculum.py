@@ -283,6 +283,7 @@ class CurriculumTemperatureCallback(Callback):
                 "uses a temperature, or the callback brings the loss:",
                 example=_BOTH_WAYS,
             )
+        self._check_objectives(pl_module, found)
         self._records = {name: TemperatureRecord(module) for name, module in found.items()}
         self._optimize(trainer, pl_module)
         self._go_on(pl_module)
@@ -527,6 +528,16 @@ class CurriculumTemperatureCallback(Callback):
         if self._attachment is not None:
             self._attachment.release()
         self._attachment = self._engine = None
+
+    def _check_objectives(self, pl_module: LightningModule, found: Mapping[str, Temperature]) -> None:
+        if isinstance(getattr(pl_module, "distillation", None), Distillation):  # gives them what they learn from
+            return
+        for name, temperature in found.items():
+            if isinstance(temperature, LearnedTemperature) and temperature.objective == "held_out":
+                raise UserError(
+                    f"temperature {name!r} has objective='held_out', and {type(pl_module).__name__} has no engine that "
+                    "gives it held-out samples: train with DistillationModule, or take another objective"
+                )
 
     def _check_range(self, name: str, temperature: LearnedTemperature, mean: Tensor) -> None:
         low, high = temperature.bounds

@@ -197,6 +197,33 @@ class LabelledDataModule(LightningDataModule, ABC):
         """Test batches."""
         return self._loader("test", self._evaluation(self.test_indices), training=False)
 
+    def held_out_dataloader(self) -> Loader[Any]:
+        """The validation samples in batches of the training's size, without augmentation.
+
+        In an order that (seed, epoch) decides, so that classes are mixed: what the student does not train on, for
+        temperatures that learn from it.
+
+        Raises:
+            UserError: they are the test samples.
+        """
+        self.check_held_out()
+        rank, world_size = self._process()
+        size = self._batch_of_a_process(world_size)
+        sampler = EpochSampler(self.val_indices, size, seed=self.seed, rank=rank, world_size=world_size)
+        return self._loader(self._val_split, sampler, training=False)
+
+    def check_held_out(self) -> None:
+        """Refuse to learn from the test samples.
+
+        Raises:
+            UserError: validation is on them.
+        """
+        if self.validates_on_test:
+            raise UserError(
+                f"objective='held_out' learns from the validation samples, and with val_size={self.val_size} these are "
+                "the test's: set val_size above 0, such as 0.1, or take another objective"
+            )
+
     def predict_dataloader(self) -> Loader[Any]:
         """The test batches."""
         return self.test_dataloader()

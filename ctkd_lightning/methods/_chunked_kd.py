@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,11 +17,27 @@ CHUNK = {"cpu": 2**19, "cuda": 2**24}
 """Logits a piece: some pieces fit into a CPU's cache, and fill a GPU."""
 
 
+_in_pieces = True
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """Soften large logits at once too, for a second derivative."""
+    global _in_pieces
+    before, _in_pieces = _in_pieces, False
+    try:
+        yield
+    finally:
+        _in_pieces = before
+
+
 def worth_chunking(student: Tensor, teacher: Tensor) -> bool:
     """Whether pieces are faster, and possible: from four of them on, where rows lie one after the other.
 
     A compiler makes one pass of the plain formulation by itself.
     """
+    if not _in_pieces:
+        return False
     pieces = student.numel() / _chunk(student)
     return pieces >= 4 and student.is_contiguous() and teacher.is_contiguous() and not torch.compiler.is_compiling()
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from ctkd_lightning._scores.batches import TARGET_KEYS
+from ctkd_lightning._scores.batches import TARGET_KEYS, need_labels
 from ctkd_lightning._training_progress import planned_epochs, training_fraction
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
 from ctkd_lightning.data._base import ImageDataModule
@@ -21,6 +21,8 @@ from ctkd_lightning.features.outputs import Pick, Step
 from ctkd_lightning.features.teachers import Teacher, named_teachers
 from ctkd_lightning.fusion.teachers import TeacherFusion
 from ctkd_lightning.methods import Method
+from ctkd_lightning.modules._held_out_batches import HeldOutBatches, number_of_step
+from ctkd_lightning.modules._sharding import is_sharded
 from ctkd_lightning.modules.classifier import SupervisedModule
 from ctkd_lightning.teacher_cache.cached import CachedTeacher
 from ctkd_lightning.temperature import Temperature
@@ -36,6 +38,9 @@ class DistillationModule(SupervisedModule):
     optimizer, as in the CTKD paper (Li et al., AAAI 2023, https://arxiv.org/abs/2211.16231). λ of a learned temperature
     follows the Trainer's :class:`~ctkd_lightning.CurriculumTemperatureCallback`, which also logs both; without one it
     follows ``curriculum``.
+
+    A temperature with ``objective="held_out"`` learns from the Trainer's validation data, a batch in each step; the
+    student does not.
 
     Batches are (inputs, target), (inputs, target, index, view), or mappings with usual names (:func:`read_batch`). Logs
     ``train/loss``, ``train/ce`` and ``train/<method>`` once an epoch, and the task's loss and metrics of the student on
@@ -69,7 +74,9 @@ class DistillationModule(SupervisedModule):
     Raises:
         UserError: no method, or one of a name that the losses have; temperatures by name that are not those of the
             softening methods; a method that reads features, without ``example_image``, of layers that are not there or
-            whose shapes do not fit; with ``example_image``, networks that score different classes.
+            whose shapes do not fit; with ``example_image``, networks that score different classes. At the start of fit
+            a temperature that learns from held-out samples, and no validation data, the test's in their place, or a
+            Trainer that shards.
     """
 
     def __init__(
@@ -121,6 +128,7 @@ class DistillationModule(SupervisedModule):
         self.teacher_fusion = engine.teacher_fusion
         self.curriculum, self._mask = curriculum, mask
         self._told_unlabelled = False
+        self._held_out: HeldOutBatches | None = None
         if kd_at is not None:
             check_number("kd_at", kd_at, above=0)
         self.kd_at = kd_at
@@ -199,6 +207,7 @@ class DistillationModule(SupervisedModule):
 
     def on_train_start(self) -> None:
         """Set λ and the methods' weights (a run resumed within an epoch has no epoch start); say what is too short."""
+        self._held_out = self._held_out_batches()
         for method in self.distillation.terms.values():
             if message := method.unfinished_warmup(planned_epochs(self.trainer)):
                 rank_zero_warn(message)
@@ -210,6 +219,35 @@ class DistillationModule(SupervisedModule):
     def on_train_epoch_start(self) -> None:
         """Set λ and the methods' weights of this epoch."""
         self.distillation.progress(self.current_epoch, training_fraction(self.trainer))
+
+    def on_validation_start(self) -> None:
+        """Let go of the validation data."""
+        if self._held_out is not None:
+            self._held_out.let_go()
+
+    def on_train_end(self) -> None:
+        """Likewise."""
+        self._held_out = None
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """One step: the total loss."""
+        if self._held_out is not None:
+            held_out = self._held_out.at(number_of_step(self.trainer, batch_idx))
+            held_out = self.trainer.strategy.batch_to_device(held_out, dataloader_idx=0)
+            sample = self.read(held_out)
+            images = self.images_in_layout(sample.inputs)
+            self.distillation.hold_out(images, target=need_labels(sample), mask=self.mask_of(held_out))
+        return super().training_step(batch, batch_idx)
+
+    def _held_out_batches(self) -> HeldOutBatches | None:
+        if not self.distillation.learns_from_held_out:
+            return None
+        if is_sharded(self):
+            raise UserError(
+                "objective='held_out' runs the student with other weights, which a Trainer that shards does not hold "
+                "in one place: train with strategy='ddp' or on one device, or take another objective"
+            )
+        return HeldOutBatches(self.trainer)
 
     def mask_of(self, batch: Any) -> Tensor | None:
         """As the module's ``mask`` says."""

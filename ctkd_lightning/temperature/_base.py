@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -14,7 +15,7 @@ from ctkd_lightning.features.outputs import Step
 from ctkd_lightning.temperature._gradient_reversal import gradient_reversal
 from ctkd_lightning.temperature._softening import Softening
 
-Objective = Literal["adversarial", "cooperative"]
+Objective = Literal["adversarial", "cooperative", "held_out"]
 
 _HALF = (torch.float16, torch.bfloat16)
 _NEAR_END = 0.05  # of the range: where the sigmoid's slope has fallen to a fifth of its peak
@@ -81,10 +82,23 @@ class LearnedTemperature(Temperature):
 
     ``objective="cooperative"`` is the control: p lowers the loss too, at the same strength.
 
+    ``objective="held_out"``: the distillation loss gives p no gradient. p is learned so that the student's step on the
+    training batch lowers its loss on samples that it does not train on. A step of plain SGD at rate η from the student
+    θ changes that loss :math:`L_h` by :math:`-\eta \lVert g \rVert s`, to first order, and p raises
+
+    .. math:: s(\tau) = \left\langle \frac{\partial L}{\partial z}, \frac{\partial z}{\partial \theta} \hat g
+        \right\rangle, \qquad \hat g = \frac{g}{\lVert g \rVert}, \quad g = \nabla_\theta L_h
+
+    with the training batch's logits z and the softened terms L: its gradient is :math:`-\lambda \, \partial s /
+    \partial p`. g has length 1 here, so that τ learns as fast late in the training, when the held-out loss is small, as
+    at its start; η is left to p's own learning rate. That temperatures can be meta-learned is from Liu et al., *Meta
+    Knowledge Distillation*, 2022, https://arxiv.org/abs/2202.07940; the rule is ours. It needs the engine,
+    :meth:`ctkd_lightning.Distillation.hold_out`: in a loss of one's own such a temperature stays as it is.
+
     Args:
         tau_init: lower end of τ.
         tau_range: width of the range above it.
-        objective: ``"adversarial"``, the paper's, or ``"cooperative"``.
+        objective: ``"adversarial"``, the paper's, ``"cooperative"`` or ``"held_out"``.
 
     Attributes:
         lambda_: λ in [0, 1], a scalar buffer; 0 until a curriculum sets it. A function of the epoch, so it is not
@@ -95,6 +109,7 @@ class LearnedTemperature(Temperature):
     """
 
     lambda_: Tensor
+    _learning = False
 
     def __init__(self, tau_init: float = 1.0, tau_range: float = 20.0, objective: Objective = "adversarial") -> None:
         super().__init__()
@@ -113,7 +128,9 @@ class LearnedTemperature(Temperature):
         return self.tau_init, self.tau_init + self.tau_range
 
     def bounded(self, raw: Tensor) -> Tensor:
-        """τ of the raw value p, with the gradient reversed on its way to p, or reversed twice."""
+        """τ of the raw value p, with the gradient reversed on its way to p, or reversed twice, or stopped."""
+        if self.objective == "held_out" and not self._learning:
+            raw = raw.detach()
         if self.objective == "cooperative":
             raw = gradient_reversal(raw, 1.0)
         return self.tau_init + self.tau_range * torch.sigmoid(gradient_reversal(raw, self.lambda_))
@@ -127,3 +144,16 @@ class LearnedTemperature(Temperature):
         """The ends of the range, and the objective where it is not the usual one."""
         other = "" if self.objective == "adversarial" else f", objective={self.objective!r}"
         return f"tau_init={self.tau_init}, tau_range={self.tau_range}{other}"
+
+
+@contextmanager
+def learning(temperatures: Iterable[LearnedTemperature]) -> Iterator[None]:
+    """Let gradients reach temperatures that learn from held-out samples, as no other loss's do."""
+    temperatures = list(temperatures)
+    for temperature in temperatures:
+        temperature._learning = True
+    try:
+        yield
+    finally:
+        for temperature in temperatures:
+            temperature._learning = False

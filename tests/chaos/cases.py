@@ -39,6 +39,7 @@ CASES = [
     Case("kd, teacher cache", (*_SMALL, "teacher_cache=auto")),
     Case("crd, memory", (*_SMALL, "method=[crd,kd]")),
     Case("instance", (*_SMALL, "temperature=instance")),
+    Case("held out", (*_SMALL, "temperature.objective=held_out", "data.val_size=24")),
     Case("fusion", _FUSION),
     Case("fusion, frozen encoders", (*_FUSION, "fusion.frozen=true", "fusion.encoder_epochs=2")),
     Case("instance, 2 processes", (*_SMALL, "temperature=instance", "trainer=ddp_cpu"), processes=2),
