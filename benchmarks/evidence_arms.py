@@ -41,6 +41,9 @@ ARMS: dict[str, Arm] = {
     "alone": Arm(("method=none",)),
     # what does the adversary do?
     "global, cooperative": _kd("global", "objective=cooperative", stage2=True),
+    "global, held out": Arm(  # trains on nine tenths of the images, and learns τ from the last
+        ("temperature=global", "temperature.objective=held_out", "data.val_size=0.1")
+    ),
     "global's path, recorded": Arm(replays="path", stage2=True),
     "global's end, fixed": Arm(replays="end"),
     # others that are learned

@@ -82,7 +82,8 @@ def held_out_loss_after(temperature, weight, rate, dropout):
     torch.manual_seed(0)
     s, t = student(X), teacher(X).detach()
     softening = temperature.soften(s, t)
-    q, p = F.log_softmax(s / softening.student, -1), F.log_softmax(t / softening.teacher, -1)  # shifts cancel
+    by_side = ((s, softening.student_shift, softening.student), (t, softening.teacher_shift, softening.teacher))
+    q, p = (F.log_softmax((x if shift is None else x - shift) / tau, -1) for x, shift, tau in by_side)
     loss = 0.1 * F.cross_entropy(s, Y)
     loss = loss + weight * (F.kl_div(q, p, log_target=True, reduction="none").sum(-1) * softening.scale).mean()
     loss.backward()
