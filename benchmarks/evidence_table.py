@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
 from benchmarks.evidence_arms import ARMS, REFERENCE
 from ctkd_lightning.reporting.statistics import Difference, paired_difference, spread
+from ctkd_lightning.reporting.tables import signed
 
 MEASURES = {"top1": "top-1 %", "nll": "NLL", "ece": "ECE %", "agreement": "agreement %"}
 """What a run is judged by: the column's name of each."""
@@ -75,7 +75,8 @@ def by_arm(runs: Iterable[Run], measure: str) -> dict[str, dict[int, float]]:
     """A measure of each arm, by seed; calibration in percent."""
     found: dict[str, dict[int, float]] = defaultdict(dict)
     for run in runs:
-        found[run.arm][run.seed] = getattr(run, measure) * (100 if measure == "ece" else 1)
+        value = getattr(run, measure) * (100 if measure == "ece" else 1)
+        found[run.arm][run.seed] = round(value, 4)  # equal accuracies are equal, though they came in float32
     return {arm: found[arm] for arm in ARMS if arm in found}
 
 
@@ -99,16 +100,16 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def p_values(measured: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
-    """Of each arm's difference to the reference, paired by seed; none of arms without two common seeds."""
+    """Of each arm's difference to the reference, paired by seed; none where it has no interval."""
     reference = measured[REFERENCE]
     found = {}
     for arm, values in measured.items():
-        seeds = sorted(values.keys() & reference.keys())
-        if arm == REFERENCE or len(seeds) < 2:
+        if arm == REFERENCE:
             continue
-        p = float(stats.ttest_rel([values[s] for s in seeds], [reference[s] for s in seeds]).pvalue)
-        if not np.isnan(p):
-            found[arm] = p
+        seeds = sorted(values.keys() & reference.keys())
+        found_of = paired_difference(values, reference)
+        if found_of is not None and found_of.interval is not None:
+            found[arm] = float(stats.ttest_rel([values[s] for s in seeds], [reference[s] for s in seeds]).pvalue)
     return found
 
 
@@ -116,13 +117,15 @@ def table(runs: Sequence[Run]) -> Iterator[str]:
     """The lines of a stage's table, as Markdown."""
     measured = {measure: by_arm(runs, measure) for measure in MEASURES}
     adjusted = {measure: holm(p_values(measured[measure])) for measure in MEASURES}
-    taus = {run.arm: run.tau for run in runs}
+    ends = defaultdict(list)
+    for run in runs:
+        ends[run.arm] += run.tau[-1:]
     yield "| arm | n | τ at the end | top-1 % | difference | " + " | ".join(list(MEASURES.values())[1:]) + " |"
     yield "| --- " * (len(MEASURES) + 4) + "|"
     for arm, values in measured["top1"].items():
         own = spread(list(values.values()))
         deviation = "" if own.deviation is None else f" ± {own.deviation:.2f}"
-        tau = f"{taus[arm][-1]:.2f}" if taus[arm] else "–"
+        tau = f"{spread(ends[arm]).mean:.2f}" if ends[arm] else "–"
         cells = [
             arm,
             str(own.n),
@@ -144,9 +147,9 @@ def _difference(arm: str, measured: Mapping[str, Mapping[int, float]], adjusted:
     if found is None:
         return "?"
     if found.interval is None:
-        return f"{found.mean:+.2f}"
+        return signed(found.mean)
     star = "*" if adjusted.get(arm, 1.0) < LEVEL else ""
-    return f"{found.mean:+.2f} ± {(found.interval[1] - found.interval[0]) / 2:.2f}{star}"
+    return f"{signed(found.mean)} ± {(found.interval[1] - found.interval[0]) / 2:.2f}{star}"
 
 
 def draw_differences(runs: Sequence[Run]) -> Figure:
