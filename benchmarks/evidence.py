@@ -50,6 +50,7 @@ from benchmarks.evidence_table import Run, mean_of, read_runs, report
 from benchmarks.quiet import hush
 from ctkd_lightning import build
 from ctkd_lightning.data import ImageDataModule
+from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.outputs import RecordingModule
 from ctkd_lightning.job.quality import agreement, quality
 from ctkd_lightning.job.summary import describe_environment
@@ -98,16 +99,23 @@ class Study:
         done = self.runs()
         if (arm, seed) in done:
             return
+        if ARMS[arm].replays and ("global", seed) not in done:
+            raise SystemExit(f"{arm!r} replays 'global' of seed {seed}: run that arm first")
+        path = done["global", seed].tau if ARMS[arm].replays else []
+        about = describe_environment()
+        line: dict[str, Any] = {"study": "temperatures", "stage": self.name, "arm": arm, "seed": seed}
         with TemporaryDirectory() as folder:
-            path = done["global", seed].tau if ARMS[arm].replays else []
-            own = settings_of(arm, path, Path(folder))
-            line = self._train(arm, own, seed)
+            settings = [*self.stage.settings, *settings_of(arm, path, Path(folder)), f"seed={seed}"]
+            line |= self._train(seed, settings)
+        line["settings"] = [setting for setting in settings if not setting.startswith("temperature.run=")]
+        line["date"] = datetime.now(UTC).date().isoformat()
+        line |= {name: about[name] for name in ("versions", "hardware", "git")}
         with self.results.open("a") as file:
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        print(f"{self.name}: {arm}, seed {seed}: {line['top1']:.2f} % in {line['seconds']:.0f} s", flush=True)
+        found = line["error"] or f"{line['top1']:.2f} % in {line['seconds']:.0f} s"
+        print(f"{self.name}: {arm}, seed {seed}: {found}", flush=True)
 
-    def _train(self, arm: str, own: Sequence[str], seed: int) -> dict[str, Any]:
-        settings = (*self.stage.settings, *own, f"seed={seed}")
+    def _train(self, seed: int, settings: Sequence[str]) -> dict[str, Any]:
         cfg = build.config(*QUIET, *settings, *self.settings)
         data = build.data(cfg)
         teacher, student = build.networks(cfg, data)
@@ -126,28 +134,21 @@ class Study:
             folder = Path(cfg.teacher.cache_dir).parent / "teacher_outputs"
             module.cache_teacher(data, folder, precision=str(build.precision(cfg)))
         trainer = build.trainer(cfg, callbacks=callbacks, limit_val_batches=0, enable_checkpointing=False)
-        started = time.perf_counter()
-        trainer.fit(module, datamodule=data)
-        seconds = time.perf_counter() - started
-        logits, target = _logits(cfg, student, data)
-        found, close = quality(logits, target), agreement(logits, self.teacher_logits)
-        about = describe_environment()
-        return {
-            "study": "temperatures",
-            "stage": self.name,
-            "arm": arm,
-            "seed": seed,
-            "top1": found.top1,
-            "nll": found.nll,
-            "ece": found.ece,
-            "agreement": close.top1,
-            "tau": [round(tau, 4) for tau in path.tau],
-            "seconds": round(seconds, 1),
-            "start": start,
-            "settings": [setting for setting in settings if not setting.startswith("temperature.run=")],
-            "date": datetime.now(UTC).date().isoformat(),
-            **{name: about[name] for name in ("versions", "hardware", "git")},
-        }
+        started, error = time.perf_counter(), None
+        try:
+            trainer.fit(module, datamodule=data)
+        except UserError as stopped:
+            if "finite" not in str(stopped):
+                raise
+            error = str(stopped)  # then that is what there is to know of the arm
+        found: dict[str, Any] = {"error": error, "tau": [round(tau, 4) for tau in path.tau], "start": start}
+        found["seconds"] = round(time.perf_counter() - started, 1)
+        if error is None:
+            logits, target = _logits(cfg, student, data)
+            measured = quality(logits, target)
+            found |= {"top1": measured.top1, "nll": measured.nll, "ece": measured.ece}
+            found["agreement"] = agreement(logits, self.teacher_logits).top1
+        return found
 
 
 def _logits(cfg: Any, network: nn.Module, data: ImageDataModule) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ class Run:
         stage: ``"1"``, ``"2"`` or ``"digits"``.
         arm: its name.
         seed: of the student's start, and of order and augmentation.
+        error: why it ended before its last epoch, and has no numbers; mostly none.
         top1: test accuracy after the last epoch, percent.
         nll: negative log-likelihood, nats.
         ece: expected calibration error, 0 to 1.
@@ -42,13 +44,14 @@ class Run:
     stage: str
     arm: str
     seed: int
-    top1: float
-    nll: float
-    ece: float
-    agreement: float
     tau: tuple[float, ...]
     seconds: float
     start: str
+    error: str | None = None
+    top1: float = math.nan
+    nll: float = math.nan
+    ece: float = math.nan
+    agreement: float = math.nan
 
 
 def read_runs(path: Path) -> list[Run]:
@@ -61,7 +64,7 @@ def read_runs(path: Path) -> list[Run]:
         return []
     known = [field.name for field in fields(Run)]
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    runs = [Run(**{name: tuple(line[name]) if name == "tau" else line[name] for name in known}) for line in lines]
+    runs = [Run(**{name: line[name] for name in known if name in line} | {"tau": tuple(line["tau"])}) for line in lines]
     starts = defaultdict(set)
     for run in runs:
         starts[run.stage, run.seed].add(run.start)
@@ -72,9 +75,11 @@ def read_runs(path: Path) -> list[Run]:
 
 
 def by_arm(runs: Iterable[Run], measure: str) -> dict[str, dict[int, float]]:
-    """A measure of each arm, by seed; calibration in percent."""
+    """A measure of each arm, by seed, of the runs that came to their end; calibration in percent."""
     found: dict[str, dict[int, float]] = defaultdict(dict)
     for run in runs:
+        if run.error is not None:
+            continue
         value = getattr(run, measure) * (100 if measure == "ece" else 1)
         found[run.arm][run.seed] = round(value, 4)  # equal accuracies are equal, though they came in float32
     return {arm: found[arm] for arm in ARMS if arm in found}
@@ -138,6 +143,9 @@ def table(runs: Sequence[Run]) -> Iterator[str]:
             star = "*" if adjusted[measure].get(arm, 1.0) < LEVEL else ""
             cells.append(f"{mean:.3f}{star}" if measure == "nll" else f"{mean:.1f}{star}")
         yield f"| {' | '.join(cells)} |"
+    for run in runs:
+        if run.error is not None:
+            yield f"| {run.arm}, seed {run.seed} | – | – | stopped: {run.error} |" + " – |" * (len(MEASURES))
 
 
 def _difference(arm: str, measured: Mapping[str, Mapping[int, float]], adjusted: Mapping[str, float]) -> str:

@@ -46,6 +46,24 @@ def test_the_table(tmp_path):
     assert p_values(by_arm(runs, "agreement")) == {}  # no differences at all
 
 
+def test_a_run_that_had_no_end_is_told_and_has_no_numbers(tmp_path):
+    path = lines(tmp_path / "runs.jsonl")
+    found = {
+        "stage": "1",
+        "arm": "global",
+        "seed": 4,
+        "tau": [3.0],
+        "seconds": 1.0,
+        "start": "s4",
+        "error": "NaN in kd",
+    }
+    path.write_text(path.read_text() + json.dumps(found) + "\n")
+    *rows, last = table(read_runs(path))
+    assert last.startswith("| global, seed 4 | – | – | stopped: NaN |")
+    assert last.count("|") == rows[0].count("|")
+    assert next(row for row in rows if row.startswith("| global")).split("|")[2] == " 3 "
+
+
 def test_p_values_of_many_comparisons():
     adjusted = holm({"a": 0.001, "b": 0.02, "c": 0.04, "d": 0.03})
     assert adjusted == pytest.approx({"a": 0.004, "b": 0.06, "c": 0.06, "d": 0.06})
