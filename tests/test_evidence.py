@@ -55,7 +55,7 @@ def test_a_run_that_had_no_end_is_told_and_has_no_numbers(tmp_path):
         "tau": [3.0],
         "seconds": 1.0,
         "start": "s4",
-        "error": "NaN in kd",
+        "error": "NaN",
     }
     path.write_text(path.read_text() + json.dumps(found) + "\n")
     *rows, last = table(read_runs(path))
