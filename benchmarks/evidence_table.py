@@ -39,6 +39,8 @@ class Run:
         tau: at the end of each epoch; empty where nothing is softened.
         seconds: of the training.
         start: check sum of the student's first weights.
+        teacher: of the teacher's; not in early lines.
+        settings: of the command.
     """
 
     stage: str
@@ -47,6 +49,8 @@ class Run:
     tau: tuple[float, ...]
     seconds: float
     start: str
+    settings: tuple[str, ...] = ()
+    teacher: str = ""
     error: str | None = None
     top1: float = math.nan
     nll: float = math.nan
@@ -65,9 +69,13 @@ def read_runs(path: Path) -> list[Run]:
     known = [field.name for field in fields(Run)]
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     runs = [Run(**{name: line[name] for name in known if name in line} | {"tau": tuple(line["tau"])}) for line in lines]
-    starts = defaultdict(set)
+    starts, teachers = defaultdict(set), defaultdict(set)
     for run in runs:
         starts[run.stage, run.seed].add(run.start)
+        teachers[run.stage] |= {run.teacher} - {""}
+    for stage, found in teachers.items():
+        if len(found) > 1:
+            raise SystemExit(f"{path}: the runs of stage {stage} have different teachers")
     for (stage, seed), found in starts.items():
         if len(found) > 1:
             raise SystemExit(f"{path}: the arms of stage {stage}, seed {seed} start from different students")
@@ -122,6 +130,7 @@ def table(runs: Sequence[Run]) -> Iterator[str]:
     """The lines of a stage's table, as Markdown."""
     measured = {measure: by_arm(runs, measure) for measure in MEASURES}
     adjusted = {measure: holm(p_values(measured[measure])) for measure in MEASURES}
+    stopped = {run.arm for run in runs if run.error is not None}
     ends = defaultdict(list)
     for run in runs:
         ends[run.arm] += run.tau[-1:]
@@ -136,7 +145,7 @@ def table(runs: Sequence[Run]) -> Iterator[str]:
             str(own.n),
             tau,
             f"{own.mean:.2f}{deviation}",
-            _difference(arm, measured["top1"], adjusted["top1"]),
+            "–" if arm in stopped else _difference(arm, measured["top1"], adjusted["top1"]),
         ]
         for measure in list(MEASURES)[1:]:
             mean = spread(list(measured[measure][arm].values())).mean
@@ -229,7 +238,7 @@ def report(results: Path, page: Path) -> None:
     runs, text = read_runs(results), page.read_text()
     for stage in sorted({run.stage for run in runs}):
         own = [run for run in runs if run.stage == stage]
-        if not any(run.arm == REFERENCE for run in own):
+        if not any(run.arm == REFERENCE and run.error is None for run in own):
             continue
         lines = [about(results, stage), "", *table(own), ""]
         for name, draw in (("differences", draw_differences), ("paths", draw_paths)):

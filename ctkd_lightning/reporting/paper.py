@@ -17,9 +17,10 @@ def paper_table(arms: list[Arm]) -> Table | None:
     pairs = list(dict.fromkeys(arm.pair for arm in arms))
     rows: dict[str, dict[str, list[Arm]]] = {}  # by method its other temperatures by name, an arm a pair
     for arm in arms:
-        reference = fixed_reference(arm, arms) if has_temperature(arm) else None
-        if reference is not None and reference is not arm:
-            rows.setdefault(_method(arm), {}).setdefault(arm.runs[0].summary.temperature, []).append(arm)
+        another = has_temperature(arm) and arm.runs[0].summary.temperature != "fixed"
+        if another and fixed_reference(arm, arms) is not None:
+            other = arm.name.removeprefix(f"{_method(arm)}, ")
+            rows.setdefault(_method(arm), {}).setdefault(other, []).append(arm)
     if not rows or (len(rows) == 1 and len(pairs) == 1):
         return None
     table = [
@@ -29,13 +30,13 @@ def paper_table(arms: list[Arm]) -> Table | None:
     for method, others in rows.items():
         fixed = [fixed_reference(arm, arms) for arm in arms if has_temperature(arm) and _method(arm) == method]
         table.append([Cell(method), *(_accuracy(_of_pair(fixed, pair)) for pair in pairs)])
-        for temperature, several in others.items():
+        for other, several in others.items():
             of_pairs = [_of_pair(several, pair) for pair in pairs]
-            table.append([Cell(f"+ {temperature} τ"), *(_accuracy(arm, arms) for arm in of_pairs)])
+            table.append([Cell(f"+ {other}"), *(_accuracy(arm, arms) for arm in of_pairs)])
     words = (
         "The same numbers as papers print them: test top-1 after the last epoch, mean ± standard deviation over seeds; "
-        "below it the points over the same method at the fixed temperature, paired by seed. Intervals stand in the "
-        "table of the results."
+        "below it the points over the same method at a fixed temperature (of several the best of them), "
+        "paired by seed. Intervals stand in the table of the results."
     )
     columns = [Column("", words=True), *(Column(pair) for pair in pairs)]
     return Table("paper", "Methods with and without another temperature", columns, table, words=words)

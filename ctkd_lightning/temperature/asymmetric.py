@@ -47,10 +47,11 @@ class AsymmetricTemperature(Temperature):
         teacher="τ₁ of the target's class, τ₂ of the others",
         scale="τ_s²",
         needs="the target",
-        breaks="targets that are no class index, as of several labels: refused",
+        breaks="targets that are no class index: refused",
     )
 
     needs_target = True
+    needs_classes = True
     tau: Tensor
 
     def __init__(self, tau_target: float = 4.0, tau_other: float = 2.0, tau_student: float = 1.0) -> None:

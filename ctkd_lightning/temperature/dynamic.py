@@ -29,7 +29,8 @@ def dynamic_softening(base: Softening, student_logits: Tensor, teacher_logits: T
     x, y = (at_least_float32(z).amax(dim=-1, keepdim=True).clamp(min=floor) for z in (student_logits, teacher_logits))
     of_student, of_teacher = 2 * x / (x + y), 2 * y / (x + y)
     scale = base.scale * (of_student * of_teacher).squeeze(-1)
-    return Softening(base.student * of_student, base.teacher * of_teacher, scale)
+    shifts = base.student_shift, base.teacher_shift
+    return Softening(base.student * of_student, base.teacher * of_teacher, scale, *shifts)
 
 
 class DynamicTemperature(RuleTemperature):

@@ -46,7 +46,9 @@ class LSKDTemperature(RuleTemperature):
         what="in standard deviations of each side's logits",
         student="τ σ(s)",
         teacher="τ σ(t)",
+        needs="scores of classes, three at least",
         breaks="equal logits: the published gradient is 10⁶ times too large; here the deviation has a floor",
     )
 
+    needs_classes = True  # two scores in their own deviations are a sign, without a gradient
     rule = staticmethod(lskd_softening)

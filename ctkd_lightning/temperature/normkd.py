@@ -48,7 +48,9 @@ class NormKDTemperature(RuleTemperature):
         student="τ σ(s)",
         teacher="τ σ(t)",
         scale="(τ σ(t))²",
+        needs="scores of classes, three at least",
         breaks="equal logits: the published gradient is NaN; here the deviation has a floor",
     )
 
+    needs_classes = True  # two scores in their own deviations are a sign, without a gradient
     rule = staticmethod(normkd_softening)

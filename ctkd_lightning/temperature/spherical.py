@@ -51,8 +51,10 @@ class SphericalTemperature(RuleTemperature):
         url="https://arxiv.org/abs/2010.07485",
         what="at the teacher's standard deviation",
         student="τ σ(s) / σ(t)",
+        needs="scores of classes, three at least",
         breaks="equal logits, as lskd",
     )
 
     default_tau = 4.0
+    needs_classes = True  # two scores in their own deviations are a sign, without a gradient
     rule = staticmethod(spherical_softening)

@@ -21,7 +21,7 @@ def ttm_softening(base: Softening, student_logits: Tensor, teacher_logits: Tenso
         teacher_logits: the same shape.
     """
     one = base.teacher.new_ones(())
-    return Softening(one, base.teacher, one)
+    return Softening(one, base.teacher, one, teacher_shift=base.teacher_shift)
 
 
 def wttm_softening(base: Softening, student_logits: Tensor, teacher_logits: Tensor) -> Softening:
@@ -36,7 +36,7 @@ def wttm_softening(base: Softening, student_logits: Tensor, teacher_logits: Tens
     """
     prediction = bounded_below(teacher_logits).log_softmax(dim=-1)
     weight = (prediction / base.teacher).logsumexp(dim=-1).exp()
-    return Softening(base.teacher.new_ones(()), base.teacher, weight)
+    return Softening(base.teacher.new_ones(()), base.teacher, weight, teacher_shift=base.teacher_shift)
 
 
 class TTMTemperature(RuleTemperature):

@@ -52,3 +52,26 @@ def test_a_pair_of_rows_for_each_method():
 @pytest.mark.parametrize(("fixed", "learned"), [([85.0, 86.0], [86.0, 88.0]), ([85.0], []), ([], [85.0])])
 def test_one_method_of_one_pair_has_its_table_already(fixed, learned):
     assert paper_table(find_arms(comparison("runs", fixed, learned))) is None
+
+
+def test_every_other_temperature_has_its_row_and_fixed_ones_none():
+    files = [
+        write_run(f"a{seed}{number}", value + seed, seed=seed, temperature=temperature, settings=settings)
+        for seed in (1, 2)
+        for number, (value, temperature, settings) in enumerate([
+            (70.0, "fixed", {"temperature": {"tau": 4.0}}),
+            (72.0, "fixed", {"temperature": {"tau": 2.0}}),
+            (73.0, "global", {"temperature": {"objective": "adversarial"}}),
+            (80.0, "global", {"temperature": {"objective": "cooperative"}}),
+        ])
+    ]  # fmt: skip
+    files += [write_run("b", 60.0, pair=PAIRS[1])]
+    table = paper_table(find_arms(read_runs([file.path for file in files]).runs))
+    found = {row[0].text: row[1] for row in table.rows}
+    assert list(found) == [
+        "teacher", "student alone", "kd", "+ global τ, temperature.objective=adversarial",
+        "+ global τ, temperature.objective=cooperative",
+    ]  # fmt: skip
+    assert found["kd"].text.startswith("73.50")
+    assert [cell.note for cell in list(found.values())[3:]] == ["+1.00", "+8.00"]
+    assert "the best of them" in table.words

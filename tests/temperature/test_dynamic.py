@@ -4,7 +4,7 @@ import torch
 from ctkd_lightning import Distillation
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import kd_loss
-from ctkd_lightning.temperature import DynamicTemperature, LSKDTemperature
+from ctkd_lightning.temperature import DynamicTemperature, TTMTemperature
 from tests.temperature import golden
 
 
@@ -48,4 +48,4 @@ def test_no_floor(floor):
 def test_scores_of_their_own_have_no_largest(task):
     networks = torch.nn.Linear(3, 4), torch.nn.Linear(3, 4)
     with pytest.raises(UserError, match=f"DynamicTemperature compares the scores of classes .* found task='{task}'"):
-        Distillation(*networks, temperature=LSKDTemperature(DynamicTemperature()), task=task)
+        Distillation(*networks, temperature=TTMTemperature(DynamicTemperature()), task=task)

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from ctkd_lightning import FixedTemperature
+from ctkd_lightning import Distillation, FixedTemperature
+from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods import dkd_loss, kd_loss, lskd_loss
-from ctkd_lightning.temperature import LSKDTemperature
+from ctkd_lightning.temperature import LSKDTemperature, NormKDTemperature, SphericalTemperature
 from tests.temperature import golden
 
 
@@ -31,3 +32,12 @@ def test_with_another_method():
     standardized = [x / x.std(-1, keepdim=True) for x in (s, t)]
     expected = dkd_loss(*standardized, target, 2.0)
     torch.testing.assert_close(dkd_loss(s, t, target, softening), expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("rule", [LSKDTemperature, NormKDTemperature, SphericalTemperature])
+@pytest.mark.parametrize("task", ["binary", "multilabel"])
+def test_scores_of_their_own_are_refused(rule, task):
+    """Two scores over their deviation are a sign: the student had a loss, and no gradient."""
+    networks = torch.nn.Linear(3, 4), torch.nn.Linear(3, 4)
+    with pytest.raises(UserError, match=f"{rule.__name__} compares the scores of classes .* found task='{task}'"):
+        Distillation(*networks, temperature=rule(), task=task)

@@ -3,7 +3,7 @@ import torch
 
 from ctkd_lightning import FixedTemperature
 from ctkd_lightning.methods import kd_loss, ttm_loss, wttm_loss
-from ctkd_lightning.temperature import TTMTemperature, WTTMTemperature
+from ctkd_lightning.temperature import DynamicTemperature, PerClassTemperature, TTMTemperature, WTTMTemperature
 from tests.temperature import golden
 
 
@@ -35,3 +35,18 @@ def test_numbers_of_the_authors_code(case, rule, tau):
 def test_the_method_of_the_name_is_kd_with_the_rule(rule, loss):
     softening = rule(FixedTemperature(3.0).double()).soften(*golden.LOGITS)
     torch.testing.assert_close(kd_loss(*golden.LOGITS, softening), loss(*golden.LOGITS, 3.0))
+
+
+@pytest.mark.parametrize("rule", [TTMTemperature, WTTMTemperature, DynamicTemperature])
+def test_a_shift_of_the_base_is_kept(rule):
+    s, t = golden.LOGITS
+    temperature = rule(PerClassTemperature(s.shape[-1]).double())
+    with torch.no_grad():
+        temperature.base.value.copy_(torch.linspace(-2, 2, s.shape[-1]))
+    softening, base = temperature.soften(s, t), temperature.base.soften(s, t)
+    torch.testing.assert_close(softening.teacher_shift, base.teacher_shift)
+    if rule is DynamicTemperature:
+        torch.testing.assert_close(softening.student_shift, base.student_shift)
+    else:  # at tau 1 a shift says nothing
+        losses = [kd_loss(s, x, temperature.soften(s, x)) for x in (t, t + 10)]
+        torch.testing.assert_close(*losses)
