@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial, reduce
 
 import torch
@@ -154,28 +155,32 @@ def _check_teacher(logits: Tensor | None, head: Head | None, expected: torch.Siz
 
 def _check_softening(softening: Softening, positions: torch.Size) -> None:
     """Refuse what has entries along the vocabulary, or is of other positions."""
-    named = {
+    for_logits = {
         "student τ": softening.student,
         "teacher τ": softening.teacher,
         "student shift": softening.student_shift,
         "teacher shift": softening.teacher_shift,
-        "factor": softening.scale.unsqueeze(-1),
     }
-    for name, value in named.items():
+    for name, value in for_logits.items():
         if value is None:
             continue
-        shape = tuple(value.shape)
-        if shape[-1:] not in ((), (1,)):
+        if value.ndim and value.shape[-1] != 1:
             raise UserError(
-                f"the softening's {name} has shape {shape}, an entry a class: linear_kd_loss takes a scalar or one a "
-                "position; take kd_loss of the logits"
+                f"the softening's {name} has shape {tuple(value.shape)}, an entry a class: linear_kd_loss takes a "
+                "scalar or one a position; take kd_loss of the logits"
             )
-        behind = (*positions, 1)[-len(shape) :] if shape else ()
-        if len(shape) > len(behind) or any(n not in (1, m) for n, m in zip(shape, behind, strict=True)):
-            raise UserError(
-                f"the softening's {name} has shape {shape}, the positions are {tuple(positions)}: make the softening "
-                "of the same batch"
-            )
+        _check_broadcasts(name, value, (*positions, 1))
+    _check_broadcasts("factor", softening.scale, positions)
+
+
+def _check_broadcasts(name: str, value: Tensor, shape: Sequence[int]) -> None:
+    try:
+        value.expand(torch.Size(shape))
+    except RuntimeError:
+        raise UserError(
+            f"the softening's {name} has shape {tuple(value.shape)}, expected one that broadcasts to {tuple(shape)}: "
+            "make the softening of the same batch"
+        ) from None
 
 
 def _computed_in(*tensors: Tensor | None) -> torch.dtype:

@@ -149,9 +149,9 @@ def test_the_gradients_are_the_finite_differences(small_chunks):
 
 @pytest.mark.parametrize("tau", [1.0, 4.0, 15.62])
 def test_float32_is_float64_to_a_part_in_a_hundred_thousand(tau):
-    """At τ = 15.62 the terms of τ's gradient cancel to a thousandth, of which plain float32 has two digits left."""
+    """At τ = 15.62 the terms of τ's gradient nearly cancel: plain float32 has three digits left of it."""
     student, teacher = two_heads((40,), 8000)
-    student[1], teacher[1] = student[1].exp() / 2, teacher[1].exp() / 2  # skewed as real logits are
+    student[2], teacher[2] = student[2].exp() / 2, teacher[2].exp() / 2  # skewed as words' frequencies are
     values = [torch.tensor(tau, dtype=torch.float64)]
     rounded = [[x.float() for x in head] for head in (student, teacher)]
     exact = [[x.double() for x in head] for head in rounded]
@@ -300,7 +300,7 @@ def test_learned_temperature_of_the_package():
     gradients = []
     for loss, read in zip(of_heads(student, teacher), (student[0], logits(*student)), strict=True):
         temperature = GlobalTemperature().double()
-        temperature.lambda_ = 0.7
+        temperature.lambda_.fill_(0.7)
         loss(lambda: temperature.soften(read, read))(*student).backward()  # noqa: B023
         gradients.append(temperature.value.grad)
     assert gradients[0].abs() > 0
@@ -378,11 +378,11 @@ WRONG = {
     ),
     "a softening of another batch": (
         {"temperature": Softening(torch.ones(5, 1), torch.ones(5, 1), torch.ones(5))},
-        r"student τ has shape \(5, 1\), the positions are \(2,\): make the softening of the same batch",
+        r"student τ has shape \(5, 1\), expected one that broadcasts to \(2, 1\): make the softening of the same",
     ),
     "a factor of another batch": (
         {"temperature": Softening(torch.ones(()), torch.ones(()), torch.ones(5))},
-        r"factor has shape \(5,\), the positions are \(2,\)",
+        r"factor has shape \(5,\), expected one that broadcasts to \(2,\)",
     ),
 }
 
