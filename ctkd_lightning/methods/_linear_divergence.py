@@ -14,7 +14,7 @@ from ctkd_lightning.methods._checks import no_autocast
 from ctkd_lightning.methods._chunked_kd import pieces
 from ctkd_lightning.methods._softened_rows import SoftenedRows
 
-CHUNK_BYTES = 2**26
+CHUNK_BYTES = 2**25
 """Of a chunk's logits. They are multiplied together: few rows at a time would be slow with a large head."""
 
 WIDENED = 2**22

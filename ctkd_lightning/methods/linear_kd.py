@@ -35,11 +35,11 @@ def linear_kd_loss(
 
     with N the positions that the mask keeps, and the teacher's logits t given, or :math:`W' h'_i + b'` of its own
     hidden states and head. Value and gradients are those of ``kd_loss(student_hidden @ student_weight.T +
-    student_bias, teacher_logits, temperature, mask=mask)``: with respect to hidden states, weight, bias and whatever of
-    the temperature (τ of either side, the factor) requires them. They are made together with the loss, some 64 MiB of
-    logits at a time (a teacher's head: as many again), so that no logit is computed twice; the backward pass scales
-    them. Positions that the mask leaves out cost nothing. Computed in float32 or wider, half precision is widened:
-    weight's gradient is summed in float32.
+    student_bias, teacher_logits, temperature, mask=mask)``: with respect to hidden states, weight, bias, and whatever
+    requires them behind the temperature. They are made together with the loss, from 32 MiB of logits at a time, and as
+    many of a teacher's head: no logit is computed twice, and the backward pass only scales. Positions that the mask
+    leaves out cost nothing; on a GPU their number is waited for. Computed in float32 or wider whatever the inputs'
+    types, so also the gradients' sums.
 
     The teacher gets no gradient. There is no second derivative.
 
