@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -143,8 +142,9 @@ def print_peak(name: str, size: str, device: str) -> None:
 
 
 def _peak_of_process() -> int:
-    """Resident bytes at their highest so far; Linux counts them in units of 1,024."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Resident bytes at their highest so far, on Linux; ``getrusage`` would count those of the parent process too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def main() -> None:

@@ -162,6 +162,16 @@ def test_float32_is_float64_to_a_part_in_a_hundred_thousand(tau):
         assert torch.linalg.vector_norm(ours.double() - theirs) <= 1e-5 * torch.linalg.vector_norm(theirs)
 
 
+def test_the_gradient_of_a_single_precision_temperature_is_rounded_once():
+    student, teacher = two_heads((40,), 500)
+    loss = of_heads(student, teacher)[0](lambda tau: tau)
+    single, double = (
+        loss_and_gradients(loss, [*student, torch.tensor(16.0, dtype=dtype)])[-1]
+        for dtype in (torch.float32, torch.float64)
+    )
+    torch.testing.assert_close(single.double(), double, rtol=1e-7, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_summed_in_float32(monkeypatch, dtype):
     """Also where a gradient scaler's factor is what lifts the gradients into float16's range."""
