@@ -14,6 +14,7 @@ from ctkd_lightning.methods.fsp import FSP, fsp_loss
 from ctkd_lightning.methods.ft import FT, ft_loss
 from ctkd_lightning.methods.kd import KD, kd_loss
 from ctkd_lightning.methods.kdsvd import KDSVD, kdsvd_loss
+from ctkd_lightning.methods.linear_kd import linear_kd_loss
 from ctkd_lightning.methods.lskd import LSKD, lskd_loss
 from ctkd_lightning.methods.mlkd import MLKD, mlkd_loss
 from ctkd_lightning.methods.normkd import NormKD, normkd_loss
@@ -70,6 +71,7 @@ __all__ = [
     "ft_loss",
     "kd_loss",
     "kdsvd_loss",
+    "linear_kd_loss",
     "lskd_loss",
     "mlkd_loss",
     "normkd_loss",

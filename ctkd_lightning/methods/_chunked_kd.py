@@ -111,13 +111,18 @@ class _ChunkedDivergence(torch.autograd.Function):
 
 def _softened(student: Tensor, teacher: Tensor, temperature: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
     """Pieces of rows with their temperatures and the log-probabilities of student and teacher."""
-    count, classes = student.shape
-    step = max(1, _chunk(student) // max(1, classes))
-    for start in range(0, count, step):
-        rows = slice(start, min(start + step, count))
+    for rows in pieces(student):
         tau = temperature[rows]
         log_q, log_p = (torch.log_softmax(bounded_below(x[rows]) / tau, dim=1) for x in (student, teacher))
         yield rows, tau, log_q, log_p
+
+
+def pieces(logits: Tensor) -> Iterator[slice]:
+    """Rows of logits (N, C), a piece at a time."""
+    count, classes = logits.shape
+    step = max(1, _chunk(logits) // max(1, classes))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
 
 
 def _chunk(logits: Tensor) -> int:
