@@ -53,8 +53,8 @@ ARMS: dict[str, Arm] = {
     "scheduled, 10 to 1": _kd("scheduled", "curve=linear", "start=10", "end=1", stage2=True),  # Annealing KD's ends
     "scheduled, cosine 4 to 1": _kd("scheduled", "curve=cosine", "start=4", "end=1"),
     "scheduled, DTS": _kd("scheduled", "curve=cosine", "start=4", "end=0", "least=2"),
-    # rules, with their authors' numbers as far as these are published and of the temperature: DTKD's second term is left
-    # out, and the warm-ups of DTKD and LumiNet; Energy KD's shares are 20 % (its authors: 30 % for ResNet-56 to
+    # rules, with their authors' numbers as far as these are published and of the temperature: DTKD's second term and
+    # the warm-ups of DTKD and LumiNet are left out; Energy KD's shares are 20 % (its authors: 30 % for ResNet-56 to
     # ResNet-20), DTD's β and γ and TTM's weight are ours
     "normalized": _kd("normalized", "base.tau=2"),
     "standardized": _kd("standardized", "base.tau=2", weight=9.0),

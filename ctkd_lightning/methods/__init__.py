@@ -2,6 +2,7 @@
 
 from ctkd_lightning.features.outputs import NetworkOutput, Step
 from ctkd_lightning.methods._base import FeatureMethod, LogitMethod, Method
+from ctkd_lightning.methods._linear_kd import linear_kd_loss
 from ctkd_lightning.methods.ab import AB, ab_loss
 from ctkd_lightning.methods.annealing_kd import AnnealingKD, annealing_kd_loss
 from ctkd_lightning.methods.at import AT, at_loss
@@ -14,7 +15,6 @@ from ctkd_lightning.methods.fsp import FSP, fsp_loss
 from ctkd_lightning.methods.ft import FT, ft_loss
 from ctkd_lightning.methods.kd import KD, kd_loss
 from ctkd_lightning.methods.kdsvd import KDSVD, kdsvd_loss
-from ctkd_lightning.methods.linear_kd import linear_kd_loss
 from ctkd_lightning.methods.lskd import LSKD, lskd_loss
 from ctkd_lightning.methods.mlkd import MLKD, mlkd_loss
 from ctkd_lightning.methods.normkd import NormKD, normkd_loss
