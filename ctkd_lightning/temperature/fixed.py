@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import torch
-from torch import Tensor
-
 from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning.errors import check_number
-from ctkd_lightning.features.outputs import Step
-from ctkd_lightning.temperature._base import Temperature
-from ctkd_lightning.temperature._softening import Softening
+from ctkd_lightning.temperature._given import GivenTemperature
 
 
-class FixedTemperature(Temperature):
+class FixedTemperature(GivenTemperature):
     """τ as a constant, as in Hinton et al., 2015.
 
     Args:
@@ -24,6 +17,7 @@ class FixedTemperature(Temperature):
         UserError: τ that is no positive number.
 
     Example:
+        >>> import torch
         >>> logits = torch.zeros(2, 10)
         >>> FixedTemperature(4.0)(logits, logits)
         tensor(4.)
@@ -35,20 +29,9 @@ class FixedTemperature(Temperature):
         what="a constant",
     )
 
-    tau: Tensor
-
     def __init__(self, tau: float = 4.0) -> None:
-        super().__init__()
         check_number("temperature's tau", tau, above=0)
-        self.register_buffer("tau", torch.tensor(float(tau)), persistent=False)
-
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """τ, a scalar."""
-        return self.tau
-
-    def soften(self, student_logits: Tensor, teacher_logits: Tensor, step: Step | None = None) -> Softening:
-        """τ on either side, with the factor τ²."""
-        return replace(super().soften(student_logits, teacher_logits, step), fixed=True)
+        super().__init__(float(tau))
 
     def extra_repr(self) -> str:
         """The constant."""

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import replace
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning._files import user_path
 from ctkd_lightning._reading import read_text
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.features.outputs import Step
-from ctkd_lightning.temperature._base import Temperature
-from ctkd_lightning.temperature._softening import Softening
+from ctkd_lightning.temperature._given import GivenTemperature
 
 
-class RecordedTemperature(Temperature):
+class RecordedTemperature(GivenTemperature):
     r"""τ of each epoch as another run logged it: the path of a learned temperature without its adversary.
 
     A run logs τ at the end of each epoch (of one a sample its mean); here it holds from the epoch's start. An epoch
@@ -33,6 +27,7 @@ class RecordedTemperature(Temperature):
         UserError: no such file, or no τ in it.
 
     Example:
+        >>> import torch
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "metrics.csv").write_text("epoch,ctkd/temperature\n0,15.0\n1,12.0\n")
@@ -50,8 +45,6 @@ class RecordedTemperature(Temperature):
         breaks="a longer training than the recorded one stays at its last τ",
     )
 
-    tau: Tensor
-
     def __init__(self, run: str | Path | None = None, name: str = "ctkd/temperature") -> None:
         super().__init__()
         if run is None:
@@ -61,7 +54,7 @@ class RecordedTemperature(Temperature):
             )
         self.run = user_path(run)
         self.taus = _read(self.run / "metrics.csv" if self.run.is_dir() else self.run, name)
-        self.register_buffer("tau", torch.tensor(self.at(0)), persistent=False)
+        self.tau.fill_(self.at(0))
 
     def at(self, epoch: float) -> float:
         """τ of the epoch, counted from 0; of those before the first that has one, its."""
@@ -71,14 +64,6 @@ class RecordedTemperature(Temperature):
     def set_progress(self, epoch: float, fraction: float | None = None) -> None:
         """Go on to the epoch's τ."""
         self.tau.fill_(self.at(epoch))
-
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """τ, a scalar."""
-        return self.tau
-
-    def soften(self, student_logits: Tensor, teacher_logits: Tensor, step: Step | None = None) -> Softening:
-        """τ on either side, with the factor τ²."""
-        return replace(super().soften(student_logits, teacher_logits, step), fixed=True)
 
     def extra_repr(self) -> str:
         """Whose τ it is."""

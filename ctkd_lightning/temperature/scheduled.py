@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import cast
 
-import torch
-from torch import Tensor
-
 from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning.errors import UserError, check_number, suggest
-from ctkd_lightning.features.outputs import Step
-from ctkd_lightning.temperature._base import Temperature
-from ctkd_lightning.temperature._softening import Softening
+from ctkd_lightning.temperature._given import GivenTemperature
 
 
 def _linear(start: float, end: float, x: float) -> float:
@@ -34,7 +28,7 @@ CURVES = {"linear": _linear, "cosine": _cosine}
 """τ of start, end and the share of the training that has passed."""
 
 
-class ScheduledTemperature(Temperature):
+class ScheduledTemperature(GivenTemperature):
     r"""τ as a curve over the training.
 
     .. math:: \tau(x) = \tau_\mathrm{start} + c(x) (\tau_\mathrm{end} - \tau_\mathrm{start})
@@ -63,6 +57,7 @@ class ScheduledTemperature(Temperature):
             training of unknown length, or a curve that gives no positive number.
 
     Example:
+        >>> import torch
         >>> temperature = ScheduledTemperature("linear", start=8.0, end=2.0)
         >>> temperature.set_progress(epoch=30, fraction=0.5)
         >>> temperature(torch.zeros(2, 10), torch.zeros(2, 10))
@@ -75,8 +70,6 @@ class ScheduledTemperature(Temperature):
         what="a curve of the training's progress",
         needs="the length of the training",
     )
-
-    tau: Tensor
 
     def __init__(
         self,
@@ -97,7 +90,7 @@ class ScheduledTemperature(Temperature):
             check_number("ScheduledTemperature's epochs", epochs, above=0)
         self.least, self.most, self.epochs = least, most, epochs
         self.curve = _curve_of(curve, start, end)
-        self.register_buffer("tau", torch.tensor(self.at(0.0)), persistent=False)
+        self.tau.fill_(self.at(0.0))
 
     def at(self, fraction: float) -> float:
         """τ where that share of the training has passed.
@@ -124,14 +117,6 @@ class ScheduledTemperature(Temperature):
                 "pass epochs=, or limit the training by max_epochs or max_steps"
             )
         self.tau.fill_(self.at(fraction))
-
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """τ, a scalar."""
-        return self.tau
-
-    def soften(self, student_logits: Tensor, teacher_logits: Tensor, step: Step | None = None) -> Softening:
-        """τ on either side, with the factor τ²."""
-        return replace(super().soften(student_logits, teacher_logits, step), fixed=True)
 
     def extra_repr(self) -> str:
         """Where the curve stands."""
