@@ -15,7 +15,14 @@ from ctkd_lightning._loss_record import LossRecord
 from ctkd_lightning._masks import entries, masked
 from ctkd_lightning._modes import evaluating
 from ctkd_lightning._scores.batches import tensors_of
-from ctkd_lightning._scores.checks import NOT_FINITE, check_finite, check_kind, check_one_class, check_target_values
+from ctkd_lightning._scores.checks import (
+    NOT_FINITE,
+    check_finite,
+    check_kind,
+    check_one_class,
+    check_target_values,
+    tell_worse_than_chance,
+)
 from ctkd_lightning._scores.ignored import IgnoredTargets, fit_mask
 from ctkd_lightning._scores.scores import Kind, Scores, Task, same_places
 from ctkd_lightning._scores.task_loss import task_loss as cross_entropy
@@ -41,9 +48,10 @@ from ctkd_lightning.fusion.teachers import (
 from ctkd_lightning.methods import KD, Method, kd_loss
 from ctkd_lightning.methods._chunked_kd import at_once
 from ctkd_lightning.teacher_cache.cached import CachedTeacher, ViewedData, cache_for
-from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Softening, Temperature
+from ctkd_lightning.temperature import LearnedTemperature, Softening, Temperature
 from ctkd_lightning.temperature._base import learning
 from ctkd_lightning.temperature._softening import bounded_below
+from ctkd_lightning.tokens.default_temperature import default_temperature
 
 _CE_WEIGHT = 0.1  # the CTKD paper's γ
 
@@ -79,8 +87,9 @@ class Distillation(nn.Module):
             always in eval mode, and in no ``parameters()`` and no ``state_dict()``. Several by name, ``{"a": …, "b":
             …}``, are each asked the same, and must score the same classes; methods of logits alone can use them.
         method: a term of the loss, or several by name; ``KD()`` by default.
-        temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default; or
-            one for each of them, by the method's name.
+        temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default, of
+            a student that scores a vocabulary in a range of its own (``GlobalTemperature.for_tokens()``); or one for
+            each of them, by the method's name.
         curriculum: λ(epoch) of the learned temperatures, set in :meth:`progress`; ``None`` where somebody else does.
         ce_weight: w_CE: by default the CTKD paper's γ, 0.1; 0, and nothing else, beside a method that brings the
             cross-entropy itself.
@@ -148,7 +157,8 @@ class Distillation(nn.Module):
         self.scores = Scores(task, scores, class_dim)
         self.methods = nn.ModuleDict(named_methods(KD() if method is None else method))
         self.ce_weight = weight_of_task(self.terms.values(), ce_weight)
-        self.temperature = named_temperatures(self.methods, GlobalTemperature() if temperature is None else temperature)
+        temperature = default_temperature(student) if temperature is None else temperature
+        self.temperature = named_temperatures(self.methods, temperature)
         self._still_without_use()
         self._check_task()
         check_complete(teacher)
@@ -681,6 +691,7 @@ class Distillation(nn.Module):
             entries = tensors_of(batch) if step.target is None else [step.target]
             check_one_class(self.scores, own.shape, class_dim, entries)
             check_target_values(self.scores, step.target, s.shape, mask)
+            tell_worse_than_chance(t, self.scores.classes(step.target, positions), mask)
         target = self.scores.classes(step.target, positions)
         s, t = masked(s, mask), masked(t, mask)
         return (

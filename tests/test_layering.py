@@ -17,7 +17,7 @@ LAYERS = [
     {"_across_processes", "_masks", "_modes", "curriculum", "schedule", "features"},
     {"temperature"},
     {"_scores"},
-    {"models", "data", "methods", "fusion"},
+    {"models", "data", "methods", "fusion", "tokens"},
     {"teacher_cache"},
     {"_held_out", "_loss_record", "_resuming", "_term_inputs", "_training_progress"},
     {"distillation"},
