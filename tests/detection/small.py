@@ -46,6 +46,14 @@ def rcnn(channels=4, kind=FasterRCNN, classes=CLASSES, **settings):
     )
 
 
+def mask_rcnn(channels=4, **settings):
+    return rcnn(channels, MaskRCNN, **settings)
+
+
+def keypoint_rcnn(channels=4, **settings):
+    return rcnn(channels, KeypointRCNN, **settings)
+
+
 def anchors():
     return AnchorGenerator(((8, 12),), ((0.5, 1.0),))
 
@@ -100,6 +108,16 @@ def scenes(count=8, seed=0, dtype=torch.float32, empty=()):
             )
         )
     return found
+
+
+def with_parts(target):
+    """Masks and keypoints, for the R-CNNs that are trained with them."""
+    boxes = target["boxes"]
+    masks = torch.zeros(len(boxes), SIZE, SIZE, dtype=torch.uint8)
+    points = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes.new_ones(len(boxes), 1)], dim=1)
+    for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
+        mask[top:bottom, left:right] = 1
+    return {**target, "masks": masks, "keypoints": points[:, None].repeat(1, 2, 1)}
 
 
 def collated(samples):
