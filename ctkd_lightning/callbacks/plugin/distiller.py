@@ -12,10 +12,11 @@ from torch import Tensor
 from ctkd_lightning._scores.batches import find_index
 from ctkd_lightning.callbacks.plugin.calls import Call
 from ctkd_lightning.callbacks.plugin.target import TargetFinder
+from ctkd_lightning.detection import DetectorPair
 from ctkd_lightning.distillation import Distillation
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features._asking import StudentCall
-from ctkd_lightning.features.outputs import NetworkOutput, Step, pick_logits
+from ctkd_lightning.features.outputs import NetworkOutput, Step, brought_features, pick_logits
 
 Picker = Callable[[Any], Any]
 
@@ -36,10 +37,17 @@ class Distiller:
         engine: without a student of its own.
         pickers: what the user says of the batch.
         built: called when the methods have made their own parts, at the first call; ``None`` if they have them.
+        detectors: what the networks are, if they are detectors: these say what is known of their scores, not the batch.
     """
 
-    def __init__(self, engine: Distillation, pickers: Pickers, built: Callable[[], None] | None) -> None:
-        self.engine, self.pickers = engine, pickers
+    def __init__(
+        self,
+        engine: Distillation,
+        pickers: Pickers,
+        built: Callable[[], None] | None,
+        detectors: DetectorPair | None = None,
+    ) -> None:
+        self.engine, self.pickers, self.detectors = engine, pickers, detectors
         self._tell_built = built
         self._reads_index = pickers.index is None and bool(engine.needs)
         self._targets = TargetFinder(engine.scores, engine.ignore_index, pickers.mask is not None)
@@ -68,11 +76,15 @@ class Distiller:
                 "the student's logits have no gradient: take detach() and no_grad() off its call in training_step, or "
                 "name with student= the network that is trained"
             )
-        steps = self._steps(batch, [student.logits for _, student in trained])
+        detectors = self.detectors
+        scores = [student.logits for _, student in trained]
+        steps = [Step()] * len(trained) if detectors is not None else self._steps(batch, scores)
         terms, came = [], batch if untouched is None else untouched
         for (call, student), step in zip(trained, steps, strict=True):
             kept = call.arguments
             teacher = engine.ask(StudentCall(kept.args, kept.kwargs, call.output), came)
+            if detectors is not None:
+                step = detectors.step(call.output, teacher)
             if self._tell_built is not None:
                 engine.build_methods(student, teacher, step, batch)
                 self._tell_built()
@@ -86,9 +98,10 @@ class Distiller:
 
     def _output(self, call: Call) -> NetworkOutput:
         logits = pick_logits(call.output, self.engine.student_logits, "student")
+        own = brought_features(call.output)
         if call.tap is None:
-            return NetworkOutput(logits)
-        return NetworkOutput(logits, call.features, call.tap.classifier)
+            return NetworkOutput(logits, own)
+        return NetworkOutput(logits, {**own, **call.features}, call.tap.classifier)
 
     def _steps(self, batch: Any, scores: list[Tensor]) -> list[Step]:
         """What the batch says of each call's scores."""
