@@ -104,7 +104,7 @@ def detect(
         if teacher is not None and summary.teacher is not None:
             summary.teacher.train_seconds = ready_teacher(cfg, teacher, data)
             if cfg.teacher.check:
-                _check_finds(_measured(cfg, teacher, data, "val"), cfg.model.teacher.name)
+                _check_finds(measured(cfg, teacher, data, "val"), cfg.model.teacher.name)
         baseline = None
         if summary.baseline is not None:
             summary.stage = summary.status = "baseline"
@@ -122,12 +122,12 @@ def detect(
         for role, network in networks.items():
             found = getattr(summary, role)
             if network is not None and found is not None:
-                measured = _measured(cfg, network, data, "test")
-                found.map, found.ap50 = measured["map"], measured["ap50"]
+                numbers = measured(cfg, network, data, "test")
+                found.map, found.ap50 = numbers["map"], numbers["ap50"]
     return summary.best.map
 
 
-def _measured(cfg: DictConfig, network: nn.Module, data: DetectionDataModule, stage: str) -> dict[str, float]:
+def measured(cfg: DictConfig, network: nn.Module, data: DetectionDataModule, stage: str) -> dict[str, float]:
     """Average precisions of a detector on validation or test data, in float32 whatever the training's precision."""
     trainer = tester(cfg)
     evaluate: Any = trainer.validate if stage == "val" else trainer.test
@@ -135,15 +135,15 @@ def _measured(cfg: DictConfig, network: nn.Module, data: DetectionDataModule, st
     return {name.removeprefix(f"{stage}/"): float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def _check_finds(measured: Mapping[str, float], name: str) -> None:
+def _check_finds(found: Mapping[str, float], name: str) -> None:
     """Refuse a teacher that finds nothing: it would cost hours to learn that from the student.
 
     Raises:
         UserError: an AP50 below one percent.
     """
-    if not measured["ap50"] >= _FINDS_SOMETHING:
+    if not found["ap50"] >= _FINDS_SOMETHING:
         raise UserError(
-            f"teacher {name} finds nothing: AP50 {measured['ap50']:.2f} % on the validation images; check its classes' "
+            f"teacher {name} finds nothing: AP50 {found['ap50']:.2f} % on the validation images; check its classes' "
             "order (data.labels of data=coco), or train it longer (teacher.max_epochs)"
         )
 
