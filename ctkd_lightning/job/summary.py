@@ -45,6 +45,11 @@ class NetworkSummary:
     ap50: float | None = None
     train_seconds: float | None = None
 
+    @property
+    def score(self) -> float | None:
+        """What tells how good it is: ``map`` of a detector, ``top1`` of a classifier."""
+        return self.top1 if self.map is None else self.map
+
 
 @dataclass
 class Best:

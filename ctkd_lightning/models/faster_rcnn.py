@@ -38,17 +38,22 @@ def over_resnet(network: str, num_classes: int, *, pretrained_backbone: bool = F
 
 
 def over_mobilenet_v2(num_classes: int, *, pretrained_backbone: bool = False, **options: Any) -> FasterRCNN:
-    """A Faster R-CNN over the feature pyramid of MobileNetV2, at the strides 4, 8, 16 and 32; arguments likewise."""
-    from torchvision.models import MobileNet_V2_Weights
+    """A Faster R-CNN over the feature pyramid of MobileNetV2, of its last maps at the strides 4, 8, 16 and 32.
+
+    Arguments likewise; with ImageNet weights what is below stride 4 is frozen.
+    """
+    from torchvision.models import MobileNet_V2_Weights, mobilenet_v2
     from torchvision.models.detection import FasterRCNN
-    from torchvision.models.detection.backbone_utils import mobilenet_backbone
+    from torchvision.models.detection.backbone_utils import BackboneWithFPN
+    from torchvision.ops import FrozenBatchNorm2d
 
     weights = MobileNet_V2_Weights.IMAGENET1K_V1 if pretrained_backbone else None
-    how = {"trainable_layers": 4} if weights else {"trainable_layers": 6, "norm_layer": nn.BatchNorm2d}
-    # the first of the six stages has stride 2, which no pyramid takes
-    backbone = mobilenet_backbone(
-        backbone_name="mobilenet_v2", weights=weights, fpn=True, returned_layers=[1, 2, 3, 4], **how
-    )
+    blocks = mobilenet_v2(weights=weights, norm_layer=FrozenBatchNorm2d if weights else nn.BatchNorm2d).features
+    if weights:
+        blocks[:2].requires_grad_(False)
+    last = {"3": 24, "6": 32, "13": 96, "17": 320}  # of each stride, and its channels
+    names = {block: str(level) for level, block in enumerate(last)}
+    backbone = BackboneWithFPN(blocks, names, list(last.values()), out_channels=256)
     return FasterRCNN(backbone, num_classes + 1, **options)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -69,6 +69,13 @@ def list_torchvision_detectors() -> list[str]:
     from torchvision import models
 
     return models.list_models(module=models.detection)
+
+
+def torchvision_builder(name: str) -> Callable[..., nn.Module]:
+    """The function that makes a network of torchvision."""
+    from torchvision import models
+
+    return models.get_model_builder(name)
 
 
 def create_torchvision_detector(name: str, num_classes: int, *, pretrained: bool, **kwargs: Any) -> nn.Module:
