@@ -114,6 +114,10 @@ class Distillation(nn.Module):
             need targets, in every step. ``"fixed"``: their geometric mean. Or a
             :class:`~ctkd_lightning.TemperatureFusion` of these teachers. See
             :func:`~ctkd_lightning.fusion.teachers.fusion_of`.
+        sum_labels: under ``multilabel``, whether the terms of logits are sums over the labels, the scores' last
+            dimension, and means over what is left, as detectors' losses are: L times their means over all scores.
+        roles_of_outputs: feature roles that the outputs of both networks bring themselves, as
+            :class:`~ctkd_lightning.methods.NetworkOutput` has them, so that no layer is read.
 
     Attributes:
         methods: the terms by name.
@@ -150,6 +154,8 @@ class Distillation(nn.Module):
         num_samples: int | None = None,
         shared: nn.Module | None = None,
         teacher_fusion: TeacherFusion | None = None,
+        sum_labels: bool = False,
+        roles_of_outputs: Iterable[str] = (),
     ) -> None:
         super().__init__()
         teacher = named_teachers(teacher)
@@ -166,13 +172,16 @@ class Distillation(nn.Module):
         if self.teacher_fusion is not None:
             refuse_features([n for n, method in self.terms.items() if method.needs_of_teacher()], teacher_layers)
             self.scores = self.scores.with_logits_of("teacher")
+        self._sum_labels, self._roles_of_outputs = sum_labels and self.scores.single, frozenset(roles_of_outputs)
         self.teacher = _frozen(teacher, ask_teacher, student if shared is None else shared, teacher_logits)
         if shared is None:
             self.teacher.freeze()
         self.student = student
         self._asks, self._teacher_input = ask_teacher is not None, TeacherInput(teacher_input)
         self.student_logits, self._student_layers = student_logits, student_layers
-        layers = select_layers(self.teacher, self.teacher_needs, teacher_layers, argument="teacher_layers")
+        layers = select_layers(
+            self.teacher, self._of_layers(self.teacher_needs), teacher_layers, argument="teacher_layers"
+        )
         pick = teacher_logits if self.teacher_fusion is None else None
         self.run_teacher = FeatureTap(self.teacher, layers, pick=pick, role="teacher")
         self.run_student: FeatureTap | None = None
@@ -312,7 +321,10 @@ class Distillation(nn.Module):
         Raises:
             UserError: a role for which there is none.
         """
-        return select_layers(student, self.needs, self._student_layers, argument="student_layers")
+        return select_layers(student, self._of_layers(self.needs), self._student_layers, argument="student_layers")
+
+    def _of_layers(self, roles: list[str]) -> list[str]:
+        return [role for role in roles if role not in self._roles_of_outputs]
 
     def run(self, *args: Any, **kwargs: Any) -> NetworkOutput:
         """The student's output, with the features that the methods read.
@@ -599,6 +611,9 @@ class Distillation(nn.Module):
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         inputs = self._inputs(student, teacher, step, given)
         found = {name: _term(method, inputs.for_method(name, method)) for name, method in methods.items()}
+        if self._sum_labels:
+            labels = student.logits.shape[-2]
+            found = {name: loss if methods[name].needs else labels * loss for name, loss in found.items()}
         if not self._together:
             return found, None
         positions = entries(step.mask, student.logits.shape[:-1], student.logits.device)

@@ -69,6 +69,20 @@ def read_batch(batch: Any, pick: Callable[[Any], Tensor] | None = None) -> Sampl
     return Sample(inputs, *(x if isinstance(x, Tensor) else None for x in rest))
 
 
+def samples_in(batch: Any) -> int:
+    """How many samples a batch has: the length of its first tensor, of a detector's batch the number of its images.
+
+    Example:
+        >>> import torch
+        >>> samples_in([[torch.zeros(3, 4, 4)], [{"boxes": torch.zeros(0, 4)}]])
+        1
+    """
+    parts = batch if isinstance(batch, list | tuple) and len(batch) == 2 else (None, None)
+    if isinstance(parts[1], list | tuple) and any(isinstance(part, Mapping) for part in parts[1]):
+        return len(parts[1])
+    return len(next(tensors_of(batch)))
+
+
 def need_labels(sample: Sample) -> Tensor:
     """The target of a batch that must have one.
 

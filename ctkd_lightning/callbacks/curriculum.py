@@ -17,10 +17,12 @@ from ctkd_lightning.callbacks._distributions import Callback
 from ctkd_lightning.callbacks._given_teacher import check_same_everywhere, check_strategy, load_teacher, match_precision
 from ctkd_lightning.callbacks._temperature_record import TemperatureRecord
 from ctkd_lightning.callbacks.plugin.attach import Attachment, find_network
+from ctkd_lightning.callbacks.plugin.detectors import check_detectors, detectors_of
 from ctkd_lightning.callbacks.plugin.distiller import Distiller, Pickers
 from ctkd_lightning.callbacks.plugin.optimizer import CompanionOptimizer
 from ctkd_lightning.callbacks.plugin.shared_values import SharedValues
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
+from ctkd_lightning.detection import DetectorPair
 from ctkd_lightning.distillation import Distillation, drive, named_methods, named_temperatures, weight_of_task
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features._asking import AskTeacher, TeacherInput
@@ -195,20 +197,19 @@ class CurriculumTemperatureCallback(Callback):
             "teacher_input": teacher_input,
             "ask_teacher": ask_teacher,
         }
+        of_batch = {"target": target, "mask": mask, "index": index, "teacher_cache": teacher_cache}
+        self._given = _given({**self._settings, **of_batch})
         _check_teacher_given(
             self.teacher,
             {
                 **self._settings,
+                **of_batch,
                 "student": student,
                 "temperature": temperature,
                 "method": method,
                 "ce_weight": ce_weight,
                 "kd_weight": kd_weight,
-                "target": target,
-                "mask": mask,
-                "index": index,
                 "num_samples": num_samples,
-                "teacher_cache": teacher_cache,
                 "accumulate_grad_batches": accumulate_grad_batches,
                 "teacher_fusion": teacher_fusion,
             },
@@ -228,6 +229,7 @@ class CurriculumTemperatureCallback(Callback):
         self._warned: set[str] = set()
         self._engine: Distillation | None = None
         self._attachment: Attachment | None = None
+        self._detectors: DetectorPair | None = None
         self._optimizer: CompanionOptimizer | None = None
         self._loaded_methods: dict[str, Any] = {}
         self._loaded_epoch: dict[str, Any] = {}
@@ -250,6 +252,8 @@ class CurriculumTemperatureCallback(Callback):
             check_strategy(trainer.strategy, (), own)
         if not self._shared.detach():
             self._warn_once("shared", "this machine shares no memory: the temperature stays in the child processes")
+        self._detectors = detectors_of(self.teacher, pl_module, self.student, self.methods.values(), self._given)
+        detectors = self._detectors
         self._engine = engine = Distillation(
             teacher=self.teacher,
             method=self.methods,
@@ -257,19 +261,20 @@ class CurriculumTemperatureCallback(Callback):
             ce_weight=self.ce_weight,
             shared=pl_module,
             teacher_fusion=self.teacher_fusion,
-            **self._settings,
+            **{**self._settings, **({} if detectors is None else detectors.settings)},
         )
         match_precision(engine, getattr(trainer, "precision_plugin", None))  # before a checkpoint's values come
         if not engine.uses_temperature and self._temperature_given:
             self._warn_once("no effect", engine.no_effect)
         self._attachment = Attachment(
             pl_module,
-            Distiller(engine, self.pickers, None if self._built else self._methods_built),
+            Distiller(engine, self.pickers, None if self._built else self._methods_built, detectors),
             self.student,
             self.ce_weight,
             self.accumulate_grad_batches,
             engine.layers_of,
             self._optimizer.forget_stale,
+            None if detectors is None else detectors.tap,
         )
 
     def _find_range(self, pl_module: LightningModule) -> None:
@@ -287,7 +292,7 @@ class CurriculumTemperatureCallback(Callback):
         found = _find_temperatures(pl_module)
         if self._engine is not None:
             check_processes(trainer.world_size)
-            find_network(pl_module, self.student)
+            check_detectors(find_network(pl_module, self.student), self._detectors, self._engine, self._given)
             self._move_engine(trainer, pl_module)
             for root, part in self._brought.items():
                 for name, temperature in _named(root, part):
@@ -397,7 +402,8 @@ class CurriculumTemperatureCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         # The optimizer of a training that is over is still known, for a checkpoint saved then.
-        return {**self.__dict__, "_records": {}, "_attachment": None, "_engine": None, "_optimizer": None}
+        running = dict.fromkeys(("_attachment", "_engine", "_detectors", "_optimizer"))
+        return {**self.__dict__, "_records": {}, **running}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -543,7 +549,7 @@ class CurriculumTemperatureCallback(Callback):
             self._optimizer.release()
         if self._attachment is not None:
             self._attachment.release()
-        self._attachment = self._engine = None
+        self._attachment = self._engine = self._detectors = None
 
     def _check_objectives(self, pl_module: LightningModule, found: Mapping[str, Temperature]) -> None:
         if isinstance(getattr(pl_module, "distillation", None), Distillation):  # gives them what they learn from
@@ -579,8 +585,13 @@ _DEFAULTS = {
 }
 
 
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are others than the defaults."""
+    return {name: value for name, value in settings.items() if value is not None and value != _DEFAULTS.get(name)}
+
+
 def _check_teacher_given(teacher: nn.Module | None, settings: Mapping[str, Any]) -> None:
-    given = [name for name, value in settings.items() if value is not None and value != _DEFAULTS.get(name)]
+    given = _given(settings)
     if teacher is None and given:
         raise UserError(f"{', '.join(given)} say how to distil a teacher: pass teacher= too")
 

@@ -1,4 +1,4 @@
-"""Images, samples of several modalities and texts, for training and evaluation."""
+"""Images, images with boxes, samples of several modalities and texts, for training and evaluation."""
 
 from typing import TYPE_CHECKING
 
@@ -6,10 +6,13 @@ from ctkd_lightning._lazy import lazy_names
 
 if TYPE_CHECKING:
     from ctkd_lightning.data._base import ImageDataModule
+    from ctkd_lightning.data._detection import DetectionDataModule
     from ctkd_lightning.data._loading.batch import Batch
     from ctkd_lightning.data._multimodal import MultimodalDataModule
     from ctkd_lightning.data._samples import Samples
     from ctkd_lightning.data.cifar import CIFAR10, CIFAR100
+    from ctkd_lightning.data.coco import Coco
+    from ctkd_lightning.data.digit_scenes import DigitScenes
     from ctkd_lightning.data.digit_views import DigitViews
     from ctkd_lightning.data.digits import Digits
     from ctkd_lightning.data.fake import Fake
@@ -24,6 +27,9 @@ __all__ = [
     "CIFAR10",
     "CIFAR100",
     "Batch",
+    "Coco",
+    "DetectionDataModule",
+    "DigitScenes",
     "DigitViews",
     "Digits",
     "Fake",
@@ -44,6 +50,9 @@ __getattr__, __dir__ = lazy_names(
         "CIFAR10": "ctkd_lightning.data.cifar",
         "CIFAR100": "ctkd_lightning.data.cifar",
         "Batch": "ctkd_lightning.data._loading.batch",
+        "Coco": "ctkd_lightning.data.coco",
+        "DetectionDataModule": "ctkd_lightning.data._detection",
+        "DigitScenes": "ctkd_lightning.data.digit_scenes",
         "DigitViews": "ctkd_lightning.data.digit_views",
         "Digits": "ctkd_lightning.data.digits",
         "Fake": "ctkd_lightning.data.fake",

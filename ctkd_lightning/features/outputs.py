@@ -64,6 +64,11 @@ class NetworkOutput:
         return [self.features[role] for role in roles] or [self.feature("stage1_preact")]
 
 
+def brought_features(output: Any) -> Mapping[str, Tensor]:
+    """The features that a network's output brings itself, being a :class:`NetworkOutput`; none of any other."""
+    return output.features if isinstance(output, NetworkOutput) else {}
+
+
 def is_stage(role: str) -> bool:
     """Whether a role is one of the maps ``stage1``, ``stage2`` and so on."""
     return re.fullmatch(r"stage\d+", role) is not None

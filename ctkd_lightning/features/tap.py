@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.features._head import find_classifier
 from ctkd_lightning.features.layers import default_layers, layer_before_activation, unwrap
-from ctkd_lightning.features.outputs import NetworkOutput, Pick, is_preact, is_stage, pick_logits, stage_number
+from ctkd_lightning.features.outputs import (
+    NetworkOutput,
+    Pick,
+    brought_features,
+    is_preact,
+    is_stage,
+    pick_logits,
+    stage_number,
+)
 
 _INPUT = ":input"
 _Kept = tuple[Any, Any, int | None]  # what is handed out, what the layer gave, and its version then
@@ -87,9 +95,11 @@ class FeatureTap:
         self.classifier = head if isinstance(head, nn.Linear) else None
 
     def __call__(self, *args: Any, **kwargs: Any) -> NetworkOutput:
-        """The network's logits, features and classifier."""
+        """The network's logits, features and classifier; with the features that its output brings itself."""
         if not self.layers:
-            return NetworkOutput(pick_logits(self.network(*args, **kwargs), self.pick, self.role), {}, self.classifier)
+            output = self.network(*args, **kwargs)
+            logits = pick_logits(output, self.pick, self.role)
+            return NetworkOutput(logits, brought_features(output), self.classifier)
         heard = self.listen()
         try:
             output = self.network(*args, **kwargs)
@@ -98,7 +108,7 @@ class FeatureTap:
         logits = pick_logits(output, self.pick, self.role)
         if self._learn(heard):  # a layer that let the output alone before: now it is copied
             return self(*args, **kwargs)
-        return NetworkOutput(logits, self._features(heard), self.classifier)
+        return NetworkOutput(logits, {**brought_features(output), **self._features(heard)}, self.classifier)
 
     def listen(self) -> Heard:
         """Keep what the layers give from now on, whoever runs the network, until :meth:`stop`."""

@@ -31,6 +31,8 @@ class NetworkSummary:
         parameters: their number.
         top1: accuracy on the test data, percent.
         top5: likewise.
+        map: of a detector, its mean average precision on the test data, percent.
+        ap50: likewise, at an IoU of 0.5.
         train_seconds: of teacher and baseline, their training, whenever that was; ``None`` where it was not in one go
             or elsewhere. That of the student is the run's.
     """
@@ -39,7 +41,14 @@ class NetworkSummary:
     parameters: int | None = None
     top1: float | None = None
     top5: float | None = None
+    map: float | None = None
+    ap50: float | None = None
     train_seconds: float | None = None
+
+    @property
+    def score(self) -> float | None:
+        """What tells how good it is: ``map`` of a detector, ``top1`` of a classifier."""
+        return self.top1 if self.map is None else self.map
 
 
 @dataclass
@@ -48,11 +57,13 @@ class Best:
 
     Attributes:
         top1: percent.
+        map: of a detector, in its place, percent.
         epoch: from 1.
         chosen_on: the data that it is the best on.
     """
 
     top1: float | None = None
+    map: float | None = None
     epoch: int | None = None
     chosen_on: Literal["validation", "test"] | None = None
 
@@ -128,6 +139,7 @@ class Summary(RunSummary):
 
     Attributes:
         model: the pair's name, or the two networks'.
+        task: what the networks do.
         method: the terms' names.
         teacher: the one network, ``None`` where the student learns alone; likewise ``student``.
         baseline: the student trained alone beside the run, where that was asked for.
@@ -141,6 +153,7 @@ class Summary(RunSummary):
     teacher: NetworkSummary | None
     student: NetworkSummary
     baseline: NetworkSummary | None = None
+    task: Literal["classification", "detection"] = "classification"
     num_classes: int | None = None
     test_data: str | None = None
     status: Status = "teacher"

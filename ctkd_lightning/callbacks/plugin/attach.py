@@ -16,6 +16,7 @@ from ctkd_lightning.callbacks.plugin.distiller import Distiller
 from ctkd_lightning.callbacks.plugin.graph import calls_behind
 from ctkd_lightning.callbacks.plugin.overrides import Overrides, WrappedMethod
 from ctkd_lightning.callbacks.plugin.steps import DistilledSteps
+from ctkd_lightning.detection import DetectorTap
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.tap import near_layers
 
@@ -39,6 +40,7 @@ class Attachment:
         accumulate_grad_batches: by which a module that optimizes by hand divides its loss; the distillation is too.
         layers: from the student to what to read of it, from role to dotted name: what :attr:`Call.features` has.
         before_backward: called before a loss that the module backpropagates by hand gets its distillation.
+        detector: from a student that is a detector to what listens to it.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class Attachment:
         accumulate_grad_batches: int = 1,
         layers: Callable[[nn.Module], Mapping[str, str]] | None = None,
         before_backward: Callable[[], None] | None = None,
+        detector: Callable[[nn.Module], DetectorTap] | None = None,
     ) -> None:
         self.module, self.distiller = module, distiller
         self.student, self.ce_weight = student, ce_weight
         self.accumulate_grad_batches = accumulate_grad_batches
         self.layers = layers
         self.before_backward = before_backward
+        self.detector = detector
         self._recorder: CallRecorder | None = None
         self._accumulation: AccumulationWatch | None = None
         self._batch: GivenBatch | FetchedBatches = GivenBatch(None)
@@ -78,7 +82,8 @@ class Attachment:
         network = find_network(self.module, self.student)
         if self._recorder is None or self._recorder.network is not network:
             self._forget_network()
-            self._recorder = CallRecorder(network, None if self.layers is None else self.layers(network))
+            layers = None if self.layers is None else self.layers(network)
+            self._recorder = CallRecorder(network, layers, None if self.detector is None else self.detector(network))
         return self._recorder
 
     def release(self) -> None:

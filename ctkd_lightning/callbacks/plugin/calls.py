@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctkd_lightning.callbacks.plugin.overrides import Overrides, WrappedMethod
+from ctkd_lightning.detection import DetectorTap
 from ctkd_lightning.features._arguments import ArgumentGuard, KeptArguments, tensors_in
 from ctkd_lightning.features.tap import FeatureTap, Heard
 
@@ -20,7 +21,7 @@ class Call(NamedTuple):
     Attributes:
         args: positional arguments, in which the network may have written.
         kwargs: keyword arguments, likewise.
-        output: what it returned.
+        output: what it returned; of a detector what it scored, a :class:`~ctkd_lightning.detection.DetectorOutput`.
         kept: the arguments as they were.
         tap: of the layers that are read.
         heard: what it heard in this call.
@@ -71,6 +72,7 @@ class CallRecorder:
     Args:
         network: whose calls to watch.
         layers: from role to dotted name, as for :class:`~ctkd_lightning.features.tap.FeatureTap`: what to read of them.
+        detector: what listens to a detector, whose training pass returns losses alone.
 
     Attributes:
         calls: so far.
@@ -79,11 +81,14 @@ class CallRecorder:
         UserError: a layer that the network has not.
     """
 
-    def __init__(self, network: nn.Module, layers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, layers: Mapping[str, str] | None = None, detector: DetectorTap | None = None
+    ) -> None:
         self.network = network
         self.calls: list[Call] = []
         self._active: list[None] = []  # has an entry while recording
         self.tap = FeatureTap(network, layers) if layers else None
+        self.detector = detector
         self._guard = ArgumentGuard(
             "the student's input {where} is overwritten, by it or by training_step, in this step and not in those "
             "before, and the teacher is to see it: clone it first"
@@ -92,22 +97,27 @@ class CallRecorder:
 
     def _replace(self, forward: Any) -> None:
         # no attributes of self: the compiler traces this
-        active, calls, tap, guard = self._active, self.calls, self.tap, self._guard
+        active, calls, tap, guard, detector = self._active, self.calls, self.tap, self._guard, self.detector
 
         def recorded_forward(*args: Any, **kwargs: Any) -> Any:
             if not active or not torch.is_grad_enabled() or _within_transform():
                 return forward(*args, **kwargs)
             kept = guard.keep(args, kwargs)
-            if tap is None:
+            if tap is None and detector is None:
                 output = forward(*args, **kwargs)
                 calls.append(Call(args, kwargs, output, kept))
                 return output
-            heard = tap.listen()
+            heard = None if tap is None else tap.listen()
+            scored = None if detector is None else detector.listen()
             try:
                 output = forward(*args, **kwargs)
             finally:
-                tap.stop(heard)
-            calls.append(Call(args, kwargs, output, kept, tap, heard))
+                if tap is not None and heard is not None:
+                    tap.stop(heard)
+                if detector is not None:
+                    detector.stop()
+            found = output if detector is None or scored is None else detector.output(scored)
+            calls.append(Call(args, kwargs, found, kept, tap, heard))
             return output
 
         self._forward = forward
@@ -133,6 +143,8 @@ class CallRecorder:
         self.calls.clear()
         if self.tap is not None:
             self.tap.remove()
+        if self.detector is not None:
+            self.detector.remove()
 
 
 def _within_transform() -> bool:

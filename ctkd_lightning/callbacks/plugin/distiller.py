@@ -13,10 +13,11 @@ from ctkd_lightning._scores.batches import find_index
 from ctkd_lightning.callbacks.plugin.calls import Call
 from ctkd_lightning.callbacks.plugin.next_token_targets import NextTokenTargets
 from ctkd_lightning.callbacks.plugin.target import TargetFinder
+from ctkd_lightning.detection import DetectorPair
 from ctkd_lightning.distillation import Distillation
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features._asking import StudentCall
-from ctkd_lightning.features.outputs import NetworkOutput, Step, pick_logits
+from ctkd_lightning.features.outputs import NetworkOutput, Step, brought_features, pick_logits
 
 Picker = Callable[[Any], Any]
 
@@ -37,10 +38,17 @@ class Distiller:
         engine: without a student of its own.
         pickers: what the user says of the batch.
         built: called when the methods have made their own parts, at the first call; ``None`` if they have them.
+        detectors: what the networks are, if they are detectors: these say what is known of their scores, not the batch.
     """
 
-    def __init__(self, engine: Distillation, pickers: Pickers, built: Callable[[], None] | None) -> None:
-        self.engine, self.pickers = engine, pickers
+    def __init__(
+        self,
+        engine: Distillation,
+        pickers: Pickers,
+        built: Callable[[], None] | None,
+        detectors: DetectorPair | None = None,
+    ) -> None:
+        self.engine, self.pickers, self.detectors = engine, pickers, detectors
         self._tell_built = built
         self._reads_index = pickers.index is None and bool(engine.needs)
         self._targets = TargetFinder(engine.scores, engine.ignore_index, pickers.mask is not None)
@@ -70,11 +78,14 @@ class Distiller:
                 "the student's logits have no gradient: take detach() and no_grad() off its call in training_step, or "
                 "name with student= the network that is trained"
             )
-        steps = self._steps(batch, [call for call, _ in trained], [student.logits for _, student in trained])
+        detectors = self.detectors
+        steps = [Step()] * len(trained) if detectors is not None else self._steps(batch, trained)
         terms, came = [], batch if untouched is None else untouched
         for (call, student), step in zip(trained, steps, strict=True):
             kept = call.arguments
             teacher = engine.ask(StudentCall(kept.args, kept.kwargs, call.output), came)
+            if detectors is not None:
+                step = detectors.step(call.output, teacher)
             if self._tell_built is not None:
                 engine.build_methods(student, teacher, step, batch)
                 self._tell_built()
@@ -88,18 +99,19 @@ class Distiller:
 
     def _output(self, call: Call) -> NetworkOutput:
         logits = pick_logits(call.output, self.engine.student_logits, "student")
+        own = brought_features(call.output)
         if call.tap is None:
-            return NetworkOutput(logits)
-        return NetworkOutput(logits, call.features, call.tap.classifier)
+            return NetworkOutput(logits, own)
+        return NetworkOutput(logits, {**own, **call.features}, call.tap.classifier)
 
-    def _steps(self, batch: Any, trained: list[Call], scores: list[Tensor]) -> list[Step]:
+    def _steps(self, batch: Any, trained: list[tuple[Call, NetworkOutput]]) -> list[Step]:
         """What the batch says of each call's scores."""
-        calls = len(scores)
+        scores, calls = [student.logits for _, student in trained], len(trained)
         targets = self._picked("target", batch, calls)
         if self.pickers.target is None:
             targets = [self._targets.find(batch, each) for each in scores]
             if not self.engine.scores.single:
-                targets = [self._next_tokens(*each) for each in zip(targets, trained, strict=True)]
+                targets = [self._next_tokens(t, call) for t, (call, _) in zip(targets, trained, strict=True)]
             if calls > 1 and all(target is None for target in targets):
                 self._targets.check_parts(batch, scores, self.engine.needs_target)
         masks, indices = self._picked("mask", batch, calls), self._picked("index", batch, calls)
