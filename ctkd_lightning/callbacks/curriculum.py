@@ -97,7 +97,8 @@ class CurriculumTemperatureCallback(Callback):
             parameter group was made with (under CyclicLR and OneCycleLR, which replace it, the optimizer's): a schedule
             moves both alike. By default they share the student's settings.
         weight_decay: of these. With one of the two given, temperatures in the module's optimizers are taken over too.
-        task: what the scores say: ``"multiclass"``, ``"binary"`` or ``"multilabel"``.
+        task: what the scores say: ``"multiclass"``, ``"binary"`` or ``"multilabel"``; ``"vectors"`` where the outputs
+            are no scores but embeddings, or what is regressed.
         scores: ``"logits"`` or ``"probabilities"``, for both networks or by role: ``{"teacher": "probabilities"}``.
         class_dim: where the logits have their classes; told from the target's shape by default.
         ignore_index: the target that leaves its position out of every term.

@@ -45,4 +45,4 @@ def test_weights_are_those_of_a_loop_by_hand():
         (0.1 * F.cross_entropy(output, batch["mask"], ignore_index=IGNORED) + 0.9 * kd).backward()
         optimizer.step()
     for own, other in zip(task.parameters(), by_hand.parameters(), strict=True):
-        torch.testing.assert_close(own, other, rtol=0, atol=1e-10)
+        torch.testing.assert_close(own, other, rtol=0, atol=1e-7)  # AdamW divides by gradients that are nearly 0
