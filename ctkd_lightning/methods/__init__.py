@@ -8,6 +8,7 @@ from ctkd_lightning.methods.annealing_kd import AnnealingKD, annealing_kd_loss
 from ctkd_lightning.methods.at import AT, at_loss
 from ctkd_lightning.methods.cc import CC, cc_loss
 from ctkd_lightning.methods.crd import CRD, crd_loss
+from ctkd_lightning.methods.cwd import CWD, cwd_loss
 from ctkd_lightning.methods.dist import DIST, dist_loss
 from ctkd_lightning.methods.dkd import DKD, dkd_loss
 from ctkd_lightning.methods.fitnet import FitNet, fitnet_loss
@@ -33,6 +34,7 @@ __all__ = [
     "AT",
     "CC",
     "CRD",
+    "CWD",
     "DIST",
     "DKD",
     "FSP",
@@ -64,6 +66,7 @@ __all__ = [
     "at_loss",
     "cc_loss",
     "crd_loss",
+    "cwd_loss",
     "dist_loss",
     "dkd_loss",
     "fitnet_loss",
