@@ -27,7 +27,7 @@ def callback(kind):
         method=method,
         ce_weight=1.0,
         temperature=temperature,
-        learning_rate=0.5,
+        learning_rate=None if kind == "ssd" else 0.5,
     )
 
 
@@ -40,9 +40,9 @@ def of_this_process():
     return DataLoader(samples(), batch_size=1, sampler=sampler, collate_fn=collated)
 
 
-def run(kind, folder, batches, **settings):
+def run(kind, folder, batches, rate=0.01, **settings):
     """The weights, τ and losses after some epochs."""
-    added, task = callback(kind), Detecting(made(kind, 1))
+    added, task = callback(kind), Detecting(made(kind, 1), rate)
     quiet_trainer(folder, callbacks=[added], max_epochs=EPOCHS, use_distributed_sampler=False, **settings).fit(
         task, batches
     )
@@ -56,6 +56,8 @@ def run(kind, folder, batches, **settings):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
-    kinds = ("retinanet", "rcnn", "ssd")
-    found = {kind: run(kind, folder, of_this_process(), devices=2, strategy="ddp") for kind in kinds}
+    rates = {"retinanet": 0.01, "rcnn": 0.01, "ssd": 0.0}
+    found = {
+        kind: run(kind, folder, of_this_process(), rate, devices=2, strategy="ddp") for kind, rate in rates.items()
+    }
     (folder / f"{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(found))
