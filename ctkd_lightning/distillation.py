@@ -162,7 +162,9 @@ class Distillation(nn.Module):
         if self.teacher_fusion is not None:
             refuse_features([n for n, method in self.terms.items() if method.needs_of_teacher()], teacher_layers)
             self.scores = self.scores.with_logits_of("teacher")
-        self._sum_labels, self._roles_of_outputs = sum_labels and self.scores.single, frozenset(roles_of_outputs)
+        self._sum_labels, self._roles_of_outputs = sum_labels, frozenset(roles_of_outputs)
+        if sum_labels and task != "multilabel":
+            raise UserError(f"sum_labels is for task='multilabel', found {task!r}: leave it out")
         self.teacher = _frozen(teacher, ask_teacher, student if shared is None else shared, teacher_logits)
         if shared is None:
             self.teacher.freeze()
