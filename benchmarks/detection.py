@@ -1,7 +1,7 @@
 """Does a detector's temperature matter? Four ways to train a small Faster R-CNN on digit scenes, on one footing.
 
     python -m benchmarks.detection [--seeds N] [--arms …]     what the file of results does not hold yet
-    python -m benchmarks.detection --table                    what is known, into docs/detection.md
+    python -m benchmarks.detection --table                    what is known, into docs/detectors.md
 
 The settings are those of ``experiment=detection_digits``: 600 scenes, 8 epochs of 75 steps. The teacher is trained
 once, on one core for some minutes, and kept as teachers are. A run that the file holds is not repeated: an interrupted
@@ -40,7 +40,7 @@ from ctkd_lightning.job.teacher import ready_teacher
 from ctkd_lightning.reporting.statistics import spread
 
 RESULTS = Path(__file__).parent / "results" / "detection.jsonl"
-PAGE = Path(__file__).parents[1] / "docs" / "detection.md"
+PAGE = Path(__file__).parents[1] / "docs" / "detectors.md"
 MEASURES = {"map": "mAP %", "ap50": "AP50 %"}
 REFERENCE = "alone"
 _KD = "method.terms.kd.weight"
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="ARM", help="some alone")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of the command, such as trainer=gpu")
-    parser.add_argument("--table", action="store_true", help="run nothing: the table into docs/detection.md")
+    parser.add_argument("--table", action="store_true", help="run nothing: the table into docs/detectors.md")
     arguments = parser.parse_args()
     if arguments.table:
         lines = read_lines(arguments.results)

@@ -51,10 +51,9 @@ class TermInputs:
     def entries(self, method: Method) -> Tensor:
         """Of how many entries one method's term is the mean; 1 of a term that all processes have in common."""
         student, _, step = self._outputs(method)
-        shape, device = student.logits.shape, student.logits.device
         if method.of_all_processes:
-            return entries(None, (), device)
-        return entries(step.mask, shape[:-1], device) if method.takes_mask else entries(None, shape[:1], device)
+            return entries(None, (), student.logits.device)
+        return method.entries(student, step)
 
     def _kind(self, method: Method) -> object:
         """What decides over the method's inputs, whatever the batch holds.

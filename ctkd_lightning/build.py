@@ -380,8 +380,17 @@ def detector_distillation(
     """The callback that distils a detector into that of a :class:`~ctkd_lightning.modules.DetectionModule`.
 
     It is the configured one of the curriculum, with a teacher.
+
+    Raises:
+        UserError: a method that reads features, of layers that are not named.
     """
     terms = methods(cfg)
+    for term, method in terms.items():
+        if (method.needs and not cfg.student_layers) or (method.needs_of_teacher() and not cfg.teacher_layers):
+            raise UserError(
+                f"method {term} reads features, and a detector does not say which of its layers have them: name them "
+                "in student_layers and teacher_layers, or take a method of scores, such as method=kd_detection"
+            )
     made: CurriculumTemperatureCallback = instantiate(
         cfg.callbacks.curriculum,
         teacher=teacher,

@@ -175,7 +175,9 @@ class Distillation(nn.Module):
             refuse_features([n for n, method in self.terms.items() if method.needs_of_teacher()], teacher_layers)
             self.scores = self.scores.with_logits_of("teacher")
         brought = {*roles_of_outputs, *([POOLED] if self.scores.vectors else [])}
-        self._sum_labels, self._roles_of_outputs = sum_labels and self.scores.single, frozenset(brought)
+        self._sum_labels, self._roles_of_outputs = sum_labels, frozenset(brought)
+        if sum_labels and task != "multilabel":
+            raise UserError(f"sum_labels is for task='multilabel', found {task!r}: leave it out")
         self.teacher = _frozen(teacher, ask_teacher, student if shared is None else shared, teacher_logits)
         if shared is None:
             self.teacher.freeze()

@@ -20,6 +20,7 @@ from ctkd_lightning.methods import (
     FitNet,
     NetworkOutput,
     Step,
+    at_loss,
     dist_loss,
     dkd_loss,
     pkt_loss,
@@ -338,3 +339,37 @@ def test_a_teacher_whose_weights_are_not_there():
     for teacher, found in ((nn.LazyLinear(3), "has no shape yet"), (nn.Linear(4, 3, device="meta"), "the meta device")):
         with pytest.raises(UserError, match=f"the teacher's 'weight' .*{found}"):
             Distillation(nn.Linear(4, 3), teacher)
+
+
+def test_labels_are_summed_where_it_is_said():
+    outputs = torch.randn(2, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).unbind()
+    mask = torch.tensor([1.0, 0.5, 0.0, 2.0, 1.0], dtype=torch.float64)
+    settings = {"teacher": network(1), "method": KD(weight=1.0), "temperature": FixedTemperature(TAU)}
+    engine = Distillation(**settings, task="multilabel", sum_labels=True)
+    found = engine.losses(*outputs, Step(mask=mask))["kd"]
+    q, p = ((x / TAU).sigmoid() for x in outputs)
+    each = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(dim=-1)
+    torch.testing.assert_close(found, TAU**2 * (mask * each).sum() / mask.sum())
+    with pytest.raises(UserError, match="sum_labels is for task='multilabel', found 'multiclass'"):
+        Distillation(**settings, sum_labels=True)
+
+
+class Described(nn.Module):
+    """Gives what it has to say of its input with its logits."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.network = network(seed)
+
+    def forward(self, x):
+        return NetworkOutput(self.network(x), {"stage1": (x * self.network[0].weight.sum(dim=0)).view(-1, 1, 2, 2)})
+
+
+def test_features_that_the_outputs_bring_themselves():
+    student, teacher = Described(1), Described(2)
+    engine = Distillation(student, teacher, method=AT(), roles_of_outputs=["stages"])
+    found = engine(data())["at"]
+    expected = at_loss(student(data()).features["stage1"], teacher(data()).features["stage1"])
+    torch.testing.assert_close(found, expected)
+    assert found > 0
+    assert found.requires_grad

@@ -33,6 +33,13 @@ def test_language_model():
     assert abs(results["temperature"] - 2.0) > 0.1
 
 
+@pytest.mark.slow
+def test_detection():
+    results = run("plugin_detection")
+    assert results["student distilled"] > 0.6  # a guesser that finds every digit has 0.2
+    assert abs(results["temperature"] - (1 + 4 / (1 + 2.718281828459045**2))) > 0.1
+
+
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "plugin.md"
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctkd_lightning._masks import mean_over_positions
+from ctkd_lightning._masks import entries, mean_over_positions
 from ctkd_lightning.detection.output import BOXES
 from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.features.outputs import NetworkOutput, Step, at_least_float32
@@ -83,6 +83,11 @@ class BoxKD(Method):
         super().__init__(weight)
         _check_distance(distance)
         self.distance: Distance = distance
+
+    def entries(self, student: NetworkOutput, step: Step) -> Tensor:
+        """The weights of the places."""
+        boxes = student.feature(BOXES)
+        return entries(_weight(step, boxes), boxes.shape[:-1], boxes.device)
 
     def forward(self, student: NetworkOutput, teacher: NetworkOutput, step: Step, softening: Softening) -> Tensor:
         """The distance of the boxes."""

@@ -31,19 +31,19 @@ class NetworkSummary:
         parameters: their number.
         top1: accuracy on the test data, percent.
         top5: likewise.
-        map: of a detector, its mean average precision on the test data, percent.
-        ap50: likewise, at an IoU of 0.5.
         train_seconds: of teacher and baseline, their training, whenever that was; ``None`` where it was not in one go
             or elsewhere. That of the student is the run's.
+        map: of a detector, its mean average precision on the test data, percent.
+        ap50: likewise, at an IoU of 0.5.
     """
 
     name: str
     parameters: int | None = None
     top1: float | None = None
     top5: float | None = None
+    train_seconds: float | None = None
     map: float | None = None
     ap50: float | None = None
-    train_seconds: float | None = None
 
     @property
     def score(self) -> float | None:
@@ -57,15 +57,15 @@ class Best:
 
     Attributes:
         top1: percent.
-        map: of a detector, in its place, percent.
         epoch: from 1.
         chosen_on: the data that it is the best on.
+        map: of a detector, in the place of ``top1``, percent.
     """
 
     top1: float | None = None
-    map: float | None = None
     epoch: int | None = None
     chosen_on: Literal["validation", "test"] | None = None
+    map: float | None = None
 
 
 @dataclass(kw_only=True)

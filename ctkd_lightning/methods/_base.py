@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ctkd_lightning._across_processes import WholeBatch, processes
 from ctkd_lightning._facts import MethodFacts
+from ctkd_lightning._masks import entries
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import NetworkOutput, Step
 from ctkd_lightning.temperature._softening import Softening
@@ -149,6 +150,16 @@ class Method(nn.Module):
         """The rows (N, …) of all processes' batches, of tensors (B, …), in training; without ``gather`` these alone."""
         batch = WholeBatch(len(tensors[0]), tensors[0].device, together=self.gather and self.training)
         return batch.gather(*tensors)
+
+    def entries(self, student: NetworkOutput, step: Step) -> Tensor:
+        """Of how many entries the term is the mean, or of what weights: what a process's term counts among several.
+
+        Args:
+            student: as for the method itself.
+            step: likewise.
+        """
+        shape, device = student.logits.shape, student.logits.device
+        return entries(step.mask, shape[:-1], device) if self.takes_mask else entries(None, shape[:1], device)
 
     def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
         """Create the parts whose shapes the networks decide, from the outputs on one example batch."""

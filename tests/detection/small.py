@@ -8,6 +8,7 @@ from torchvision.models.detection import FCOS, FasterRCNN, KeypointRCNN, MaskRCN
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.models.detection.ssd import SSD
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
 SIZE = 32
@@ -141,3 +142,13 @@ class Detecting(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=self.rate, momentum=0.9)
+
+
+class AsTheyAre(GeneralizedRCNNTransform):
+    """Neither resizes nor normalises, as torchgeo's."""
+
+    def __init__(self):
+        super().__init__(min_size=0, max_size=0, image_mean=[0], image_std=[1])
+
+    def resize(self, image, target=None):
+        return image, target

@@ -157,7 +157,7 @@ def test_a_learned_temperature_moves(tmp_path, kind):
     temperature = GlobalTemperature(tau_init=0.5, tau_range=4.0, initial_value=0.0)
     callback = plug_in(made(kind, 2), temperature=temperature, curriculum=ConstantCurriculum(1.0), learning_rate=1.0)
     fit(tmp_path, Detecting(made(kind, 1)), loader(), callback, max_steps=4)
-    assert abs(temperature(None, None).item() - 2.5) > 1e-3
+    assert abs(temperature(None, None).item() - 2.5) > 1e-5
 
 
 def test_a_temperature_for_each_proposal_and_the_assigned_labels(tmp_path):
@@ -166,7 +166,7 @@ def test_a_temperature_for_each_proposal_and_the_assigned_labels(tmp_path):
     found = last_losses(tmp_path, made("rcnn", 1), made("rcnn", 2), method=methods, temperature=temperature)
     assert found["train/kd"] > 0
     assert found["train/dkd"] > 0
-    assert found["ctkd/temperature_std/kd"] > 0
+    assert "ctkd/temperature_std/temperature.kd" in found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -207,18 +207,26 @@ def test_compiled(tmp_path, kind):
     assert compiled == pytest.approx(plain.item(), rel=1e-5)
 
 
-def test_a_teacher_that_is_no_detector_is_asked(tmp_path):
-    teacher, seen = made("rcnn", 2), []
+class Opaque(nn.Module):
+    """A teacher of which nothing is known by its children."""
 
-    def ask(network, call):
-        seen.append([len(boxes) for boxes in call.output.places])
-        return call.output.logits.detach() + network.weight
+    def __init__(self, detector):
+        super().__init__()
+        self.layers = nn.ModuleList([detector.backbone, detector.roi_heads])
 
-    network = nn.Linear(1, CLASSES)
-    found = last_losses(tmp_path, made("rcnn", 1), network, ask_teacher=ask)
-    assert found["train/kd"] > 0
-    assert seen[0] == [12, 12]
-    assert teacher is not None
+
+def score(teacher, call):
+    backbone, heads = teacher.layers
+    levels = {"0": backbone(call.output.images)}
+    pooled = heads.box_roi_pool(levels, call.output.places, call.output.sizes)
+    return heads.box_predictor(heads.box_head(pooled))[0]
+
+
+def test_a_teacher_that_is_not_known_by_its_children_is_asked(tmp_path):
+    student, teacher = made("rcnn", 1), made("rcnn", 2)
+    known = last_losses(tmp_path, copy.deepcopy(student), teacher)["train/kd"]
+    asked = last_losses(tmp_path, student, Opaque(teacher), ask_teacher=score)["train/kd"]
+    assert asked == known > 0
 
 
 def test_hooks_are_gone_afterwards(tmp_path):
@@ -249,9 +257,9 @@ OTHER_COUNT = AnchorGenerator(((8, 12, 14),), ((0.5, 1.0),))
 )
 def test_what_does_not_go_together_is_told_before_the_training(tmp_path, student, teacher, settings, message):
     task = Detecting(student)
-    task.training_step = None  # it comes before the first step
+    task.on_train_start = pytest.fail
     with pytest.raises(UserError, match=message) as error:
-        fit(tmp_path, Detecting(student), loader(), plug_in(teacher, **settings))
+        fit(tmp_path, task, loader(), plug_in(teacher, **settings))
     assert "\n" not in str(error.value)
 
 
