@@ -19,7 +19,7 @@ LAYERS = [
     {"_scores"},
     {"models", "data", "methods", "fusion", "tokens"},
     {"teacher_cache"},
-    {"detection", "_held_out", "_loss_record", "_resuming", "_term_inputs", "_training_progress"},
+    {"detection", "_held_out", "_loss_record", "_resuming", "_term_inputs", "_training_progress", "_vectors"},
     {"distillation"},
     {"callbacks"},
     {"modules"},

@@ -143,8 +143,8 @@ def check_scores_classes(task: Task, who: str) -> None:
     if task == "vectors":
         raise UserError(
             f"{who} is of scores of classes, and task='vectors' has none: distil vectors with "
-            "CurriculumTemperatureCallback(teacher=…, task='vectors', method=VectorKD()) in a module with its own loss, "
-            "or with Distillation"
+            "CurriculumTemperatureCallback(teacher=…, task='vectors', method=VectorKD()) in a module with a loss, or "
+            "with Distillation"
         )
 
 
