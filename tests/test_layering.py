@@ -19,6 +19,7 @@ LAYERS = [
     {"_scores"},
     {"models", "data", "methods", "fusion"},
     {"teacher_cache"},
+    {"token_store"},
     {"_held_out", "_loss_record", "_resuming", "_term_inputs", "_training_progress"},
     {"distillation"},
     {"callbacks"},
