@@ -36,7 +36,7 @@ class Size:
     Attributes:
         layers: number of blocks.
         width: of the hidden states.
-        steps: of training with 2,048 tokens; a third with large vocabularies, whose steps take long.
+        steps: of training; a third of them with large vocabularies, whose steps take long.
         rate: the peak.
     """
 

@@ -26,12 +26,12 @@ LAYERS = [
     {"modules"},
     {"module", "supervised"},  # names of version 0.1
     {"build", "job"},
-    {"exporting", "reporting"},
-    {"evaluate", "export", "report", "run"},
+    {"exporting", "reporting", "storing"},
+    {"evaluate", "export", "report", "run", "store"},
 ]
-COMMANDS = {"evaluate", "export", "report", "run"}
+COMMANDS = {"evaluate", "export", "report", "run", "store"}
 KNOW_LIGHTNING = {"data", "callbacks", "modules", "module", "supervised", "build", "job", "reporting"} | COMMANDS
-KNOW_HYDRA = {"build", "job", "exporting", "reporting"} | COMMANDS
+KNOW_HYDRA = {"build", "job", "exporting", "reporting", "storing"} | COMMANDS
 
 
 def modules(package: Path = PACKAGE) -> dict[str, Path]:

@@ -33,7 +33,7 @@ class Layout:
 
     @property
     def dtype(self) -> np.dtype:
-        """Coefficients, what their largest number stands for; the largest logits beyond them; the token that was read."""
+        """Coefficients and their largest number's meaning; the largest logits beyond them; the token that was read."""
         return np.dtype(
             [
                 ("coefficients", f"<i{self.bits // 8}", (self.rank,)),
