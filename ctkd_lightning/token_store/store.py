@@ -186,7 +186,8 @@ class TokenStore:
             self._records[shard] = map_records(self.folder, self._names[shard], self.manifest.layout.dtype)
         records = self._records[shard][place["start"] : place["start"] + place["length"]]
         if not self._checked[number]:
-            if len(records) != place["length"] or record_check(records) != place["check"]:
+            whole = len(records) == place["length"] and record_check(records) == place["check"]
+            if not whole or (records["ids"] >= self.vocabulary).any():  # ids: a file of someone else's
                 raise UserError(
                     f"document {place['key']} is damaged in the token store {self.folder}, shard {self._names[shard]}: "
                     "start its writer again, which writes damaged documents anew"

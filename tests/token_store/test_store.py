@@ -10,6 +10,8 @@ from token_store.made import VOCABULARY, Tiny, documents
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.teacher_cache.key import cache_key
 from ctkd_lightning.token_store import TokenStore, TokenStoreWriter, write_token_store
+from ctkd_lightning.token_store._manifest import check_sum
+from ctkd_lightning.token_store._shards import record_check
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +143,22 @@ def test_a_flipped_byte_anywhere_is_found(whole, tmp_path):
                 assert name in ("manifest.json", "000000.tokens.npy")
                 torch.testing.assert_close(found, expected, atol=0, rtol=0)
     assert refused > 20
+
+
+def test_ids_beyond_the_vocabulary_are_refused_whatever_the_check_sums_say(whole, tmp_path):
+    folder = copied(whole, tmp_path / "s")
+    records, index = np.load(folder / "000000.tokens.npy"), np.load(folder / "000000.documents.npy")
+    first = index[0]
+    document = records[first["start"] : first["start"] + first["length"]]
+    document["ids"][3, 0] = VOCABULARY
+    index["check"][0] = record_check(document)
+    np.save(folder / "000000.tokens.npy", records)
+    np.save(folder / "000000.documents.npy", index)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["indices"]["000000"] = check_sum(folder / "000000.documents.npy")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=f"document {first['key']} is damaged"):
+        TokenStore(folder).logits([int(first["key"])])
 
 
 @pytest.mark.parametrize("name", ["basis.safetensors", "000000.tokens.npy", "000000.documents.npy"])
