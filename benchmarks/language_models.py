@@ -36,22 +36,24 @@ class Size:
     Attributes:
         layers: number of blocks.
         width: of the hidden states.
-        steps: of training; a third of them with large vocabularies, whose steps take long.
+        steps: of training.
+        steps_of_large: with a large vocabulary, whose steps take long.
         rate: the peak.
     """
 
     layers: int
     width: int
     steps: int
+    steps_of_large: int
     rate: float
 
     def steps_with(self, vocabulary: int) -> int:
         """Of training."""
-        return self.steps if vocabulary <= LARGE else self.steps // 3
+        return self.steps if vocabulary <= LARGE else self.steps_of_large
 
 
-TEACHER = Size(layers=4, width=256, steps=450, rate=2e-3)
-STUDENT = Size(layers=1, width=128, steps=300, rate=5e-3)
+TEACHER = Size(layers=4, width=256, steps=450, steps_of_large=150, rate=2e-3)
+STUDENT = Size(layers=1, width=128, steps=300, steps_of_large=40, rate=5e-3)
 
 
 class LanguageModel(nn.Module):

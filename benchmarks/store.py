@@ -137,7 +137,7 @@ def measure_errors(folder: Path, vocabulary: int, known: set[tuple[int, str]]) -
     texts = held_out[: len(held_out) // CONTEXT * CONTEXT].view(-1, CONTEXT)
     sample = _sample(AskedModel(teacher), list(enumerate(texts[:200])), batch_size=8)
     choice = choose(sample, tolerance=0.03, top=16)
-    measured = texts[200 : 200 + max(4, min(16, 2**25 // vocabulary // CONTEXT))]
+    measured = texts[200 : 200 + max(4, min(16, 2**24 // vocabulary // CONTEXT))]
     logits, hidden = teacher(measured).flatten(0, 1), student.hidden(measured).flatten(0, 1)
     real = Student(student(measured).flatten(0, 1), hidden, student.lm_head.weight)
     imagined = stand_in(logits, sample.basis())

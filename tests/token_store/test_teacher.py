@@ -203,3 +203,52 @@ def test_methods_of_features_are_refused(folder):
     with pytest.raises(UserError, match="method sp reads the teacher's features, and a token store has logits alone"):
         Distillation(Student(), method={"kd": KD(), "sp": SP()}, teacher_store=folder, key=key_of)
     Distillation(Student(), method=DKD(), temperature=GlobalTemperature(), teacher_store=folder, key=key_of)
+
+
+def test_an_unedited_model_of_transformers_with_padded_texts(folder):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        vocab_size=VOCABULARY, n_positions=32, n_embd=16, n_layer=1, n_head=2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+    )
+    torch.manual_seed(0)
+    student = transformers.GPT2LMHeadModel(config).double()
+    twin = copy.deepcopy(student)
+
+    class Unedited(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = student
+
+        def training_step(self, batch, batch_idx):
+            return self.model(**{name: value for name, value in batch.items() if name != "id"}).loss
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    data = []
+    for key, text in TEXTS:
+        kept = (torch.arange(24) >= key % 7).long()  # padding on the left
+        begins = int((1 - kept).sum())
+        padded = torch.cat([torch.zeros(begins, dtype=torch.int64), text[: 24 - begins]])
+        labels = torch.where(kept.bool(), padded, -100)
+        data.append({"id": key, "input_ids": padded, "attention_mask": kept, "labels": labels})
+    callback = CurriculumTemperatureCallback(
+        teacher_store=folder, key=key_of, temperature=FixedTemperature(3.0), student="model"
+    )
+    trainer = quiet_trainer("cpu", callbacks=[callback], max_steps=4, enable_progress_bar=False)
+    trainer.fit(Unedited(), DataLoader(data, batch_size=8))
+
+    store, optimizer = TokenStore(folder), torch.optim.SGD(twin.parameters(), lr=0.1)
+    twin.train()
+    for start in range(0, 32, 8):
+        batch = torch.utils.data.default_collate(data[start : start + 8])
+        output = twin(**{name: value for name, value in batch.items() if name != "id"})
+        guide = torch.zeros(8, 24, VOCABULARY)
+        for row, (key, mask) in enumerate(zip(batch["id"].tolist(), batch["attention_mask"].bool(), strict=True)):
+            guide[row, mask] = store.logits([key])[0, : int(mask.sum())]
+        loss = 0.1 * output.loss + 0.9 * kd_loss(output.logits, guide, 3.0, mask=batch["labels"] != -100)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for a, b in zip(student.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-7)
