@@ -12,7 +12,6 @@ from torch import nn
 
 from ctkd_lightning._files import user_path
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.hardware import accelerator_in_use
 
 
 def load_model(name: str, device: str) -> nn.Module:
@@ -20,18 +19,18 @@ def load_model(name: str, device: str) -> nn.Module:
 
     Args:
         name: a folder; a name on the hub; or ``package.module:name``, a module or a function that returns one.
-        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         UserError: there is no such model, or no such device.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(device, True):
+    there = torch.cuda.is_available()
+    if device == "cuda" and not there:
         raise UserError(f"device={device} is not on this machine: take auto or cpu")
     folder = user_path(name)
     own = not folder.exists() and re.fullmatch(r"[\w.]+:\w+", name)
     network = _of_code(*name.split(":")) if own else _of_transformers(name, folder)
-    return network.to(accelerator_in_use(device))
+    return network.to("cuda" if there and device != "cpu" else "cpu")
 
 
 def _of_code(module: str, name: str) -> nn.Module:

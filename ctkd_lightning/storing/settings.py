@@ -11,7 +11,8 @@ from ctkd_lightning._files import user_path
 from ctkd_lightning.errors import UserError, check_number
 
 SUFFIXES = (".npy", ".safetensors")
-DEVICES = ("auto", "cpu", "cuda", "mps")
+DEVICES = ("auto", "cpu", "cuda")
+"""Not Apple's, which has no float64."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,7 +28,6 @@ class AskedModel:
         self._pick = pick
         layer = dict(network.named_modules()).get(find_classifier(network))
         self._layer = layer if isinstance(layer, nn.Linear) else None
-        self._run: Callable[[Tensor], Any] = self.network
 
     @property
     def device(self) -> torch.device:
@@ -44,7 +40,7 @@ class AskedModel:
         Raises:
             UserError: the network gives something else.
         """
-        logits = pick_logits(self._run(tokens.to(self.device)), self._pick, "teacher")
+        logits = pick_logits(self.network(tokens.to(self.device)), self._pick, "teacher")
         if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
             raise UserError(
                 f"the teacher gave logits of shape {tuple(logits.shape)} for tokens of shape {tuple(tokens.shape)}: "

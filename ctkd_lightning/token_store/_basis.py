@@ -45,6 +45,10 @@ class Basis:
         """Of the widest directions alone."""
         return Basis(self.mean, self.directions[:, :rank].contiguous())
 
+    def to(self, device: torch.device) -> Basis:
+        """On a device."""
+        return Basis(self.mean.to(device), self.directions.to(device))
+
     def projection(self) -> Tensor:
         """(V, R), from centred logits without their mean to coefficients."""
         return self.directions / self.directions.square().sum(dim=0)

@@ -101,11 +101,23 @@ class Manifest:
             raise UserError(
                 f"{folder} is a token store of format {version}, and this version reads format {FORMAT}: write it anew"
             )
-        known = {entry.name: entry for entry in fields(cls)}
-        numbers = ("vocabulary", "rank", "top", "bits")
-        if found.keys() != known.keys() or not all(type(found[n]) is int and found[n] >= 0 for n in numbers):
+        if found.keys() != {entry.name for entry in fields(cls)} or not _sound(found):
             raise UserError(_damaged(path))
         return cls(**found)
+
+
+def _sound(found: dict[str, Any]) -> bool:
+    """Whether the entries are what a store writes, above all those that sizes and files' names are made of."""
+    numbers = ("vocabulary", "rank", "top", "bits", "documents", "tokens")
+    indices, errors = found["indices"], found["errors"]
+    return (
+        all(type(found[name]) is int and 0 <= found[name] < 2**48 for name in numbers)
+        and isinstance(indices, dict)
+        and all(name.isdigit() for name in indices)
+        and isinstance(errors, dict)
+        and all(isinstance(of_tau, dict) for of_tau in errors.values())
+        and isinstance(found["teacher"], str)
+    )
 
 
 def save_basis(basis: Basis, folder: Path) -> str:

@@ -72,6 +72,9 @@ class Encoder:
         Raises:
             UserError: logits that are not finite, or too large.
         """
+        if logits.device != self.basis.mean.device:
+            self.basis = self.basis.to(logits.device)
+            self._projection = self.basis.projection()
         x = centred(logits).to(self.basis.mean.dtype)
         if not x.isfinite().all():
             raise UserError(

@@ -137,8 +137,7 @@ class TokenStore:
 
     def _basis(self, device: torch.device) -> Basis:
         if device not in self._bases:
-            basis = self._bases[torch.device("cpu")]
-            self._bases[device] = Basis(basis.mean.to(device), basis.directions.to(device))
+            self._bases[device] = self._bases[torch.device("cpu")].to(device)
         return self._bases[device]
 
     def _find(self, keys: np.ndarray) -> np.ndarray:

@@ -39,7 +39,7 @@ def test_defaults(given, tmp_path):
         ("top=null", "top must be a whole number from 0"),
         ("rank=0", "rank must be a whole number from 1"),
         ("batch_size=0", "batch_size must be a whole number from 1"),
-        ("device=tpu", "device must be auto, cpu, cuda, mps, found tpu"),
+        ("device=tpu", "device must be auto, cpu, cuda, found tpu"),
     ],
 )
 def test_what_cannot_be(given, override, message):

@@ -177,6 +177,10 @@ def test_a_folder_that_is_none_an_unfinished_one_and_one_of_the_future(whole, tm
     (folder / "manifest.json").write_text(json.dumps({**manifest, "complete": False}))
     with pytest.raises(UserError, match="is not finished: start its writer again"):
         TokenStore(folder)
+    for wrong in ({"rank": -1}, {"rank": 2**60}, {"indices": {"../000000": ""}}, {"indices": []}, {"teacher": 3}):
+        (folder / "manifest.json").write_text(json.dumps({**manifest, **wrong}))
+        with pytest.raises(UserError, match=r"manifest\.json is missing or damaged"):
+            TokenStore(folder)
     (folder / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
     with pytest.raises(UserError, match="of format 2, and this version reads format 1"):
         TokenStore(folder)
