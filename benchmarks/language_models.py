@@ -143,6 +143,7 @@ def rate_at(step: int, steps: int) -> float:
     return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - rise) / (steps - rise)))
 
 
+@torch.enable_grad()
 def network(folder: Path, vocabulary: int, size: Size, seed: int = 0) -> LanguageModel:
     """A network in eval mode, trained if the folder does not have it."""
     torch.manual_seed(seed)
