@@ -52,6 +52,8 @@ from ctkd_lightning.teacher_cache.cached import CachedTeacher, ViewedData, cache
 from ctkd_lightning.temperature import LearnedTemperature, Softening, Temperature
 from ctkd_lightning.temperature._base import learning
 from ctkd_lightning.temperature._softening import bounded_below
+from ctkd_lightning.token_store.store import TokenStore
+from ctkd_lightning.token_store.teacher import Key, check_logits_alone, stored_teacher
 from ctkd_lightning.tokens.default_temperature import default_temperature
 
 _CE_WEIGHT = 0.1  # the CTKD paper's γ
@@ -120,6 +122,10 @@ class Distillation(nn.Module):
             dimension, and means over what is left, as detectors' losses are: L times their means over all scores.
         roles_of_outputs: feature roles that the outputs of both networks bring themselves, as
             :class:`~ctkd_lightning.methods.NetworkOutput` has them, so that no layer is read.
+        teacher_store: a :class:`~ctkd_lightning.token_store.TokenStore` or its folder, asked in the teacher's place:
+            there is no teacher then. The student's token ids must be the store's text.
+        key: from the batch to its documents in the store, one a row; or to a pair (documents, offsets) where the rows
+            do not begin at position 0.
 
     Attributes:
         methods: the terms by name.
@@ -158,8 +164,14 @@ class Distillation(nn.Module):
         teacher_fusion: TeacherFusion | None = None,
         sum_labels: bool = False,
         roles_of_outputs: Iterable[str] = (),
+        teacher_store: TokenStore | str | Path | None = None,
+        key: Key | None = None,
     ) -> None:
         super().__init__()
+        if teacher_store is not None or key is not None:
+            asked_otherwise = {"teacher": teacher, "teacher_input": teacher_input, "ask_teacher": ask_teacher}
+            teacher, teacher_input = stored_teacher(teacher_store, key, asked_otherwise)
+            class_dim = -1 if class_dim is None else class_dim
         teacher = named_teachers(teacher)
         self.curriculum = curriculum
         self.scores = Scores(task, scores, class_dim)
@@ -170,6 +182,7 @@ class Distillation(nn.Module):
         self._still_without_use()
         self._check_task()
         check_complete(teacher)
+        check_logits_alone(teacher, [name for name, method in self.terms.items() if method.needs_of_teacher()])
         self.teacher_fusion: TemperatureFusion | None = fusion_of(teacher, teacher_fusion, self.scores)
         if self.teacher_fusion is not None:
             refuse_features([n for n, method in self.terms.items() if method.needs_of_teacher()], teacher_layers)

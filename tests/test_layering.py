@@ -19,18 +19,19 @@ LAYERS = [
     {"_scores"},
     {"models", "data", "methods", "fusion", "tokens"},
     {"teacher_cache"},
+    {"token_store"},
     {"detection", "_held_out", "_loss_record", "_resuming", "_term_inputs", "_training_progress", "_vectors"},
     {"distillation"},
     {"callbacks"},
     {"modules"},
     {"module", "supervised"},  # names of version 0.1
     {"build", "job"},
-    {"exporting", "reporting"},
-    {"evaluate", "export", "report", "run"},
+    {"exporting", "reporting", "storing"},
+    {"evaluate", "export", "report", "run", "store"},
 ]
-COMMANDS = {"evaluate", "export", "report", "run"}
+COMMANDS = {"evaluate", "export", "report", "run", "store"}
 KNOW_LIGHTNING = {"data", "callbacks", "modules", "module", "supervised", "build", "job", "reporting"} | COMMANDS
-KNOW_HYDRA = {"build", "job", "exporting", "reporting"} | COMMANDS
+KNOW_HYDRA = {"build", "job", "exporting", "reporting", "storing"} | COMMANDS
 
 
 def modules(package: Path = PACKAGE) -> dict[str, Path]:

@@ -33,6 +33,8 @@ from ctkd_lightning.fusion.teachers import FUSION, TeacherFusion, fusion_of
 from ctkd_lightning.methods import KD, Method
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Temperature
 from ctkd_lightning.temperature._rule import RuleTemperature
+from ctkd_lightning.token_store.store import TokenStore
+from ctkd_lightning.token_store.teacher import Key, stored_teacher
 from ctkd_lightning.tokens.default_temperature import default_temperature
 
 if TYPE_CHECKING:
@@ -129,6 +131,10 @@ class CurriculumTemperatureCallback(Callback):
         accumulate_grad_batches: for a module that optimizes by hand and divides its loss by as much, since it
             accumulates gradients over several batches: the distillation is divided as well. With automatic optimization
             it is the Trainer's argument, which divides both.
+        teacher_store: a :class:`~ctkd_lightning.token_store.TokenStore` or its folder, which is asked in the teacher's
+            place: no teacher is in memory. The student's token ids must be the store's text.
+        key: from the batch to its documents in the store, one a row, as in ``lambda batch: batch["id"]``; or to a pair
+            (documents, offsets) where the rows do not begin at position 0.
 
     Raises:
         UserError: settings out of range or that do not go together; at the start of fit, a module without any
@@ -169,6 +175,8 @@ class CurriculumTemperatureCallback(Callback):
         teacher_model: nn.Module | None = None,
         accumulate_grad_batches: int = 1,
         teacher_fusion: TeacherFusion | None = None,
+        teacher_store: TokenStore | str | Path | None = None,
+        key: Key | None = None,
     ) -> None:
         if interval not in ("epoch", "step"):
             raise UserError(f"the curriculum's interval is 'epoch' or 'step', found {interval!r}")
@@ -182,6 +190,16 @@ class CurriculumTemperatureCallback(Callback):
         self.curriculum = CosineCurriculum() if curriculum is None else curriculum
         self.interval, self.steps_per_epoch = interval, steps_per_epoch
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        if teacher_store is not None or key is not None:
+            asked_otherwise = {
+                "teacher": teacher,
+                "teacher_model": teacher_model,
+                "teacher_input": teacher_input,
+                "ask_teacher": ask_teacher,
+                "teacher_cache": teacher_cache,
+            }
+            teacher, teacher_input = stored_teacher(teacher_store, key, asked_otherwise)
+            class_dim = -1 if class_dim is None else class_dim
         self.teacher = load_teacher(teacher, teacher_model)
         self.student = student
         self.accumulate_grad_batches = accumulate_grad_batches

@@ -3,6 +3,7 @@
 from ctkd_lightning.features.outputs import NetworkOutput, Step
 from ctkd_lightning.methods._base import FeatureMethod, LogitMethod, Method
 from ctkd_lightning.methods._linear_kd import linear_kd_loss
+from ctkd_lightning.methods._top_k_kd import top_k_kd_loss
 from ctkd_lightning.methods.ab import AB, ab_loss
 from ctkd_lightning.methods.annealing_kd import AnnealingKD, annealing_kd_loss
 from ctkd_lightning.methods.at import AT, at_loss
@@ -87,6 +88,7 @@ __all__ = [
     "rkd_loss",
     "sp_loss",
     "srrl_loss",
+    "top_k_kd_loss",
     "ttm_loss",
     "vector_kd_loss",
     "vid_loss",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial, reduce
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +13,19 @@ from ctkd_lightning._masks import check_mask, entries
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.methods._linear_divergence import Chunks, Inputs, given_logits, head_logits, linear_divergence
 from ctkd_lightning.temperature._softening import Softening
+
+
+class StoredLogits(Protocol):
+    """The teacher's logits as a store keeps them: :class:`~ctkd_lightning.token_store.StoredTokens`."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the logits, (..., V)."""
+        ...
+
+    def chunks(self, dtype: torch.dtype, kept: Tensor | None) -> Chunks:
+        """The logits of some rows at a time, of the positions that are kept."""
+        ...
 
 
 def linear_kd_loss(
@@ -24,6 +38,7 @@ def linear_kd_loss(
     teacher_hidden: Tensor | None = None,
     teacher_weight: Tensor | None = None,
     teacher_bias: Tensor | None = None,
+    teacher_store: StoredLogits | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r""":func:`kd_loss` of a linear head's logits, which never exist as a whole.
@@ -54,7 +69,9 @@ def linear_kd_loss(
         teacher_logits: (..., V), of the same positions; or instead of them
         teacher_hidden: (..., H'), and
         teacher_weight: (V, H'), with
-        teacher_bias: (V,), where the teacher's head has one.
+        teacher_bias: (V,), where the teacher's head has one; or instead of all of them
+        teacher_store: what a store has of these positions, ``store.at(keys, positions)`` of
+            :class:`~ctkd_lightning.token_store.TokenStore`: no teacher, and no logits of it.
         mask: (...), the positions: false or 0 leaves one out, whatever its hidden states, and a floating value is its
             weight in the mean.
 
@@ -62,7 +79,7 @@ def linear_kd_loss(
         A scalar; 0 where there are no positions, or the mask keeps none.
 
     Raises:
-        UserError: shapes that do not fit; a teacher that is missing, or given in both ways; a τ or shift for each
+        UserError: shapes that do not fit; a teacher that is missing, or given in two ways; a τ or shift for each
             class; under ``create_graph=True``.
 
     Example:
@@ -73,7 +90,7 @@ def linear_kd_loss(
     _check_head("student", student_hidden, student_weight, student_bias)
     positions, vocabulary = student_hidden.shape[:-1], len(student_weight)
     head = _teacher_head(teacher_hidden, teacher_weight, teacher_bias)
-    _check_teacher(teacher_logits, head, torch.Size((*positions, vocabulary)))
+    _check_teacher(teacher_logits, head, teacher_store, torch.Size((*positions, vocabulary)))
     check_mask(mask, student_hidden)
     if isinstance(temperature, Tensor):
         temperature = temperature.double()  # before its terms part, whose gradients nearly cancel
@@ -101,6 +118,8 @@ def linear_kd_loss(
     teacher: Chunks
     if head is not None:
         teacher = partial(head_logits, _rows(head[0].detach(), kept), *head[1:], dtype)
+    elif teacher_store is not None:
+        teacher = teacher_store.chunks(dtype, kept)
     else:
         assert teacher_logits is not None
         teacher = partial(given_logits, _rows(teacher_logits.detach(), None), kept)
@@ -138,18 +157,23 @@ def _check_head(who: str, hidden: Tensor, weight: Tensor, bias: Tensor | None) -
         )
 
 
-def _check_teacher(logits: Tensor | None, head: Head | None, expected: torch.Size) -> None:
-    shapes = [] if logits is None else [logits.shape]
+def _check_teacher(logits: Tensor | None, head: Head | None, store: StoredLogits | None, expected: torch.Size) -> None:
+    shapes = {} if logits is None else {"teacher_logits": logits.shape}
     if head is not None:
-        shapes.append(torch.Size((*head[0].shape[:-1], len(head[1]))))
+        shapes["teacher_hidden"] = torch.Size((*head[0].shape[:-1], len(head[1])))
+    if store is not None:
+        shapes["teacher_store"] = store.shape
     if not shapes:
-        raise UserError("the teacher is missing: pass teacher_logits, or teacher_hidden and teacher_weight")
-    if len(shapes) > 1:
-        raise UserError("the teacher is given twice, by teacher_logits and by teacher_hidden: leave one of them out")
-    if shapes[0] != expected:
         raise UserError(
-            f"student logits would have shape {tuple(expected)} and teacher logits {tuple(shapes[0])}: both networks "
-            "must score the same positions and vocabulary"
+            "the teacher is missing: pass teacher_logits, teacher_hidden and teacher_weight, or teacher_store"
+        )
+    if len(shapes) > 1:
+        raise UserError(f"the teacher is given more than once, by {' and by '.join(shapes)}: leave all but one out")
+    shape = next(iter(shapes.values()))
+    if shape != expected:
+        raise UserError(
+            f"student logits would have shape {tuple(expected)} and teacher logits {tuple(shape)}: both networks must "
+            "score the same positions and vocabulary"
         )
 
 

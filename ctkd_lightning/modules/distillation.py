@@ -26,6 +26,8 @@ from ctkd_lightning.modules._sharding import is_sharded
 from ctkd_lightning.modules.classifier import SupervisedModule
 from ctkd_lightning.teacher_cache.cached import CachedTeacher
 from ctkd_lightning.temperature import Temperature
+from ctkd_lightning.token_store.store import TokenStore
+from ctkd_lightning.token_store.teacher import Key
 
 
 class DistillationModule(SupervisedModule):
@@ -47,7 +49,8 @@ class DistillationModule(SupervisedModule):
     validation and test data.
 
     Args:
-        teacher: from images to scores, (B, C) of a classifier; or several by name, fused as ``teacher_fusion`` says.
+        teacher: from images to scores, (B, C) of a classifier; or several by name, fused as ``teacher_fusion`` says;
+            ``None`` with ``teacher_store``.
         student: likewise.
         method: a term of the loss, or several by name; ``KD()`` by default.
         temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default; or
@@ -67,6 +70,9 @@ class DistillationModule(SupervisedModule):
         teacher_fusion: likewise; its loss is logged as ``train/teacher_fusion``.
         kd_at: a constant temperature at which KD is logged too, as ``train/kd_at_4``: it is no part of the loss, and
             makes trainings at different temperatures comparable.
+        teacher_store: a token store or its folder, asked in the teacher's place, as in
+            :class:`~ctkd_lightning.Distillation`.
+        key: from the batch to its documents in the store.
         **settings: as in :class:`~ctkd_lightning.modules.classifier.SupervisedModule`: ``optimizer``, ``scheduler``,
             ``channels_last``; ``task``, ``scores``, ``class_dim``, ``ignore_index``, ``student_logits``,
             ``student_input``.
@@ -81,7 +87,7 @@ class DistillationModule(SupervisedModule):
 
     def __init__(
         self,
-        teacher: Teacher,
+        teacher: Teacher | None,
         student: nn.Module,
         method: Method | Mapping[str, Method] | None = None,
         temperature: Temperature | Mapping[str, Temperature] | None = None,
@@ -98,13 +104,15 @@ class DistillationModule(SupervisedModule):
         ask_teacher: AskTeacher | None = None,
         teacher_fusion: TeacherFusion | None = None,
         kd_at: float | None = None,
+        teacher_store: TokenStore | str | Path | None = None,
+        key: Key | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         scores = self.scores
         engine = Distillation(
             self.network_in_layout(student),
-            self.network_in_layout(named_teachers(teacher)),
+            self.network_in_layout(named_teachers(teacher)) if teacher_store is None else teacher,
             method,
             temperature,
             ce_weight=ce_weight,
@@ -120,6 +128,8 @@ class DistillationModule(SupervisedModule):
             ask_teacher=ask_teacher,
             num_samples=num_samples,
             teacher_fusion=teacher_fusion,
+            teacher_store=teacher_store,
+            key=key,
         )
         # The engine's parts are the module's own, under these names in checkpoints and logs; the engine itself is not.
         self._engine = (engine,)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ctkd_lightning._scores.batches import read_batch
 from ctkd_lightning.data._loading.batch import Batch, Lookup, without_wait
@@ -18,9 +16,9 @@ from ctkd_lightning.features.layers import unwrap
 from ctkd_lightning.features.outputs import NetworkOutput
 from ctkd_lightning.features.tap import FeatureTap
 from ctkd_lightning.methods._checks import no_autocast
+from ctkd_lightning.teacher_cache.key import cache_key
 from ctkd_lightning.teacher_cache.store import TeacherCache
 
-FORMAT = 1  # counts the ways in which records have been made: a new one must not read an old one's file
 CACHED_ROLES = ("pooled",)
 
 
@@ -181,25 +179,6 @@ def check_cacheable(roles: Iterable[str]) -> None:
             f"the teacher cache keeps logits and pooled features; the method reads {', '.join(maps)}, which are maps: "
             "set teacher_cache=off, or take another method"
         )
-
-
-def cache_key(teacher: nn.Module, *what: Any) -> str:
-    """A name for everything that decides what a teacher gives: hexadecimal, the same on every machine.
-
-    What neither the weights nor ``repr(teacher)`` show is not in it, such as a ``forward`` that reads an attribute, or
-    whose code changes: use another folder then.
-
-    Args:
-        teacher: its class, its layers with their settings, and its weights' names, shapes and values count.
-        *what: whatever else does: the data's fingerprint, the precision, the layers that are read.
-    """
-    architecture = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(teacher))  # functions' addresses: others in each process
-    kind = (type(teacher).__module__, type(teacher).__qualname__)
-    digest = hashlib.sha256(repr((FORMAT, *kind, architecture, *what)).encode())
-    for name, tensor in teacher.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:32]
 
 
 def _parts(output: NetworkOutput) -> dict[str, Tensor]:

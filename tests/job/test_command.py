@@ -197,7 +197,7 @@ def test_jobs_in_other_processes_are_counted(main, monkeypatch):
 
 
 @pytest.mark.parametrize("word", ["-m", "--multirun"])
-@pytest.mark.parametrize("command", ["report", "evaluate", "export"])
+@pytest.mark.parametrize("command", ["report", "evaluate", "export", "store"])
 def test_commands_that_do_not_sweep(monkeypatch, command, word):
     module = importlib.import_module(f"ctkd_lightning.{command}")
     monkeypatch.setattr(sys, "argv", [command, word, "run=a,b"])

@@ -357,10 +357,10 @@ WRONG = {
     "hidden states of another width": ({"student_hidden": torch.zeros(2, 5)}, r"student_hidden has shape \(2, 5\) and"),
     "a transposed head": ({"student_weight": torch.zeros(4, 3)}, r"student_weight \(4, 3\): expected \(..., H\) and"),
     "a bias of another length": ({"student_bias": torch.zeros(4)}, r"student_bias has shape \(4,\).* each of the 3"),
-    "no teacher": ({"teacher_logits": None}, "the teacher is missing: pass teacher_logits, or teacher_hidden and"),
+    "no teacher": ({"teacher_logits": None}, "the teacher is missing: pass teacher_logits, teacher_hidden and"),
     "two teachers": (
         {"teacher_hidden": torch.zeros(2, 5), "teacher_weight": torch.zeros(3, 5)},
-        "the teacher is given twice, by teacher_logits and by teacher_hidden",
+        "the teacher is given more than once, by teacher_logits and by teacher_hidden",
     ),
     "half a teacher": (
         {"teacher_logits": None, "teacher_hidden": torch.zeros(2, 5)},
