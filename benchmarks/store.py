@@ -20,6 +20,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ from ctkd_lightning.job.hardware import describe_hardware
 from ctkd_lightning.methods import kd_loss, linear_kd_loss
 from ctkd_lightning.token_store import TokenStore, write_token_store
 from ctkd_lightning.token_store._asked import AskedModel
-from ctkd_lightning.token_store._basis import basis_of_head
-from ctkd_lightning.token_store._choice import Sample, choose
+from ctkd_lightning.token_store._basis import Basis
+from ctkd_lightning.token_store._choice import Sample
 from ctkd_lightning.token_store._measuring import Student, relative_errors, stand_in
 from ctkd_lightning.token_store._records import Bits, Encoder, Layout
 from ctkd_lightning.token_store._stored import stored_tokens
@@ -79,12 +80,16 @@ def bucket(k: int, *, true_mass: bool, uniform: bool = False) -> Kept:
     return kept
 
 
-def coded(basis_of: Any, rank: int, top: int, bits: Bits = 8) -> Kept:
+def coded(basis: Basis, rank: int, top: int, bits: Bits = 8) -> Kept:
     """What our store has, at every τ the same."""
 
-    def kept(teacher: Tensor, student: Tensor, tau: float) -> Tensor:
-        encoder = Encoder(basis_of.truncated(rank), Layout(rank, top, teacher.shape[1], bits))
+    @cache
+    def kept_of(teacher: Tensor) -> Tensor:
+        encoder = Encoder(basis.truncated(rank), Layout(rank, top, teacher.shape[1], bits))
         return stored_tokens(encoder(teacher, torch.zeros(len(teacher))), encoder.basis).logits()
+
+    def kept(teacher: Tensor, student: Tensor, tau: float) -> Tensor:
+        return kept_of(teacher)
 
     return kept
 
@@ -94,33 +99,20 @@ def bytes_of(rank: int, top: int, vocabulary: int, bits: Bits = 8) -> int:
     return Layout(rank, top, vocabulary, bits).nbytes
 
 
-def designs(sample: Sample, chosen: Layout) -> Iterator[tuple[str, int, Kept]]:
+def designs(sample: Sample) -> Iterator[tuple[str, int, Kept]]:
     """Name, bytes a token, and what is kept."""
     vocabulary, width = sample.logits.shape[1], sample.fitted.shape[1]
-    assert sample.head is not None
-    basis = basis_of_head(sample.fitted, *sample.head)
-    for k in (64, 128):
-        yield f"top {k}, dropped", 4 * k, dropped(k)
-    yield "top 128, bucket of mass^(1/τ)", 4 * 128, bucket(128, true_mass=False)
-    yield "top 128, bucket, true mass", 4 * 128 + 36, bucket(128, true_mass=True)
-    yield "top 128, uniform rest, true mass", 4 * 128 + 36, bucket(128, true_mass=True, uniform=True)
-    plans: list[tuple[int, int, Bits]] = [
-        (32, 0, 16),
-        (32, 16, 8),
-        (64, 16, 8),
-        (64, 32, 8),
-        (width, 0, 8),
-        (width, 16, 8),
-    ]
-    for rank, top, bits in plans:
+    basis = sample.basis()
+    plans: list[tuple[int, int, Bits]] = [(64, 16, 8), (width, 0, 8), (32, 16, 8), (64, 32, 8), (32, 0, 16)]
+    for rank, top, bits in [*plans, (width, 16, 8)]:
         what = "hidden state" if rank == width else f"rank {rank}"
         exactly = f" + top {top}" if top else ""
         yield f"{what}, {bits} bits{exactly}", bytes_of(rank, top, vocabulary, bits), coded(basis, rank, top, bits)
-    yield (
-        f"**the writer's choice**: rank {chosen.rank}, {chosen.bits} bits + top {chosen.top}",
-        chosen.nbytes,
-        coded(basis, chosen.rank, chosen.top, chosen.bits),
-    )
+    yield "top 128, bucket of mass^(1/τ)", 4 * 128, bucket(128, true_mass=False)
+    yield "top 128, bucket, true mass", 4 * 128 + 36, bucket(128, true_mass=True)
+    yield "top 128, uniform rest, true mass", 4 * 128 + 36, bucket(128, true_mass=True, uniform=True)
+    for k in (64, 128):
+        yield f"top {k}, dropped", 4 * k, dropped(k)
 
 
 def worst_errors(teacher: Tensor, student: Student, kept: Kept) -> dict[str, float]:
@@ -136,12 +128,11 @@ def measure_errors(folder: Path, vocabulary: int, known: set[tuple[int, str]]) -
     _, held_out = tokenised(folder, vocabulary)
     texts = held_out[: len(held_out) // CONTEXT * CONTEXT].view(-1, CONTEXT)
     sample = _sample(AskedModel(teacher), list(enumerate(texts[:200])), batch_size=8)
-    choice = choose(sample, tolerance=0.03, top=16)
     measured = texts[200 : 200 + max(4, min(16, 2**24 // vocabulary // CONTEXT))]
     logits, hidden = teacher(measured).flatten(0, 1), student.hidden(measured).flatten(0, 1)
     real = Student(student(measured).flatten(0, 1), hidden, student.lm_head.weight)
     imagined = stand_in(logits, sample.basis())
-    for name, nbytes, kept in designs(sample, choice.candidate.layout):
+    for name, nbytes, kept in designs(sample):
         if (vocabulary, name) in known:
             continue
         found = {"vocabulary": vocabulary, "design": name, "bytes": nbytes, "tokens": len(logits)}
@@ -269,17 +260,16 @@ def table() -> str:
     vocabularies = sorted({result["vocabulary"] for result in results})
     head = "".join(f" V = {v:,}: bytes | KL | to hidden | to head |" for v in vocabularies)
     lines = [f"| kept |{head}", "| --- |" + " --- | --- | --- | --- |" * len(vocabularies)]
-    names = list(dict.fromkeys(result["design"].partition(":")[0] for result in results))
+    names = list(dict.fromkeys(result["design"] for result in results))
     for name in names:
         cells = ""
         for v in vocabularies:
-            own = next((r for r in results if r["vocabulary"] == v and r["design"].partition(":")[0] == name), None)
+            own = next((r for r in results if r["vocabulary"] == v and r["design"] == name), None)
             if own is None:
                 cells += " – | – | – | – |"
                 continue
             errors = " | ".join(shown(own["errors"][part]) for part in ("kl", "hidden", "head"))
-            rank = own["design"].partition(": ")[2]
-            cells += f" {own['bytes']}{f' ({rank})' if rank else ''} | {errors} |"
+            cells += f" {own['bytes']} | {errors} |"
         lines.append(f"| {name} |{cells}")
     return "\n".join(lines)
 
