@@ -141,9 +141,9 @@ class Study:
         cfg = build.config(*QUIET, *settings, *self.options, *self.files)
         data = build.data(cfg)
         teacher, student = build.networks(cfg, data)
-        start = _check_sum(student)
+        start = check_sum(student)
         ready_teacher(cfg, teacher, data)
-        teacher_sum = _check_sum(teacher)
+        teacher_sum = check_sum(teacher)
         if self.teacher_logits is None:
             self.teacher_logits = _logits(cfg, teacher, data)[0]
         alone = cfg.method.alone
@@ -181,7 +181,7 @@ def _logits(cfg: Any, network: nn.Module, data: ImageDataModule) -> tuple[Tensor
     return tested.outputs.logits.cpu(), tested.target.cpu()
 
 
-def _check_sum(network: nn.Module) -> str:
+def check_sum(network: nn.Module) -> str:
     """What tells two starts apart."""
     found = hashlib.sha256()
     for value in network.state_dict().values():

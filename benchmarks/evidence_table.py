@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from scipy import stats
@@ -138,13 +139,12 @@ def table(runs: Sequence[Run]) -> Iterator[str]:
     yield "| --- " * (len(MEASURES) + 4) + "|"
     for arm, values in measured["top1"].items():
         own = spread(list(values.values()))
-        deviation = "" if own.deviation is None else f" ± {own.deviation:.2f}"
         tau = f"{spread(ends[arm]).mean:.2f}" if ends[arm] else "–"
         cells = [
             arm,
             str(own.n),
             tau,
-            f"{own.mean:.2f}{deviation}",
+            mean_with_deviation(values),
             "–" if arm in stopped else _difference(arm, measured["top1"], adjusted["top1"]),
         ]
         for measure in list(MEASURES)[1:]:
@@ -157,16 +157,32 @@ def table(runs: Sequence[Run]) -> Iterator[str]:
             yield f"| {run.arm}, seed {run.seed} | – | – | stopped: {run.error} |" + " – |" * (len(MEASURES))
 
 
-def _difference(arm: str, measured: Mapping[str, Mapping[int, float]], adjusted: Mapping[str, float]) -> str:
-    if arm == REFERENCE:
-        return "–"
-    found: Difference | None = paired_difference(measured[arm], measured[REFERENCE])
+def mean_with_deviation(values: Mapping[int, float]) -> str:
+    """Of several seeds, with two decimals.
+
+    Example:
+        >>> mean_with_deviation({1: 90.0, 2: 92.0})
+        '91.00 ± 1.41'
+    """
+    own = spread(list(values.values()))
+    return f"{own.mean:.2f}" + ("" if own.deviation is None else f" ± {own.deviation:.2f}")
+
+
+def difference_with_interval(first: Mapping[int, float], second: Mapping[int, float]) -> str:
+    """First minus second, paired by seed, and half the width of its interval at 95 %."""
+    found: Difference | None = paired_difference(first, second)
     if found is None:
         return "?"
     if found.interval is None:
         return signed(found.mean)
+    return f"{signed(found.mean)} ± {(found.interval[1] - found.interval[0]) / 2:.2f}"
+
+
+def _difference(arm: str, measured: Mapping[str, Mapping[int, float]], adjusted: Mapping[str, float]) -> str:
+    if arm == REFERENCE:
+        return "–"
     star = "*" if adjusted.get(arm, 1.0) < LEVEL else ""
-    return f"{signed(found.mean)} ± {(found.interval[1] - found.interval[0]) / 2:.2f}{star}"
+    return difference_with_interval(measured[arm], measured[REFERENCE]) + star
 
 
 def draw_differences(runs: Sequence[Run]) -> Figure:
@@ -217,7 +233,11 @@ def draw_paths(runs: Sequence[Run]) -> Figure:
 
 def about(path: Path, stage: str) -> str:
     """When, where and with what the runs of a stage were made, in a sentence."""
-    lines = [line for line in map(json.loads, path.read_text().splitlines()) if line["stage"] == stage]
+    return environment([line for line in map(json.loads, path.read_text().splitlines()) if line["stage"] == stage])
+
+
+def environment(lines: Sequence[Mapping[str, Any]]) -> str:
+    """When, where and with what runs were made, in a sentence."""
     dates = sorted({line["date"] for line in lines})
     hardware = sorted({", ".join(map(str, line["hardware"].values())) for line in lines})
     versions = sorted({f"torch {line['versions']['torch']}" for line in lines})
@@ -235,7 +255,7 @@ def report(results: Path, page: Path) -> None:
         results: the file of lines.
         page: Markdown; the figures go into ``images`` beside it.
     """
-    runs, text = read_runs(results), page.read_text()
+    runs = read_runs(results)
     for stage in sorted({run.stage for run in runs}):
         own = [run for run in runs if run.stage == stage]
         if not any(run.arm == REFERENCE and run.error is None for run in own):
@@ -245,14 +265,22 @@ def report(results: Path, page: Path) -> None:
             path = page.parent / "images" / f"temperatures_{stage}_{name}.svg"
             draw(own).savefig(path, metadata={"Date": None})
             lines += [f"![{draw.__doc__}](images/{path.name})", ""]
-        start = f"<!-- stage: {stage} -->"
-        found, count = re.subn(
-            f"({re.escape(start)}\n).*?(<!-- end -->)",
-            lambda match, lines=lines: match[1] + "\n" + "\n".join(lines) + match[2],
-            text,
-            flags=re.DOTALL,
-        )
-        if count != 1:
-            raise SystemExit(f"{page} must hold {start} and <!-- end --> once")
-        text = found
-    page.write_text(text)
+        put_between(page, f"stage: {stage}", lines)
+
+
+def put_between(page: Path, name: str, lines: Sequence[str]) -> None:
+    """Write lines into a page, between ``<!-- NAME -->`` and ``<!-- end -->``.
+
+    Raises:
+        SystemExit: a page without that place.
+    """
+    start = f"<!-- {name} -->"
+    found, count = re.subn(
+        f"({re.escape(start)}\n).*?(<!-- end -->)",
+        lambda match: match[1] + "\n" + "\n".join(lines) + match[2],
+        page.read_text(),
+        flags=re.DOTALL,
+    )
+    if count != 1:
+        raise SystemExit(f"{page} must hold {start} and <!-- end --> once")
+    page.write_text(found)

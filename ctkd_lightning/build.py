@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks import ProgressBar as AnyBar
@@ -26,8 +26,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
 
-from ctkd_lightning.callbacks import EpochLines, FiniteSteps
-from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
+from ctkd_lightning.callbacks import CurriculumTemperatureCallback, EpochLines, FiniteSteps
+from ctkd_lightning.data import DetectionDataModule, ImageDataModule, MultimodalDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.fusion import ModalityCorruption, TemperatureFusion
 from ctkd_lightning.fusion.network import feature_widths
@@ -36,8 +36,14 @@ from ctkd_lightning.job.configuration import compose, plain, read_configuration,
 from ctkd_lightning.job.hardware import accelerator_in_use, choose_channels_last, choose_precision
 from ctkd_lightning.job.stopping import StopOnSigterm
 from ctkd_lightning.methods import Method
-from ctkd_lightning.models import create_model, load_weights
-from ctkd_lightning.modules import ClassifierModule, DistillationModule, EncodersModule, FusionModule
+from ctkd_lightning.models import create_detector, create_model, load_weights
+from ctkd_lightning.modules import (
+    ClassifierModule,
+    DetectionModule,
+    DistillationModule,
+    EncodersModule,
+    FusionModule,
+)
 from ctkd_lightning.temperature import Temperature
 
 _STAGES = ("fit", "test")
@@ -100,6 +106,11 @@ def unread_data(cfg: DictConfig) -> ImageDataModule:
     Raises:
         UserError: as :func:`data`.
     """
+    if issubclass(get_class(cfg.data._target_), DetectionDataModule):
+        raise UserError(
+            "these data have boxes, and the networks are classifiers: take detectors, such as model=rcnn_small_to_tiny "
+            "or experiment=detection_digits"
+        )
     if "channels_last" not in cfg.data:
         raise UserError(
             "a distillation takes images, and these data have several modalities: fuse them, with experiment=fusion_"
@@ -124,7 +135,28 @@ def multimodal_data(cfg: DictConfig) -> MultimodalDataModule:
     return made
 
 
-def _read(data: ImageDataModule | MultimodalDataModule, stages: Sequence[str]) -> None:
+def detects(cfg: DictConfig) -> bool:
+    """Whether the networks are detectors."""
+    return bool(cfg.get("model") and cfg.model.get("task") == "detection")
+
+
+def detection_data(cfg: DictConfig) -> DetectionDataModule:
+    """Images with boxes, likewise.
+
+    Raises:
+        UserError: data without boxes.
+    """
+    if not issubclass(get_class(cfg.data._target_), DetectionDataModule):
+        raise UserError(
+            f"{cfg.model.student.name} is a detector, and these data have no boxes: take data=digit_scenes or "
+            "data=coco data.root=DIR, or another model"
+        )
+    made: DetectionDataModule = instantiate(cfg.data, _convert_="all")
+    _read(made, _STAGES)
+    return made
+
+
+def _read(data: ImageDataModule | MultimodalDataModule | DetectionDataModule, stages: Sequence[str]) -> None:
     data.prepare_data()
     for stage in stages:
         data.setup(stage)
@@ -183,6 +215,11 @@ def student_alone(cfg: DictConfig, student: nn.Module, modality: str | None = No
     if modality is not None:
         return ClassifierModule(student, student_input=itemgetter(modality), **_optimization(cfg.optimizer))
     return ClassifierModule(student, channels_last=channels_last(cfg), **_optimization(cfg.optimizer))
+
+
+def detector_module(cfg: DictConfig, student: nn.Module) -> DetectionModule:
+    """The module that trains a detector, alone or under :func:`detector_distillation`."""
+    return DetectionModule(student, **_optimization(cfg.optimizer))
 
 
 def methods_of_fusion(cfg: DictConfig) -> dict[str, Method]:
@@ -252,7 +289,7 @@ def conditions(cfg: DictConfig) -> dict[str, ModalityCorruption | None]:
     return made
 
 
-def networks(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, nn.Module]:
+def networks(cfg: DictConfig, data: ImageDataModule | DetectionDataModule) -> tuple[nn.Module, nn.Module]:
     """Teacher and student. The teacher has the weights of ``teacher.checkpoint`` or the library's pretrained ones.
 
     Where it has neither, :func:`ctkd_lightning.job.ready_teacher` finds or trains them. Seeds everything, with
@@ -264,23 +301,28 @@ def networks(cfg: DictConfig, data: ImageDataModule) -> tuple[nn.Module, nn.Modu
     return teacher(cfg, data), student(cfg, data)
 
 
-def teacher(cfg: DictConfig, data: ImageDataModule) -> nn.Module:
+def teacher(cfg: DictConfig, data: ImageDataModule | DetectionDataModule) -> nn.Module:
     """The teacher of :func:`networks`."""
     seed_everything(cfg.teacher.seed, workers=True, verbose=False)
-    network = create_model(**plain(cfg.model.teacher), num_classes=data.num_classes)
+    network = _network(cfg, "teacher", data)
     if cfg.teacher.checkpoint:
         load_weights(network, cfg.teacher.checkpoint)
     return network
 
 
-def student(cfg: DictConfig, data: ImageDataModule) -> nn.Module:
+def student(cfg: DictConfig, data: ImageDataModule | DetectionDataModule) -> nn.Module:
     """The student, after the seed: its start does not depend on whether there is a teacher.
 
     Raises:
         UserError: a network that there is not.
     """
     seed_everything(cfg.seed, workers=True, verbose=False)
-    return create_model(**plain(cfg.model.student), num_classes=data.num_classes)
+    return _network(cfg, "student", data)
+
+
+def _network(cfg: DictConfig, role: str, data: ImageDataModule | DetectionDataModule) -> nn.Module:
+    create = create_detector if detects(cfg) else create_model
+    return create(**plain(cfg.model[role]), num_classes=data.num_classes)
 
 
 def methods(cfg: DictConfig) -> dict[str, Method]:
@@ -332,8 +374,41 @@ def _check_held_out(module: DistillationModule, data: ImageDataModule | Multimod
         data.check_held_out()
 
 
-def teacher_module(cfg: DictConfig, teacher: nn.Module) -> ClassifierModule:
+def detector_distillation(
+    cfg: DictConfig, teacher: nn.Module, data: DetectionDataModule
+) -> CurriculumTemperatureCallback:
+    """The callback that distils a detector into that of a :class:`~ctkd_lightning.modules.DetectionModule`.
+
+    It is the configured one of the curriculum, with a teacher.
+
+    Raises:
+        UserError: a method that reads features, of layers that are not named.
+    """
+    terms = methods(cfg)
+    for term, method in terms.items():
+        if (method.needs and not cfg.student_layers) or (method.needs_of_teacher() and not cfg.teacher_layers):
+            raise UserError(
+                f"method {term} reads features, and a detector does not say which of its layers have them: name them "
+                "in student_layers and teacher_layers, or take a method of scores, such as method=kd_detection"
+            )
+    made: CurriculumTemperatureCallback = instantiate(
+        cfg.callbacks.curriculum,
+        teacher=teacher,
+        student="network",
+        method=terms,
+        temperature=temperature(cfg, terms, data.num_classes + 1),  # and the background
+        ce_weight=cfg.method.ce_weight,
+        student_layers=cfg.student_layers and plain(cfg.student_layers),
+        teacher_layers=cfg.teacher_layers and plain(cfg.teacher_layers),
+        _convert_="all",
+    )
+    return made
+
+
+def teacher_module(cfg: DictConfig, teacher: nn.Module) -> ClassifierModule | DetectionModule:
     """The module that trains the teacher."""
+    if detects(cfg):
+        return DetectionModule(teacher, **_optimization(cfg.teacher))
     return ClassifierModule(teacher, channels_last=channels_last(cfg), **_optimization(cfg.teacher))
 
 
@@ -342,13 +417,22 @@ def _optimization(node: DictConfig) -> dict[str, Any]:
     return {"optimizer": instantiate(node.optimizer), "scheduler": instantiate(node.scheduler)}
 
 
-def callbacks(cfg: DictConfig) -> list[Callback]:
-    """The configured callbacks, and how the training shows how far it is."""
+def callbacks(cfg: DictConfig, curriculum: Callback | None = None) -> list[Callback]:
+    """The configured callbacks, and how the training shows how far it is.
+
+    Args:
+        cfg: the configuration.
+        curriculum: in the place of the configured one.
+    """
     left_out = [] if _chosen(cfg.logger) else ["learning_rate"]  # which needs a logger
     if cfg.method.get("alone"):
         left_out.append("curriculum")  # which needs a temperature
     chosen = _chosen(cfg.callbacks)
-    made = [instantiate(node, _convert_="all") for name, node in chosen.items() if name not in left_out]
+    made = [
+        curriculum if name == "curriculum" and curriculum else instantiate(node, _convert_="all")
+        for name, node in chosen.items()
+        if name not in left_out
+    ]
     made += within_epochs(cfg)
     return [*made, *progress_bar(cfg)]  # last: a line of an epoch tells what the others log
 

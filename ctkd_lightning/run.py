@@ -53,7 +53,8 @@ def _several(cfg: DictConfig) -> bool:
 
 def _run_here(cfg: DictConfig, run_dir: Path, choices: dict[str, str], overrides: list[str]) -> None:
     # here, so that help and errors of composition need not wait for torch
-    from ctkd_lightning.job import distil, fuse
+    from ctkd_lightning import build
+    from ctkd_lightning.job import detect, distil, fuse
     from ctkd_lightning.job.preflight import check_parts
     from ctkd_lightning.reporting import report_run
 
@@ -62,7 +63,8 @@ def _run_here(cfg: DictConfig, run_dir: Path, choices: dict[str, str], overrides
     if cfg.get("fusion"):
         fuse(cfg, run_dir, choices, overrides)
     else:
-        distil(cfg, run_dir, choices, overrides, report_run if cfg.report else None)
+        do = detect if build.detects(cfg) else distil
+        do(cfg, run_dir, choices, overrides, report_run if cfg.report else None)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from omegaconf import OmegaConf, open_dict
 
 from ctkd_lightning import build, methods, temperature
 from ctkd_lightning._facts import choices
-from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
+from ctkd_lightning.data import DetectionDataModule, ImageDataModule, MultimodalDataModule
 from ctkd_lightning.job.configuration import config_dir
-from ctkd_lightning.models import create_model
+from ctkd_lightning.models import create_detector, create_model
 from tests.temperature.settings import GIVEN
 
 CONF = Path(config_dir())
@@ -26,7 +26,7 @@ PAIRS = {
     "resnet56_to_resnet20", "resnet110_to_resnet32", "resnet110_to_resnet20", "resnet32x4_to_resnet8x4",
     "wrn40_2_to_wrn16_2", "wrn40_2_to_wrn40_1", "vgg13_to_vgg8", "vgg13_to_mobilenetv2", "resnet50_to_mobilenetv2",
     "resnet50_to_vgg8", "resnet32x4_to_shufflenetv1", "resnet32x4_to_shufflenetv2", "wrn40_2_to_shufflenetv1",
-    "resnet34_to_resnet18",
+    "resnet34_to_resnet18", "rcnn_small_to_tiny", "rcnn_resnet101_to_resnet18", "rcnn_resnet50_to_mobilenetv2",
 }  # fmt: skip
 PROMISED = {
     "model": PAIRS,
@@ -41,6 +41,8 @@ PROMISED = {
         "digit_views",
         "six_views",
         "watch_sensors",
+        "digit_scenes",
+        "coco",
     },
     "method": set(choices(methods, methods.Method)),
     "temperature": {*choices(temperature, temperature.Temperature), "normalized", "standardized", "transformed"},
@@ -55,6 +57,8 @@ PROMISED = {
     "experiment": {
         "cifar100_paper",
         "compare_digits",
+        "detection_coco_paper",
+        "detection_digits",
         "imagenet_paper",
         "fusion_digits",
         "fusion_six_views",
@@ -94,14 +98,17 @@ def test_composes_and_instantiates(group, choice, tmp_path, monkeypatch):
     for node in (cfg.teacher, cfg.optimizer, *([cfg[group]] if group in cfg else [])):
         OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # every interpolation
     if group == "model":
+        create = create_detector if build.detects(cfg) else create_model
         for side in ("teacher", "student"):
-            settings = {**cfg.model[side], "pretrained": False}
-            assert sum(p.numel() for p in create_model(**settings, num_classes=7).parameters()) > 10_000
+            downloads = [key for key in ("pretrained", "pretrained_backbone") if key in cfg.model[side]]
+            settings = {**cfg.model[side], **dict.fromkeys(downloads, False)}
+            assert sum(p.numel() for p in create(**settings, num_classes=7).parameters()) > 10_000
     elif group == "trainer":
         here = {"accelerator": "cpu", "devices": 1, "strategy": "auto", "num_nodes": 1, "precision": "32-true"}
         assert isinstance(instantiate(cfg.trainer, **here), Trainer)
     elif group == "experiment":
-        assert isinstance(instantiate(cfg.data), MultimodalDataModule if "fusion" in cfg else ImageDataModule)
+        expected = DetectionDataModule if build.detects(cfg) else ImageDataModule
+        assert isinstance(instantiate(cfg.data), MultimodalDataModule if "fusion" in cfg else expected)
         for node in (cfg.method.terms, cfg.curriculum, cfg.optimizer, cfg.teacher):
             instantiate(node)
         if "fusion" in cfg:
@@ -191,6 +198,33 @@ def test_imagenet_paper_is_the_recipe():
     assert (cfg.method.ce_weight, cfg.method.terms.kd.weight) == (1.0, 1.0)
 
 
+def test_detection_coco_paper_is_the_recipe():
+    cfg = composed("experiment=detection_coco_paper", "data.root=DIR")
+    assert (cfg.model.teacher.name, cfg.model.student.name) == ("faster_rcnn_resnet101", "faster_rcnn_resnet18")
+    assert cfg.model.student.pretrained_backbone
+    assert cfg.model.student.min_size == [640, 672, 704, 736, 768, 800]
+    assert (cfg.trainer.max_steps, cfg.max_epochs * 117_266 // 8 > 180_000) == (180_000, True)
+    assert (cfg.data.batch_size, cfg.data.batch_size_is_total, cfg.data.val_size, cfg.data.flip) == (8, True, 0, True)
+    sgd, dkd = cfg.optimizer.optimizer, cfg.method.terms.dkd
+    assert (sgd._target_, sgd.lr, sgd.momentum, sgd.weight_decay) == ("torch.optim.SGD", 0.01, 0.9, 1e-4)
+    assert (dkd.weight, dkd.alpha, dkd.beta, dkd.warmup_epochs, cfg.method.ce_weight) == (1.0, 1.0, 0.25, 0, 1.0)
+    assert cfg.temperature.tau == 1
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    share = instantiate(cfg.optimizer.scheduler)(optimizer).lr_lambdas[0]
+    steps = (0, 500, 1_000, 119_999, 120_000, 159_999, 160_000, 179_999)
+    assert [share(step) for step in steps] == pytest.approx([1e-3, 0.5005, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    learned = composed("experiment=detection_coco_paper", "data.root=DIR", "temperature=global_near_one")
+    assert instantiate(learned.temperature)(torch.zeros(1, 2), torch.zeros(1, 2)).item() == pytest.approx(1.0)
+
+
+def test_detection_digits_takes_other_methods_and_temperatures():
+    cfg = composed("experiment=detection_digits", "method=kd", "temperature=fixed", "temperature.tau=2")
+    instantiate(cfg.method.terms)
+    assert instantiate(cfg.temperature)(torch.zeros(1, 2), torch.zeros(1, 2)).item() == 2
+    assert (cfg.method.ce_weight, cfg.objective, cfg.callbacks.best.monitor) == (0.1, "best.map", "val/map")
+    assert (composed().objective, composed().callbacks.best.monitor) == ("best.top1", "val/top1")
+
+
 def test_defaults():
     cfg = composed()
     choices = cfg.hydra.runtime.choices
@@ -226,17 +260,17 @@ TARGETS = {
     "ctkd_lightning.callbacks.progress": {"ProgressBar"},  # of version 0.1
     "ctkd_lightning.curriculum": {"ConstantCurriculum", "CosineCurriculum", "LinearCurriculum"},
     "ctkd_lightning.data": {
-        "CIFAR10", "CIFAR100", "DigitViews", "Digits", "Fake", "ImageFolder", "ImageNet", "SixViews", "TinyImageNet",
-        "WatchSensors",
+        "CIFAR10", "CIFAR100", "Coco", "DigitScenes", "DigitViews", "Digits", "Fake", "ImageFolder", "ImageNet",
+        "SixViews", "TinyImageNet", "WatchSensors",
     },
     "ctkd_lightning.job": {"MetricsLogger", "RunOwner", "SweepJobs", "mlflow_logger"},
     "ctkd_lightning.methods": {
-        "AB", "AT", "AnnealingKD", "CC", "CRD", "DIST", "DKD", "FSP", "FT", "FitNet", "KD", "KDSVD", "LSKD", "MLKD",
-        "NST", "NormKD", "OFD", "PKT", "RKD", "ReviewKD", "SP", "SRRL", "TTM", "VID", "WTTM",
+        "AB", "AT", "AnnealingKD", "CC", "CRD", "CWD", "DIST", "DKD", "FSP", "FT", "FitNet", "KD", "KDSVD", "LSKD",
+        "MLKD", "NST", "NormKD", "OFD", "PKT", "RKD", "ReviewKD", "SP", "SRRL", "TTM", "VID", "WTTM",
     },
     "ctkd_lightning.models": {"SeriesEncoder", "VectorEncoder"},
     "ctkd_lightning.reporting": {"SweepReport"},
-    "ctkd_lightning.schedule": {"step_decay"},
+    "ctkd_lightning.schedule": {"step_decay", "step_decay_with_warmup"},
     "ctkd_lightning.temperature": {
         "AsymmetricTemperature", "ClassScaledTemperature", "DynamicBatchTemperature", "DynamicTemperature",
         "EnergyTemperature", "FixedTemperature", "GlobalTemperature", "InstanceTemperature", "LSKDTemperature",

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ctkd_lightning._scores.batches import tensors_of
+from ctkd_lightning._scores.batches import samples_in
 
 
 class Throughput(Callback):
@@ -37,7 +37,7 @@ class Throughput(Callback):
         """Start the clock after an epoch's first batch, read it after each of the rest."""
         now = time.perf_counter()
         if self._since:
-            self.images += len(next(tensors_of(batch)))
+            self.images += samples_in(batch)
             self.seconds += now - self._since
         self._since = 0.0 if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch else now
 

@@ -1,4 +1,4 @@
-"""Images, and samples of several modalities, for training and evaluation."""
+"""Images, images with boxes, samples of several modalities and texts, for training and evaluation."""
 
 from typing import TYPE_CHECKING
 
@@ -6,16 +6,20 @@ from ctkd_lightning._lazy import lazy_names
 
 if TYPE_CHECKING:
     from ctkd_lightning.data._base import ImageDataModule
+    from ctkd_lightning.data._detection import DetectionDataModule
     from ctkd_lightning.data._loading.batch import Batch
     from ctkd_lightning.data._multimodal import MultimodalDataModule
     from ctkd_lightning.data._samples import Samples
     from ctkd_lightning.data.cifar import CIFAR10, CIFAR100
+    from ctkd_lightning.data.coco import Coco
+    from ctkd_lightning.data.digit_scenes import DigitScenes
     from ctkd_lightning.data.digit_views import DigitViews
     from ctkd_lightning.data.digits import Digits
     from ctkd_lightning.data.fake import Fake
     from ctkd_lightning.data.image_folder import ImageFolder
     from ctkd_lightning.data.imagenet import ImageNet
     from ctkd_lightning.data.six_views import SixViews
+    from ctkd_lightning.data.stdlib_tokens import StdlibTokens
     from ctkd_lightning.data.tiny_imagenet import TinyImageNet
     from ctkd_lightning.data.watch_sensors import WatchSensors
 
@@ -23,6 +27,9 @@ __all__ = [
     "CIFAR10",
     "CIFAR100",
     "Batch",
+    "Coco",
+    "DetectionDataModule",
+    "DigitScenes",
     "DigitViews",
     "Digits",
     "Fake",
@@ -32,6 +39,7 @@ __all__ = [
     "MultimodalDataModule",
     "Samples",
     "SixViews",
+    "StdlibTokens",
     "TinyImageNet",
     "WatchSensors",
 ]
@@ -42,6 +50,9 @@ __getattr__, __dir__ = lazy_names(
         "CIFAR10": "ctkd_lightning.data.cifar",
         "CIFAR100": "ctkd_lightning.data.cifar",
         "Batch": "ctkd_lightning.data._loading.batch",
+        "Coco": "ctkd_lightning.data.coco",
+        "DetectionDataModule": "ctkd_lightning.data._detection",
+        "DigitScenes": "ctkd_lightning.data.digit_scenes",
         "DigitViews": "ctkd_lightning.data.digit_views",
         "Digits": "ctkd_lightning.data.digits",
         "Fake": "ctkd_lightning.data.fake",
@@ -51,6 +62,7 @@ __getattr__, __dir__ = lazy_names(
         "MultimodalDataModule": "ctkd_lightning.data._multimodal",
         "Samples": "ctkd_lightning.data._samples",
         "SixViews": "ctkd_lightning.data.six_views",
+        "StdlibTokens": "ctkd_lightning.data.stdlib_tokens",
         "TinyImageNet": "ctkd_lightning.data.tiny_imagenet",
         "WatchSensors": "ctkd_lightning.data.watch_sensors",
     },

@@ -93,6 +93,11 @@ def need_student(run: EarlierRun) -> Summary:
     summary = run.summary
     if not isinstance(summary, Summary):
         raise UserError(f"the run in {run.files} is a fusion and has no student: give the folder of a distillation")
+    if summary.task == "detection":
+        raise UserError(
+            f"the run in {run.files} is of detectors, and this command takes classifiers: its summary.json and report "
+            f"have the numbers, {run.files.student.name} the student's weights"
+        )
     if not run.files.student.is_file():
         raise UserError(
             f"the run in {run.files} ended as {summary.status} without a student ({run.files.student.name} is "

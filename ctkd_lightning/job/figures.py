@@ -11,13 +11,14 @@ from ctkd_lightning.job.run_directory import RunDirectory
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MEASURES = {"val/top1": "top-1", "val/top5": "top-5", "val/map": "mAP", "val/ap50": "AP50"}
 _TAU = "ctkd/temperature"
 _WIDE = 10  # times the least τ: from there on a logarithmic axis
 _MANY = 5  # lines in one legend
 
 
 def plot_training(run: RunDirectory, validated_on: str) -> Path | None:
-    """Draw accuracy, losses, and λ with τ over the epochs into ``figures/training.png``.
+    """Draw accuracy or average precision, losses, and λ with τ over the epochs into ``figures/training.png``.
 
     Args:
         run: with a ``metrics.csv``.
@@ -31,10 +32,12 @@ def plot_training(run: RunDirectory, validated_on: str) -> Path | None:
         return None
     plt = pyplot()
     figure, (accuracy, losses, temperature) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
-    for name, label in (("val/top1", "top-1"), ("val/top5", "top-5")):
+    for name, label in _MEASURES.items():
         if name in series:
             accuracy.plot(*zip(*series[name], strict=True), marker=".", label=label)
-    accuracy.set(title="accuracy", xlabel="epoch", ylabel=f"% on {validated_on}")
+    accuracy.set(
+        title="average precision" if "val/map" in series else "accuracy", xlabel="epoch", ylabel=f"% on {validated_on}"
+    )
     for name in sorted(name for name in series if name.startswith("train/")):
         losses.plot(*zip(*series[name], strict=True), marker=".", label=name.removeprefix("train/"))
     losses.set(title="training losses", xlabel="epoch", yscale="log")

@@ -47,6 +47,9 @@ def check_parts(cfg: DictConfig) -> None:
     for key in ("student_layers", "teacher_layers"):
         if not isinstance(found := OmegaConf.select(cfg, key), Mapping | None):
             raise UserError(f"{key} must be layers by role, such as {{pooled: avgpool}}, found {found}")
+    task = OmegaConf.select(cfg, "model.task")
+    if not cfg.get("fusion") and task not in (None, "classification", "detection"):
+        raise UserError(f"model.task must be classification or detection, found {task}")
     devices = OmegaConf.select(cfg, "trainer.devices")
     if not isinstance(devices, int | str | Sequence) or isinstance(devices, bool):
         raise UserError(f"trainer.devices must be a number, a list of numbers or auto, found {devices}")
@@ -97,6 +100,22 @@ def _check_alone(cfg: DictConfig) -> None:
     ):
         if wrong:
             raise UserError(f"{found} has no effect where the student learns alone (method=none): {instead}")
+
+
+def check_detection_settings(cfg: DictConfig) -> None:
+    """Refuse settings of detectors that could only fail later.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    check_settings(cfg)
+    if cfg.teacher_cache != "off":
+        raise UserError(
+            f"teacher_cache={cfg.teacher_cache} is of classifiers: a teacher of detectors scores the student's own "
+            "proposals, which are others in each step; leave it out"
+        )
+    if cfg.callbacks.get("curriculum") is None:
+        raise UserError("callbacks.curriculum distils detectors, and it is switched off: leave it in, or method=none")
 
 
 def check_fusion_settings(cfg: DictConfig) -> None:

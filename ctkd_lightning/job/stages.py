@@ -25,7 +25,7 @@ from ctkd_lightning.job.overrides import sets
 from ctkd_lightning.job.preflight import check_settings
 from ctkd_lightning.job.student import describe
 from ctkd_lightning.job.summary import NetworkSummary, Summary, describe_environment, parameters_of
-from ctkd_lightning.job.table import print_table
+from ctkd_lightning.job.table import MEASURES, print_table
 from ctkd_lightning.job.teacher import check_beats_chance, ready_baseline, ready_teacher
 from ctkd_lightning.job.thresholds import fit_temperatures
 from ctkd_lightning.job.training import Training, begin, recorded, run_test, write
@@ -59,7 +59,7 @@ def distil(
     run, resume, earlier = begin(cfg, run_dir)
     alone = bool(cfg.method.alone)
     summary = Summary(
-        model=_pair_name(cfg.model, choices["model"]),
+        model=pair_name(cfg.model, choices["model"]),
         data=choices["data"],
         method="+".join(cfg.method.terms) or choices["method"],
         temperature=choices["temperature"],
@@ -77,13 +77,13 @@ def distil(
         plot_training(run, validated_on=summary.best.chosen_on or "validation")
         if report is not None and summary.status == "complete":
             report(run.path)
-        publish(loggers, run, _test_numbers(summary), summary.epochs)
+        publish(loggers, run, test_numbers(summary), summary.epochs)
 
     loggers: list[Logger] = []
     with ended(loggers), recorded(summary, run, close, going_on=earlier is not None, first_stage="teacher"):
         check_settings(cfg)
         summary.precision = str(build.precision(cfg))
-        _say_how(cfg, summary.precision)
+        say_how(cfg, summary.precision)
         data = build.data(cfg)
         summary.num_classes, summary.test_data = data.num_classes, test_fingerprint(data)
         teacher, student = (None, build.student(cfg, data)) if alone else build.networks(cfg, data)
@@ -162,19 +162,20 @@ def _cache_teacher(cfg: DictConfig, module: DistillationModule, data: ImageDataM
     log.info("Teacher cache: %s, %s", cached.store.path, decimal(cached.store.nbytes))
 
 
-def _test_numbers(summary: Summary) -> dict[str, float]:
+def test_numbers(summary: Summary) -> dict[str, float]:
     """What came out, by metric name: the student's under the plain ones."""
     found = {}
     for role, network in (("test", summary.student), ("teacher", summary.teacher), ("baseline", summary.baseline)):
-        for name in ("top1", "top5"):
+        for name in MEASURES[summary.task]:
             if (value := getattr(network, name, None)) is not None:
                 found[f"{role}/{name}"] = value
     return found
 
 
-def _say_how(cfg: DictConfig, precision: str) -> None:
+def say_how(cfg: DictConfig, precision: str) -> None:
+    """On what the training runs."""
     accelerator = build.accelerator(cfg)
-    layout = ", channels-last" if build.channels_last(cfg) else ""
+    layout = ", channels-last" if build.channels_last(cfg) and not build.detects(cfg) else ""
     log.info("Training on %s in %s%s; tests run in 32-true", accelerator, precision, layout)
 
 
@@ -201,7 +202,7 @@ def _say_what_has_no_effect(
         rank_zero_warn(f"curriculum={summary.curriculum} has no effect: {reason}")
 
 
-def _pair_name(model: DictConfig, choice: str) -> str:
+def pair_name(model: DictConfig, choice: str) -> str:
     """The pair's, or the two networks' where one is replaced, on the command line or by an experiment."""
     pair = cast(DictConfig, OmegaConf.load(Path(config_dir()) / "model" / f"{choice}.yaml"))
     if all(model[role].name == pair[role].name for role in ("teacher", "student")):

@@ -33,6 +33,8 @@ class NetworkSummary:
         top5: likewise.
         train_seconds: of teacher and baseline, their training, whenever that was; ``None`` where it was not in one go
             or elsewhere. That of the student is the run's.
+        map: of a detector, its mean average precision on the test data, percent.
+        ap50: likewise, at an IoU of 0.5.
     """
 
     name: str
@@ -40,6 +42,13 @@ class NetworkSummary:
     top1: float | None = None
     top5: float | None = None
     train_seconds: float | None = None
+    map: float | None = None
+    ap50: float | None = None
+
+    @property
+    def score(self) -> float | None:
+        """What tells how good it is: ``map`` of a detector, ``top1`` of a classifier."""
+        return self.top1 if self.map is None else self.map
 
 
 @dataclass
@@ -50,11 +59,13 @@ class Best:
         top1: percent.
         epoch: from 1.
         chosen_on: the data that it is the best on.
+        map: of a detector, in the place of ``top1``, percent.
     """
 
     top1: float | None = None
     epoch: int | None = None
     chosen_on: Literal["validation", "test"] | None = None
+    map: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -128,6 +139,7 @@ class Summary(RunSummary):
 
     Attributes:
         model: the pair's name, or the two networks'.
+        task: what the networks do.
         method: the terms' names.
         teacher: the one network, ``None`` where the student learns alone; likewise ``student``.
         baseline: the student trained alone beside the run, where that was asked for.
@@ -141,6 +153,7 @@ class Summary(RunSummary):
     teacher: NetworkSummary | None
     student: NetworkSummary
     baseline: NetworkSummary | None = None
+    task: Literal["classification", "detection"] = "classification"
     num_classes: int | None = None
     test_data: str | None = None
     status: Status = "teacher"

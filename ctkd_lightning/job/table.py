@@ -16,16 +16,22 @@ NO_BREAK = "\u00a0"
 _NAMES = 20  # the width of the names' column
 
 
+MEASURES = {"classification": {"top1": "top-1", "top5": "top-5"}, "detection": {"map": "mAP", "ap50": "AP50"}}
+"""By task, what a network is judged by: from the number's name in the summary to the reader's."""
+
+
 def print_table(summary: Summary, run: RunDirectory) -> None:
     """Print the closing table."""
     table = Table(title=f"{summary.model} on {summary.data}, method {summary.method}", title_justify="left")
-    for heading in ("", "network", "parameters", "test top-1 %", "test top-5 %"):
+    measures = MEASURES[summary.task]
+    for heading in ("", "network", "parameters", *(f"test {measure} %" for measure in measures.values())):
         table.add_column(heading, justify="left" if heading in ("", "network") else "right")
     networks = (("teacher", summary.teacher), ("student", summary.student), ("student alone", summary.baseline))
     for role, network in networks:
         if network is None:
             continue
-        table.add_row(role, network.name, _count(network.parameters), number(network.top1), number(network.top5))
+        numbers = (number(getattr(network, name)) for name in measures)
+        table.add_row(role, network.name, _count(network.parameters), *numbers)
     console = Console()
     console.print(table)
     print_lines(console, _lines(summary), run)
@@ -76,8 +82,9 @@ def closing_lines(summary: RunSummary) -> list[tuple[str, str]]:
     """What every job says in the end: its best epoch, its speed, and how to go on where it was stopped."""
     lines = []
     best = summary.best
-    if best.top1 is not None:
-        lines.append((f"best on {best.chosen_on}", f"top-1 {number(best.top1)} % after epoch {best.epoch}"))
+    for measure, value in (("top-1", best.top1), ("mAP", best.map)):
+        if value is not None:
+            lines.append((f"best on {best.chosen_on}", f"{measure} {number(value)} % after epoch {best.epoch}"))
     rate = summary.images_per_second
     speed = f", {rate:,.0f} images/s" if rate else ""
     lines.append(("training", f"{summary.epochs} epochs in {summary.train_seconds:,.0f} s{speed}"))

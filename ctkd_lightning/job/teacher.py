@@ -21,13 +21,13 @@ from torch import nn
 
 from ctkd_lightning import build
 from ctkd_lightning._files import owned, user_path, written_whole
-from ctkd_lightning.data import ImageDataModule
+from ctkd_lightning.data import DetectionDataModule, ImageDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.configuration import plain
 from ctkd_lightning.job.preflight import all_processes
 from ctkd_lightning.models import load_weights, pretrained_classes, save_weights
 from ctkd_lightning.models._checkpoint import DamagedCheckpoint, read_state_dict
-from ctkd_lightning.modules.classifier import ClassifierModule
+from ctkd_lightning.modules import ClassifierModule, DetectionModule
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +43,13 @@ _NOT_TRAINED_WITH = ("checkpoint", "cache_dir", "check")
 _PATIENCE = 2.0  # seconds until another look at a folder that another run has
 _SECONDS = "train_seconds"  # in the weights' file: how long their training took
 
+Data = ImageDataModule | DetectionDataModule
+
 MakeTrainer = Callable[..., Trainer]
 """Makes a Trainer with the run's accelerator, strategy and precision, under other settings by keyword."""
 
 
-def ready_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> float | None:
+def ready_teacher(cfg: DictConfig, network: nn.Module, data: Data) -> float | None:
     """Give the teacher its weights where :func:`ctkd_lightning.build.networks` has not: found in the cache, or trained.
 
     Args:
@@ -61,7 +63,7 @@ def ready_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) ->
     if cfg.teacher.checkpoint:
         return None
     if cfg.model.teacher.get("pretrained"):
-        if pretrained_classes(cfg.model.teacher.name) == data.num_classes:
+        if _serves_as_published(cfg, data):
             return None
         log.info("The pretrained teacher's classes are not the data's: it gets a new last layer and is trained on")
     settings = _teacher_settings(cfg, data)
@@ -81,7 +83,12 @@ def ready_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) ->
         data.seed = students_seed
 
 
-def _teacher_settings(cfg: DictConfig, data: ImageDataModule) -> dict[str, Any]:
+def _serves_as_published(cfg: DictConfig, data: Data) -> bool:
+    """Whether the pretrained teacher's classes are the data's; those of a detector always are."""
+    return build.detects(cfg) or pretrained_classes(cfg.model.teacher.name) == data.num_classes
+
+
+def _teacher_settings(cfg: DictConfig, data: Data) -> dict[str, Any]:
     """What decides the teacher's weights."""
     return _training_settings(cfg, data) | {
         "network": plain(cfg.model.teacher),
@@ -89,7 +96,7 @@ def _teacher_settings(cfg: DictConfig, data: ImageDataModule) -> dict[str, Any]:
     }
 
 
-def load_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> None:
+def load_teacher(cfg: DictConfig, network: nn.Module, data: Data) -> None:
     """Give the teacher the weights that an earlier run used, without any training.
 
     Args:
@@ -100,14 +107,13 @@ def load_teacher(cfg: DictConfig, network: nn.Module, data: ImageDataModule) -> 
     Raises:
         UserError: they are nowhere.
     """
-    pretrained = cfg.model.teacher.get("pretrained")
-    if cfg.teacher.checkpoint or (pretrained and pretrained_classes(cfg.model.teacher.name) == data.num_classes):
+    if cfg.teacher.checkpoint or (cfg.model.teacher.get("pretrained") and _serves_as_published(cfg, data)):
         return
     folder = _folder(cfg, cfg.model.teacher.name, data, _teacher_settings(cfg, data))
     load_weights(network, _kept(folder / "teacher.safetensors", "the teacher's"))
 
 
-def ready_baseline(cfg: DictConfig, data: ImageDataModule, precision: str) -> tuple[nn.Module, float | None]:
+def ready_baseline(cfg: DictConfig, data: Data, precision: str) -> tuple[nn.Module, float | None]:
     """The student as ``method=none`` would train it: found in the cache, or trained and kept there.
 
     Args:
@@ -121,7 +127,8 @@ def ready_baseline(cfg: DictConfig, data: ImageDataModule, precision: str) -> tu
     settings = _baseline_settings(cfg, data, precision)
     folder = _baseline_folder(cfg, data, settings)
     network = build.student(cfg, data)
-    module, bar = build.student_alone(cfg, network), build.progress_bar(cfg)
+    module = build.detector_module(cfg, network) if build.detects(cfg) else build.student_alone(cfg, network)
+    bar = build.progress_bar(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
 
     def make_trainer(callbacks: list[Callback], **settings: Any) -> Trainer:
@@ -131,7 +138,7 @@ def ready_baseline(cfg: DictConfig, data: ImageDataModule, precision: str) -> tu
     return network.eval(), seconds
 
 
-def load_baseline(cfg: DictConfig, network: nn.Module, data: ImageDataModule, precision: str) -> None:
+def load_baseline(cfg: DictConfig, network: nn.Module, data: Data, precision: str) -> None:
     """Give a network the weights of :func:`ready_baseline`, without any training.
 
     Raises:
@@ -141,7 +148,7 @@ def load_baseline(cfg: DictConfig, network: nn.Module, data: ImageDataModule, pr
     load_weights(network, _kept(folder / "baseline.safetensors", "the student's that was trained alone"))
 
 
-def _baseline_settings(cfg: DictConfig, data: ImageDataModule, precision: str) -> dict[str, Any]:
+def _baseline_settings(cfg: DictConfig, data: Data, precision: str) -> dict[str, Any]:
     return _training_settings(cfg, data) | {
         "network": plain(cfg.model.student),
         "training": {**plain(cfg.optimizer), "seed": cfg.seed, "data_seed": data.seed, "epochs": cfg.max_epochs},
@@ -150,7 +157,7 @@ def _baseline_settings(cfg: DictConfig, data: ImageDataModule, precision: str) -
     }
 
 
-def _baseline_folder(cfg: DictConfig, data: ImageDataModule, settings: Mapping[str, Any]) -> Path:
+def _baseline_folder(cfg: DictConfig, data: Data, settings: Mapping[str, Any]) -> Path:
     return _folder(cfg, f"{cfg.model.student.name}-alone", data, settings)
 
 
@@ -163,7 +170,7 @@ def _kept(weights: Path, whose: str) -> Path:
     return weights
 
 
-def _training_settings(cfg: DictConfig, data: ImageDataModule) -> dict[str, Any]:
+def _training_settings(cfg: DictConfig, data: Data) -> dict[str, Any]:
     """What decides the weights of any network that is trained on the data, beside its own training."""
     return {
         "data": data.fingerprint(),
@@ -173,12 +180,12 @@ def _training_settings(cfg: DictConfig, data: ImageDataModule) -> dict[str, Any]
     }
 
 
-def _samples_a_step(cfg: DictConfig, data: ImageDataModule) -> int:
+def _samples_a_step(cfg: DictConfig, data: Data) -> int:
     """On all processes together."""
     return data.batch_size if data.batch_size_is_total else data.batch_size * all_processes(cfg.trainer)
 
 
-def _folder(cfg: DictConfig, name: str, data: ImageDataModule, settings: Mapping[str, Any]) -> Path:
+def _folder(cfg: DictConfig, name: str, data: Data, settings: Mapping[str, Any]) -> Path:
     name = name.replace("/", "_")
     return user_path(cfg.teacher.cache_dir) / f"{name}-{data.name}-{teacher_key(settings)}"
 
@@ -189,7 +196,7 @@ def teacher_key(settings: Mapping[str, Any]) -> str:
 
 
 def train_once(
-    module: ClassifierModule,
+    module: ClassifierModule | DetectionModule,
     data: LightningDataModule,
     folder: Path,
     settings: Mapping[str, Any],

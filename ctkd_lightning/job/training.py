@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,9 +19,9 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ctkd_lightning import build
-from ctkd_lightning.callbacks import FiniteSteps
+from ctkd_lightning.callbacks import CurriculumTemperatureCallback, FiniteSteps
 from ctkd_lightning.callbacks._throughput import Throughput
-from ctkd_lightning.data import ImageDataModule, MultimodalDataModule
+from ctkd_lightning.data import DetectionDataModule, ImageDataModule, MultimodalDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.explain import described
 from ctkd_lightning.job.loggers import tell_configuration
@@ -39,6 +39,10 @@ log = logging.getLogger(__name__)
 _RESTORE = ("go_on", "_go_on", "load_state_dict")
 """Functions that restore, later than Lightning asks for it."""
 
+_BEST_BY: Mapping[str | None, str] = {"val/top1": "top1", "val/map": "map"}
+"""From what the best epoch is chosen by to its name in the summary."""
+
+_Kind = TypeVar("_Kind", bound=Callback)
 _Tested = TypeVar("_Tested", bound=ClassifierModule)
 
 
@@ -141,6 +145,7 @@ class Training:
         resume: the checkpoint to go on from.
         save: writes the trained weights; called on one process, also where the training is stopped.
         loggers: in the place of the configured ones.
+        curriculum: the callback in the place of the configured one.
     """
 
     def __init__(
@@ -148,10 +153,11 @@ class Training:
         cfg: DictConfig,
         run: RunDirectory,
         module: LightningModule,
-        data: ImageDataModule | MultimodalDataModule,
+        data: ImageDataModule | MultimodalDataModule | DetectionDataModule,
         resume: Path | None,
         save: Callable[[], None],
         loggers: Iterable[Logger] | None = None,
+        curriculum: Callback | None = None,
     ) -> None:
         self.run_files, self.module, self.data, self.resume, self.save = run, module, data, resume, save
         self.earlier = check_resumable(resume, module) if resume else None
@@ -159,7 +165,12 @@ class Training:
         self.throughput = Throughput()
         self.loggers = build.loggers(cfg) if loggers is None else list(loggers)
         self.metrics = [logger for logger in self.loggers if isinstance(logger, MetricsLogger)]
-        callbacks = [*build.callbacks(cfg), self.throughput, KeepTemperatures(run), *map(KeepRows, self.metrics)]
+        callbacks = [
+            *build.callbacks(cfg, curriculum),
+            self.throughput,
+            KeepTemperatures(run),
+            *map(KeepRows, self.metrics),
+        ]
         self.trainer = build.trainer(cfg, callbacks=callbacks, logger=self.loggers)
         tell_configuration(self.loggers, cfg)
 
@@ -207,7 +218,7 @@ class Training:
         """Numbers for the summary, and the weights."""
         summary.train_seconds += seconds
         trainer = self.trainer
-        summary.skipped_steps = sum(guard.skipped for guard in _guards(trainer))
+        summary.skipped_steps = sum(guard.skipped for guard in _of(trainer, FiniteSteps))
         finished = 0 if self.earlier is None else finished_epochs(self.earlier)
         summary.epochs = max(trainer.current_epoch, finished)  # Lightning restores the last begun epoch
         if self.throughput.images_per_second:
@@ -217,24 +228,26 @@ class Training:
         if not final:  # a resumed run that has nothing left to do
             final = {name: value for row in self.before for name, value in row.items() if name.startswith("ctkd/")}
         summary.final = final
-        learned = [part for part in self.module.modules() if isinstance(part, LearnedTemperature)]
+        holders = [self.module, *(c.temperature for c in _of(trainer, CurriculumTemperatureCallback))]
+        learned = [part for holder in holders for part in holder.modules() if isinstance(part, LearnedTemperature)]
         summary.saturated = [
             name
             for name, tau in final.items()
             if re.fullmatch(r"ctkd/temperature(/.+)?", name) and any(part.at_end(tau) for part in learned)
         ]
-        best = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) == "val/top1"), None)
+        best = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) in _BEST_BY), None)
         if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
             epoch = int(read_resumable(Path(best.best_model_path))["epoch"]) + 1
             on_test = self.data.validates_on_test
-            summary.best = Best(float(best.best_model_score), epoch, "test" if on_test else "validation")
+            summary.best = Best(epoch=epoch, chosen_on="test" if on_test else "validation")
+            setattr(summary.best, _BEST_BY[best.monitor], float(best.best_model_score))
         if trainer.is_global_zero and trainer.global_step:  # else these are not trained, or not yet restored
             self.save()
 
 
-def _guards(trainer: Trainer) -> list[FiniteSteps]:
+def _of(trainer: Trainer, kind: type[_Kind]) -> list[_Kind]:
     callbacks: list[Callback] = cast(Any, trainer).callbacks
-    return [callback for callback in callbacks if isinstance(callback, FiniteSteps)]
+    return [callback for callback in callbacks if isinstance(callback, kind)]
 
 
 def _while_restoring(error: Exception) -> bool:

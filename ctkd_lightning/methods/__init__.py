@@ -8,6 +8,7 @@ from ctkd_lightning.methods.annealing_kd import AnnealingKD, annealing_kd_loss
 from ctkd_lightning.methods.at import AT, at_loss
 from ctkd_lightning.methods.cc import CC, cc_loss
 from ctkd_lightning.methods.crd import CRD, crd_loss
+from ctkd_lightning.methods.cwd import CWD, cwd_loss
 from ctkd_lightning.methods.dist import DIST, dist_loss
 from ctkd_lightning.methods.dkd import DKD, dkd_loss
 from ctkd_lightning.methods.fitnet import FitNet, fitnet_loss
@@ -26,6 +27,7 @@ from ctkd_lightning.methods.rkd import RKD, rkd_loss
 from ctkd_lightning.methods.sp import SP, sp_loss
 from ctkd_lightning.methods.srrl import SRRL, srrl_loss
 from ctkd_lightning.methods.ttm import TTM, WTTM, ttm_loss, wttm_loss
+from ctkd_lightning.methods.vector_kd import VectorKD, vector_kd_loss
 from ctkd_lightning.methods.vid import VID, vid_loss
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "AT",
     "CC",
     "CRD",
+    "CWD",
     "DIST",
     "DKD",
     "FSP",
@@ -59,11 +62,13 @@ __all__ = [
     "NormKD",
     "ReviewKD",
     "Step",
+    "VectorKD",
     "ab_loss",
     "annealing_kd_loss",
     "at_loss",
     "cc_loss",
     "crd_loss",
+    "cwd_loss",
     "dist_loss",
     "dkd_loss",
     "fitnet_loss",
@@ -83,6 +88,7 @@ __all__ = [
     "sp_loss",
     "srrl_loss",
     "ttm_loss",
+    "vector_kd_loss",
     "vid_loss",
     "wttm_loss",
 ]

@@ -3,13 +3,18 @@
 from ctkd_lightning.models._factory import available_models, create_model, pretrained_classes
 from ctkd_lightning.models._student import StudentDescription, describe_student, load_student, save_student
 from ctkd_lightning.models._weights import fingerprint, load_weights, read_state_dict, save_weights, serialized_size
+from ctkd_lightning.models.detectors import available_detectors, create_detector
 from ctkd_lightning.models.encoders import SeriesEncoder, VectorEncoder
+from ctkd_lightning.models.language_model import LanguageModel
 
 __all__ = [
+    "LanguageModel",
     "SeriesEncoder",
     "StudentDescription",
     "VectorEncoder",
+    "available_detectors",
     "available_models",
+    "create_detector",
     "create_model",
     "describe_student",
     "fingerprint",

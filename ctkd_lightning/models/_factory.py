@@ -77,7 +77,7 @@ def create_model(
         raise UserError(f"num_classes must be at least 2, found {num_classes}")
     library, slash, foreign_name = name.partition("/")
     options = {"num_classes": num_classes, "in_channels": in_channels, **kwargs}
-    with _explained_options(name):
+    with explained_options(name):
         if slash and library in _LIBRARIES:
             return _LIBRARIES[library](foreign_name, pretrained=pretrained, **options)
         return _zoo_builder(name, pretrained)(**options)
@@ -125,7 +125,12 @@ def _zoo_builder(name: str, pretrained: bool) -> Callable[..., ZooModel]:
 
 
 @contextmanager
-def _explained_options(name: str) -> Iterator[None]:
+def explained_options(name: str) -> Iterator[None]:
+    """Say in a line which option a network does not have.
+
+    Raises:
+        UserError: naming it.
+    """
     try:
         yield
     except TypeError as error:

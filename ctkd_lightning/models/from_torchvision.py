@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -62,6 +64,52 @@ def torchvision_classes(name: str) -> int:
     return len(models.get_model_weights(name).DEFAULT.meta["categories"])
 
 
+def list_torchvision_detectors() -> list[str]:
+    """The names of torchvision's detectors, sorted."""
+    from torchvision import models
+
+    return models.list_models(module=models.detection)
+
+
+def torchvision_builder(name: str) -> Callable[..., nn.Module]:
+    """The function that makes a network of torchvision."""
+    from torchvision import models
+
+    return models.get_model_builder(name)
+
+
+def create_torchvision_detector(name: str, num_classes: int, *, pretrained: bool, **kwargs: Any) -> nn.Module:
+    """Create a detector of torchvision, with its recommended COCO weights where they are asked for.
+
+    Args:
+        name: one of :func:`list_torchvision_detectors`.
+        num_classes: of the objects, without the background.
+        pretrained: load torchvision's ``DEFAULT`` weights.
+        **kwargs: for torchvision's builder; ``pretrained_backbone`` loads ImageNet weights for the backbone alone.
+
+    Raises:
+        UserError: an unknown name, weights that cannot be downloaded or are for other classes.
+    """
+    from torchvision import models
+
+    names = list_torchvision_detectors()
+    if name not in names:
+        raise UserError(f"torchvision has no detector {name!r}: {suggest(name, names)}")
+    backbone = "DEFAULT" if kwargs.pop("pretrained_backbone", False) else None
+    if pretrained:
+        weights = models.get_model_weights(name).DEFAULT
+        categories = len(weights.meta["categories"]) - 1  # the first is the background
+        if categories != num_classes:
+            raise UserError(
+                f"the pretrained weights of torchvision/{name} are for COCO's {categories} category ids, and the data "
+                f"have {num_classes} classes: with data=coco set data.labels=ids, or train it or load a checkpoint"
+            )
+        with _published(name, weights):
+            return models.get_model(name, weights=weights, weights_backbone=None, **kwargs)
+    with explained_download(f"the backbone of torchvision/{name}"):
+        return models.get_model(name, weights=None, weights_backbone=backbone, num_classes=num_classes + 1, **kwargs)
+
+
 def pretrained_options(name: str) -> dict[str, Any]:
     """The options of a network that its published weights bring along: with them it is the same without a download."""
     from torchvision import models
@@ -82,14 +130,21 @@ def _pretrained(name: str, num_classes: int, in_channels: int, **kwargs: Any) ->
             "convert the images to RGB, or pass pretrained=False"
         )
     weights = models.get_model_weights(name).DEFAULT
-    file = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(weights.url).name)
-    with explained_download(f"torchvision/{name}"), locked(file):
-        if file.exists():
-            read_pickle(file)  # torchvision itself would run what another file under this name says
+    with _published(name, weights):
         model = models.get_model(name, weights=weights, **kwargs)
     if num_classes != torchvision_classes(name):
         _replace_classifier(model, num_classes)
     return model
+
+
+@contextmanager
+def _published(name: str, weights: Any) -> Iterator[None]:
+    """Let no other process download these weights, and no other file under their name be loaded."""
+    file = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(weights.url).name)
+    with explained_download(f"torchvision/{name}"), locked(file):
+        if file.exists():
+            read_pickle(file)  # torchvision itself would run what another file under this name says
+        yield
 
 
 def _replace_classifier(model: nn.Module, num_classes: int) -> None:

@@ -20,6 +20,7 @@ from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
 from ctkd_lightning.curriculum import Curriculum
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.modules._sharding import average_whole, is_sharded, shard
+from ctkd_lightning.schedule import PerStep
 from ctkd_lightning.temperature import LearnedTemperature, Temperature
 
 _LOSSES = "ctkd_lightning.losses"  # in a checkpoint
@@ -96,7 +97,8 @@ class TrainedModule(LightningModule):
 
     Args:
         optimizer: makes the optimizer of the trainable parameters; the CTKD paper's SGD by default.
-        scheduler: makes the learning rate's scheduler, stepped once an epoch; none by default.
+        scheduler: makes the learning rate's scheduler, stepped once an epoch (a
+            :class:`~ctkd_lightning.schedule.PerStep` once a step); none by default.
     """
 
     def __init__(self, optimizer: MakeOptimizer | None = None, scheduler: MakeScheduler | None = None) -> None:
@@ -188,7 +190,10 @@ class TrainedModule(LightningModule):
         self._check_clipping(optimizer)
         if self.make_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": self.make_scheduler(optimizer)}
+        scheduler = self.make_scheduler(optimizer)
+        if isinstance(scheduler, PerStep):
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": scheduler.interval}}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def _check_clipping(self, optimizer: Optimizer) -> None:
         """Lightning refuses this too, in the first step and in other words."""

@@ -9,6 +9,7 @@ from functools import cached_property
 from statistics import fmean
 
 from ctkd_lightning.job.summary import NetworkSummary
+from ctkd_lightning.job.table import MEASURES
 from ctkd_lightning.reporting.runs import ReportedRun
 from ctkd_lightning.reporting.settings import Settings, apart_from, decisive, differing, within
 from ctkd_lightning.reporting.statistics import Difference, paired_difference
@@ -42,9 +43,9 @@ class Arm:
         return self.runs[0].summary.teacher is None
 
     @cached_property
-    def top1(self) -> dict[int, float]:
-        """Test accuracy by seed, percent."""
-        return self.by_seed(lambda run: run.summary.student.top1)
+    def score(self) -> dict[int, float]:
+        """Test accuracy, or a detector's mean average precision, by seed, percent."""
+        return self.by_seed(lambda run: run.summary.student.score)
 
     def by_seed(self, of: Callable[[ReportedRun], float | None]) -> dict[int, float]:
         """A value of each run that has it, by seed; the mean where a seed ran more than once."""
@@ -53,6 +54,11 @@ class Arm:
             if (value := of(run)) is not None:
                 values[run.summary.seed].append(value)
         return {seed: fmean(several) for seed, several in sorted(values.items())}
+
+
+def measure_of(arms: list[Arm]) -> str:
+    """What the scores are: of one task, since all runs were tested on the same samples."""
+    return next(iter(MEASURES[arms[0].runs[0].summary.task].values())) if arms else ""
 
 
 def find_arms(runs: list[ReportedRun]) -> list[Arm]:
@@ -85,7 +91,7 @@ def has_temperature(arm: Arm) -> bool:
 def to_fixed(arm: Arm, arms: list[Arm]) -> Difference | None:
     """Top-1 against the fixed temperature, in points; ``None`` where there is none with a seed of this arm."""
     reference = fixed_reference(arm, arms)
-    return None if reference is None or reference is arm else paired_difference(arm.top1, reference.top1)
+    return None if reference is None or reference is arm else paired_difference(arm.score, reference.score)
 
 
 def alone_arm(arm: Arm, arms: list[Arm]) -> Arm | None:
@@ -93,10 +99,10 @@ def alone_arm(arm: Arm, arms: list[Arm]) -> Arm | None:
     return _best(other for other in arms if other.alone and _same(arm, other, _OF_TEACHERS))
 
 
-def alone_top1(arm: Arm, arms: list[Arm]) -> dict[int, float]:
+def alone_score(arm: Arm, arms: list[Arm]) -> dict[int, float]:
     """By seed, the student of this arm trained without a teacher: of runs of their own, or beside this arm's."""
     reference = alone_arm(arm, arms)
-    return _of_baseline(arm, lambda network: network.top1) | (reference.top1 if reference else {})
+    return _of_baseline(arm, lambda network: network.score) | (reference.score if reference else {})
 
 
 def alone_settings(arm: Arm) -> Settings:
@@ -115,7 +121,7 @@ def train_seconds(arm: Arm) -> dict[int, float]:
 
 
 def alone_seconds(arm: Arm, arms: list[Arm]) -> dict[int, float]:
-    """By seed, how long that of the student alone took; of the same as :func:`alone_top1`."""
+    """By seed, how long that of the student alone took; of the same as :func:`alone_score`."""
     reference = alone_arm(arm, arms)
     return _of_baseline(arm, lambda network: network.train_seconds) | (train_seconds(reference) if reference else {})
 
@@ -136,8 +142,8 @@ def beside(pair: str, arms: list[Arm]) -> dict[int, float]:
             continue
         if arm.alone:
             return {}
-        own = _of_baseline(arm, lambda network: network.top1)
-        if any(found.get(seed, top1) != top1 for seed, top1 in own.items()):
+        own = _of_baseline(arm, lambda network: network.score)
+        if any(found.get(seed, score) != score for seed, score in own.items()):
             return {}
         found |= own
     return found
@@ -145,10 +151,10 @@ def beside(pair: str, arms: list[Arm]) -> dict[int, float]:
 
 def is_best(arm: Arm, arms: list[Arm]) -> bool:
     """Whether the interval of its difference to every other arm of its pair, the student alone too, is above zero."""
-    others = [other.top1 for other in arms if other.pair == arm.pair and other is not arm]
+    others = [other.score for other in arms if other.pair == arm.pair and other is not arm]
     if alone := beside(arm.pair, arms):
         others.append(alone)
-    found = [paired_difference(arm.top1, other) for other in others]
+    found = [paired_difference(arm.score, other) for other in others]
     return bool(found) and all(difference is not None and difference.above_zero for difference in found)
 
 
@@ -161,4 +167,4 @@ def _same(arm: Arm, other: Arm, but_for: tuple[str, ...]) -> bool:
 
 
 def _best(arms: Iterable[Arm]) -> Arm | None:
-    return max(arms, key=lambda arm: fmean(arm.top1.values() or [0.0]), default=None)
+    return max(arms, key=lambda arm: fmean(arm.score.values() or [0.0]), default=None)

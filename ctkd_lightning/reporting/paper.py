@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from ctkd_lightning.reporting.arms import Arm, alone_top1, fixed_reference, has_temperature, to_fixed
+from ctkd_lightning.reporting.arms import Arm, alone_score, fixed_reference, has_temperature, measure_of, to_fixed
 from ctkd_lightning.reporting.tables import NONE, Cell, Column, Table, mean_and_deviation, number, signed
 
 
@@ -34,9 +34,9 @@ def paper_table(arms: list[Arm]) -> Table | None:
             of_pairs = [_of_pair(several, pair) for pair in pairs]
             table.append([Cell(f"+ {other}"), *(_accuracy(arm, arms) for arm in of_pairs)])
     words = (
-        "The same numbers as papers print them: test top-1 after the last epoch, mean ± standard deviation over seeds; "
-        "below it the points over the same method at a fixed temperature (of several the best of them), "
-        "paired by seed. Intervals stand in the table of the results."
+        f"The same numbers as papers print them: test {measure_of(arms)} after the last epoch, mean ± standard "
+        "deviation over seeds; below it the points over the same method at a fixed temperature (of several the best "
+        "of them), paired by seed. Intervals stand in the table of the results."
     )
     columns = [Column("", words=True), *(Column(pair) for pair in pairs)]
     return Table("paper", "Methods with and without another temperature", columns, table, words=words)
@@ -54,22 +54,22 @@ def _accuracy(arm: Arm | None, arms: list[Arm] | None = None) -> Cell:
     if arm is None:
         return Cell(NONE)
     difference = to_fixed(arm, arms) if arms is not None else None
-    return Cell(mean_and_deviation(arm.top1.values()), signed(difference.mean) if difference else "")
+    return Cell(mean_and_deviation(arm.score.values()), signed(difference.mean) if difference else "")
 
 
 def _teacher(pair: str, arms: list[Arm]) -> Cell:
     """The teachers' mean accuracy."""
     found = {
-        run.summary.teacher.top1
+        run.summary.teacher.score
         for arm in arms
         if arm.pair == pair
         for run in arm.runs
-        if run.summary.teacher is not None and run.summary.teacher.top1 is not None
+        if run.summary.teacher is not None and run.summary.teacher.score is not None
     }
     return Cell(number(fmean(found)) if found else NONE)
 
 
 def _alone(pair: str, arms: list[Arm]) -> Cell:
     """The student without its teacher, of runs of their own or beside those of any arm."""
-    by_seed = {seed: top1 for arm in arms if arm.pair == pair for seed, top1 in alone_top1(arm, arms).items()}
+    by_seed = {seed: score for arm in arms if arm.pair == pair for seed, score in alone_score(arm, arms).items()}
     return Cell(mean_and_deviation(by_seed.values()))

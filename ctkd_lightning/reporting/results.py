@@ -6,12 +6,13 @@ from statistics import fmean
 
 from ctkd_lightning.reporting.arms import (
     Arm,
+    alone_score,
     alone_seconds,
-    alone_top1,
     beside,
     fixed_reference,
     has_temperature,
     is_best,
+    measure_of,
     to_fixed,
     train_seconds,
 )
@@ -28,13 +29,19 @@ from ctkd_lightning.reporting.tables import (
     seconds,
 )
 
+_MEASURED = {"top-1": "Top-1 accuracy", "mAP": "Mean average precision"}
+
 
 def results_table(arms: list[Arm]) -> Table:
     """A row for each method with its temperature, of each pair the accuracy and its difference to the fixed one."""
     pairs = list(dict.fromkeys(arm.pair for arm in arms))
     columns, rows = [Column("method and temperature", words=True)], []
     for _ in pairs:
-        columns += [Column("student, test top-1 %"), Column("seeds"), Column("difference to fixed τ, points")]
+        columns += [
+            Column(f"student, test {measure_of(arms)} %"),
+            Column("seeds"),
+            Column("difference to fixed τ, points"),
+        ]
     for name in dict.fromkeys(arm.name for arm in arms):
         row = [Cell(name)]
         for pair in pairs:
@@ -45,8 +52,8 @@ def results_table(arms: list[Arm]) -> Table:
     if any(alone):
         cells = [_alone(by_seed) for by_seed in alone]
         rows.append([Cell(ALONE), *(cell for three in cells for cell in three)])
-    words = "Top-1 accuracy on the test data after the last epoch"
-    if all(len(arm.top1) <= 1 for arm in arms):
+    words = f"{_MEASURED[measure_of(arms)]} on the test data after the last epoch"
+    if all(len(arm.score) <= 1 for arm in arms):
         words += ", of one seed each, which tells nothing of the spread between seeds."
     else:
         words += (
@@ -68,11 +75,11 @@ def _alone(by_seed: dict[int, float]) -> list[Cell]:
 
 
 def _result(arm: Arm, arms: list[Arm]) -> list[Cell]:
-    repeated = len(arm.runs) - len(arm.top1)
+    repeated = len(arm.runs) - len(arm.score)
     note = f"{len(arm.runs)} runs" if repeated > 0 else ""
     return [
-        Cell(mean_and_deviation(arm.top1.values()), best=is_best(arm, arms)),
-        Cell(str(len(arm.top1)), note),
+        Cell(mean_and_deviation(arm.score.values()), best=is_best(arm, arms)),
+        Cell(str(len(arm.score)), note),
         _against_fixed(arm, arms),
     ]
 
@@ -94,11 +101,12 @@ def worth_table(arms: list[Arm]) -> Table | None:
     rows = [_worth(arm, arms) for arm in arms if not arm.alone]
     if not rows:
         return None
+    measure = measure_of(arms)
     columns = [
         Column("what", words=True),
-        Column("student alone, top-1 %"),
-        Column("student distilled, top-1 %"),
-        Column("teacher, top-1 %"),
+        Column(f"student alone, {measure} %"),
+        Column(f"student distilled, {measure} %"),
+        Column(f"teacher, {measure} %"),
         Column("gained over alone, points"),
         Column("share of the gap closed"),
         Column("training, alone"),
@@ -108,9 +116,10 @@ def worth_table(arms: list[Arm]) -> Table | None:
         Column("parameters, teacher"),
     ]
     words = (
-        "Test accuracy over the seeds that student alone and distilled share: mean ± standard deviation, the gain with "
-        "its 95 % interval (paired, Student’s t). The share of the gap is (distilled − alone) / (teacher − alone), of "
-        "the means. Training is the student’s, the mean over seeds; the teacher’s is its own, by itself."
+        f"Test {measure} over the seeds that student alone and distilled share: mean ± standard deviation, the gain "
+        "with its 95 % interval (paired, Student’s t). The share of the gap is (distilled − alone) / "
+        "(teacher − alone), of the means. Training is the student’s, the mean over seeds; the teacher’s is its own, by "
+        "itself."
     )
     if all(row[1].text == NONE for row in rows):
         words = (
@@ -122,8 +131,8 @@ def worth_table(arms: list[Arm]) -> Table | None:
 
 
 def _worth(arm: Arm, arms: list[Arm]) -> list[Cell]:
-    distilled, alone = arm.top1, alone_top1(arm, arms)
-    teacher = arm.by_seed(lambda run: run.summary.teacher.top1 if run.summary.teacher else None)
+    distilled, alone = arm.score, alone_score(arm, arms)
+    teacher = arm.by_seed(lambda run: run.summary.teacher.score if run.summary.teacher else None)
     gained = paired_difference(distilled, alone)
     if gained:
         shared = distilled.keys() & alone.keys()

@@ -12,6 +12,7 @@ import yaml
 
 from ctkd_lightning._reading import read_text
 from ctkd_lightning.job.overrides import sets
+from ctkd_lightning.job.table import MEASURES
 from ctkd_lightning.job.trusted import check_yaml
 from ctkd_lightning.reporting.runs import ReportedRun
 from ctkd_lightning.reporting.settings import differences
@@ -52,12 +53,13 @@ def runs_table(runs: list[ReportedRun], named: Mapping[Path, str]) -> Table:
     """A row a run: what tells it from the others, and the numbers of its ``summary.json``."""
     different = differences(runs)
     columns = [Column("run", words=True), *(Column(key, words=True) for key in different)]
-    columns += [Column(title) for title in _NUMBERS]
+    numbers = _numbers(runs)
+    columns += [Column(title) for title in numbers]
     rows = []
     for position, run in enumerate(runs):
         row = [Cell(named[run.files.path])]
         row += [Cell(_shortened(values[position])) for values in different.values()]
-        rows.append(row + [Cell(write(run)) for write in _NUMBERS.values()])
+        rows.append(row + [Cell(write(run)) for write in numbers.values()])
     words = ""
     if len(runs) > 1:
         words = "The settings that differ between the runs" if different else "No setting differs between the runs"
@@ -65,14 +67,16 @@ def runs_table(runs: list[ReportedRun], named: Mapping[Path, str]) -> Table:
     return Table("runs", "Runs", columns, rows, words=words)
 
 
-_NUMBERS: dict[str, Callable[[ReportedRun], str]] = {
-    "student, test top-1 %": lambda run: number(run.summary.student.top1),
-    "top-5 %": lambda run: number(run.summary.student.top5),
-    "teacher, test top-1 %": lambda run: number(run.summary.teacher.top1 if run.summary.teacher else None),
-    "epochs": lambda run: str(run.summary.epochs),
-    "training": lambda run: seconds(run.summary.train_seconds),
-    "images/s": lambda run: count(run.summary.images_per_second),
-}
+def _numbers(runs: list[ReportedRun]) -> dict[str, Callable[[ReportedRun], str]]:
+    first, second = MEASURES[runs[0].summary.task if runs else "classification"].items()
+    return {
+        f"student, test {first[1]} %": lambda run: number(getattr(run.summary.student, first[0])),
+        f"{second[1]} %": lambda run: number(getattr(run.summary.student, second[0])),
+        f"teacher, test {first[1]} %": lambda run: number(getattr(run.summary.teacher, first[0], None)),
+        "epochs": lambda run: str(run.summary.epochs),
+        "training": lambda run: seconds(run.summary.train_seconds),
+        "images/s": lambda run: count(run.summary.images_per_second),
+    }
 
 
 def environment_table(runs: list[ReportedRun], named: Mapping[Path, str]) -> Table:

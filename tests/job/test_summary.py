@@ -31,9 +31,19 @@ def test_what_is_written_is_read_again(tmp_path):
     written.write(run)
     assert read_summary(run) == written
     found = json.loads(run.summary.read_text())
-    assert found["teacher"] == {"name": "a", "parameters": 10, "top1": 90.5, "top5": 99.0, "train_seconds": None}
+    empty = dict.fromkeys(("train_seconds", "map", "ap50"))
+    assert found["teacher"] == {"name": "a", "parameters": 10, "top1": 90.5, "top5": 99.0, **empty}
     assert found["versions"]["python"].startswith("3.")
     assert found["hardware"]["cores"] >= 1
+
+
+def test_one_of_detectors_is_read_again(tmp_path):
+    run = RunDirectory(tmp_path)
+    student = NetworkSummary("b", 5, map=0.0, ap50=1.5)
+    written = summary(task="detection", student=student, best=Best(map=12.5, epoch=3, chosen_on="validation"))
+    written.write(run)
+    assert read_summary(run) == written
+    assert (student.score, NetworkSummary("a", top1=80.0).score) == (0.0, 80.0)
 
 
 def test_a_summary_of_version_0_1(tmp_path):

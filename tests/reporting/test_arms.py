@@ -1,6 +1,6 @@
 import pytest
 
-from ctkd_lightning.reporting.arms import alone_top1, find_arms, fixed_reference, is_best, to_fixed
+from ctkd_lightning.reporting.arms import alone_score, find_arms, fixed_reference, is_best, to_fixed
 from ctkd_lightning.reporting.runs import read_runs
 from tests.reporting.made_up import comparison, write_run
 
@@ -11,7 +11,7 @@ def read(*files):
 
 def test_seeds_are_one_arm_and_the_student_alone_is_last():
     arms = find_arms(comparison("runs", [90, 91], [92, 93], [80, 81]))
-    assert [(arm.name, arm.top1) for arm in arms] == [
+    assert [(arm.name, arm.score) for arm in arms] == [
         ("kd, fixed τ", {1: 90, 2: 91}),
         ("kd, global τ", {1: 92, 2: 93}),
         ("student alone", {1: 80, 2: 81}),
@@ -37,12 +37,12 @@ def test_where_no_method_reads_a_temperature_neither_it_nor_its_curriculum_tells
             settings={"curriculum": {"epochs": 3}},
         ),
     ]  # fmt: skip
-    assert [(arm.name, arm.top1) for arm in read(*runs)] == [("crd", {1: 90.0, 2: 91.0})]
+    assert [(arm.name, arm.score) for arm in read(*runs)] == [("crd", {1: 90.0, 2: 91.0})]
 
 
 def test_runs_of_one_seed_count_once():
     (arm,) = read(write_run("a", 90.0), write_run("b", 92.0), write_run("c", 80.0, seed=2))
-    assert arm.top1 == {1: 91.0, 2: 80.0}
+    assert arm.score == {1: 91.0, 2: 80.0}
 
 
 def test_the_fixed_reference_is_like_with_like():
@@ -55,18 +55,18 @@ def test_the_fixed_reference_is_like_with_like():
         write_run("f", 80.0, method="none"),
     )
     by_name = {arm.name: arm for arm in arms}
-    assert fixed_reference(by_name["kd, global τ"], arms).top1 == {1: 91.0}  # the best of two, not that of 5 epochs
+    assert fixed_reference(by_name["kd, global τ"], arms).score == {1: 91.0}  # the best of two, not that of 5 epochs
     assert to_fixed(by_name["kd, global τ"], arms).mean == pytest.approx(1.0)
     assert fixed_reference(by_name["dkd, global τ"], arms) is None
 
 
 def test_the_student_alone_of_own_runs_and_beside():
     arms = find_arms(comparison("a", [90, 91], [], [80, 81]))
-    assert alone_top1(arms[0], arms) == {1: 80, 2: 81}
+    assert alone_score(arms[0], arms) == {1: 80, 2: 81}
     arms = read(write_run("b", 90.0, baseline=79.0))
-    assert alone_top1(arms[0], arms) == {1: 79.0}
+    assert alone_score(arms[0], arms) == {1: 79.0}
     arms = read(write_run("c", 90.0), write_run("d", 80.0, method="none", settings={"max_epochs": 9}))
-    assert alone_top1(arms[0], arms) == {}
+    assert alone_score(arms[0], arms) == {}
 
 
 @pytest.mark.parametrize(
