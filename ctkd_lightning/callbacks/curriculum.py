@@ -63,11 +63,11 @@ class CurriculumTemperatureCallback(Callback):
     The distillation itself is :class:`~ctkd_lightning.Distillation`'s, whose settings the callback takes: any methods,
     of logits and of features, each with its temperature; tasks, masks and teachers of all kinds. Where the step calls
     the student several times, KD is the mean over the calls that the loss depends on. Of torchvision's detectors and
-    their like, which return losses, the teacher scores the proposals or anchors of the student's own pass; see
-    ``docs/detection.md``. Validation, test and prediction
-    stay as they are. The teacher is in no optimizer and in no checkpoint, temperature, methods and their optimizer are
-    in the callback's part of the checkpoint: the module's part is that of the module alone, and loads with or without
-    the callback. After fit, and after an exception, the module is as it was.
+    their like, which return losses, the teacher scores the proposals or anchors of the student's own pass: see
+    ``docs/detection.md``. Validation, test and prediction stay as they are. The teacher is in no optimizer and in no
+    checkpoint, temperature, methods and their optimizer are in the callback's part of the checkpoint: the module's part
+    is that of the module alone, and loads with or without the callback. After fit, and after an exception, the module
+    is as it was.
 
     In both cases λ of each learned temperature follows the curriculum, from easy (λ = 0: the temperature stands still)
     to hard (λ = 1: it works fully against the student). Parameters of temperatures that ``configure_optimizers`` left

@@ -82,8 +82,7 @@ class Distiller:
         steps = [Step()] * len(trained) if detectors is not None else self._steps(batch, trained)
         terms, came = [], batch if untouched is None else untouched
         for (call, student), step in zip(trained, steps, strict=True):
-            kept = call.arguments
-            teacher = engine.ask(StudentCall(kept.args, kept.kwargs, call.output), came)
+            teacher = engine.ask(self._asked(call), came)
             if detectors is not None:
                 step = detectors.step(call.output, teacher)
             if self._tell_built is not None:
@@ -96,6 +95,13 @@ class Distiller:
             means = {name: torch.stack([each[name] for each in terms]).mean() for name in means}
         engine.record.add(means, engine.samples(trained[-1][1]))
         return engine.weigh(means)
+
+    def _asked(self, call: Call) -> StudentCall:
+        """What the teacher is asked about."""
+        if self.detectors is not None and self.detectors.ask is None:  # its places and images, in whatever came of them
+            return StudentCall((), {}, call.output)
+        kept = call.arguments
+        return StudentCall(kept.args, kept.kwargs, call.output)
 
     def _output(self, call: Call) -> NetworkOutput:
         logits = pick_logits(call.output, self.engine.student_logits, "student")
