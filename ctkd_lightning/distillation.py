@@ -15,11 +15,19 @@ from ctkd_lightning._loss_record import LossRecord
 from ctkd_lightning._masks import entries, masked
 from ctkd_lightning._modes import evaluating
 from ctkd_lightning._scores.batches import tensors_of
-from ctkd_lightning._scores.checks import NOT_FINITE, check_finite, check_kind, check_one_class, check_target_values
+from ctkd_lightning._scores.checks import (
+    NOT_FINITE,
+    check_finite,
+    check_kind,
+    check_one_class,
+    check_target_values,
+    tell_worse_than_chance,
+)
 from ctkd_lightning._scores.ignored import IgnoredTargets, fit_mask
 from ctkd_lightning._scores.scores import Kind, Scores, Task, same_places
 from ctkd_lightning._scores.task_loss import task_loss as cross_entropy
 from ctkd_lightning._term_inputs import TermInputs
+from ctkd_lightning._vectors import POOLED, check_vector_methods, check_vectors, vector_rows, vector_task_loss
 from ctkd_lightning.curriculum import Curriculum
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features._asking import AskedTeacher, AskTeacher, StudentCall, TeacherInput
@@ -41,9 +49,10 @@ from ctkd_lightning.fusion.teachers import (
 from ctkd_lightning.methods import KD, Method, kd_loss
 from ctkd_lightning.methods._chunked_kd import at_once
 from ctkd_lightning.teacher_cache.cached import CachedTeacher, ViewedData, cache_for
-from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Softening, Temperature
+from ctkd_lightning.temperature import LearnedTemperature, Softening, Temperature
 from ctkd_lightning.temperature._base import learning
 from ctkd_lightning.temperature._softening import bounded_below
+from ctkd_lightning.tokens.default_temperature import default_temperature
 
 _CE_WEIGHT = 0.1  # the CTKD paper's γ
 
@@ -79,13 +88,15 @@ class Distillation(nn.Module):
             always in eval mode, and in no ``parameters()`` and no ``state_dict()``. Several by name, ``{"a": …, "b":
             …}``, are each asked the same, and must score the same classes; methods of logits alone can use them.
         method: a term of the loss, or several by name; ``KD()`` by default.
-        temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default; or
-            one for each of them, by the method's name.
+        temperature: one for all methods that soften logits, :class:`~ctkd_lightning.GlobalTemperature` by default, of
+            a student that scores a vocabulary in a range of its own (``GlobalTemperature.for_tokens()``); or one for
+            each of them, by the method's name.
         curriculum: λ(epoch) of the learned temperatures, set in :meth:`progress`; ``None`` where somebody else does.
         ce_weight: w_CE: by default the CTKD paper's γ, 0.1; 0, and nothing else, beside a method that brings the
             cross-entropy itself.
         task: what the scores say: one class out of several (``"multiclass"``), or whether something is there
-            (``"binary"``, ``"multilabel"``): see :class:`~ctkd_lightning._scores.scores.Scores`.
+            (``"binary"``, ``"multilabel"``); ``"vectors"``, where they are no scores but embeddings, or what is
+            regressed: see :class:`~ctkd_lightning._scores.scores.Scores`.
         scores: ``"logits"`` or ``"probabilities"``, for both networks or by role: ``{"teacher": "probabilities"}``.
         class_dim: where the classes are; told from the target's shape by default.
         ignore_index: the target that leaves its position out of every term.
@@ -154,7 +165,8 @@ class Distillation(nn.Module):
         self.scores = Scores(task, scores, class_dim)
         self.methods = nn.ModuleDict(named_methods(KD() if method is None else method))
         self.ce_weight = weight_of_task(self.terms.values(), ce_weight)
-        self.temperature = named_temperatures(self.methods, GlobalTemperature() if temperature is None else temperature)
+        temperature = default_temperature(student) if temperature is None else temperature
+        self.temperature = named_temperatures(self.methods, temperature)
         self._still_without_use()
         self._check_task()
         check_complete(teacher)
@@ -162,7 +174,8 @@ class Distillation(nn.Module):
         if self.teacher_fusion is not None:
             refuse_features([n for n, method in self.terms.items() if method.needs_of_teacher()], teacher_layers)
             self.scores = self.scores.with_logits_of("teacher")
-        self._sum_labels, self._roles_of_outputs = sum_labels, frozenset(roles_of_outputs)
+        brought = {*roles_of_outputs, *([POOLED] if self.scores.vectors else [])}
+        self._sum_labels, self._roles_of_outputs = sum_labels, frozenset(brought)
         if sum_labels and task != "multilabel":
             raise UserError(f"sum_labels is for task='multilabel', found {task!r}: leave it out")
         self.teacher = _frozen(teacher, ask_teacher, student if shared is None else shared, teacher_logits)
@@ -218,6 +231,8 @@ class Distillation(nn.Module):
         return self.student
 
     def _check_task(self) -> None:
+        if self.scores.vectors:
+            check_vector_methods(self.terms)
         for temperature in self.temperature.modules():
             if self.scores.single and isinstance(temperature, Temperature) and temperature.needs_classes:
                 raise UserError(
@@ -513,13 +528,18 @@ class Distillation(nn.Module):
         terms, share = self._terms(student, teacher, canonical, given)
         loss = self.weigh(terms)
         if task_loss is None and given.target is not None:
-            own = cross_entropy(self.scores, student.logits, given.target, canonical.target, canonical.mask)
+            own = self._task_loss(student, given.target, canonical)
             task_loss = own if share is None else weighed(own, share)
         if self._held_out is not None and self._training:
             loss = loss + self._held_out_term(student, teacher, canonical, given)
         if task_loss is None:
             return {"loss": loss, **terms}
         return {"loss": self.ce_weight * task_loss + loss, "ce": task_loss, **terms}
+
+    def _task_loss(self, student: NetworkOutput, target: Tensor, canonical: Step) -> Tensor:
+        if self.scores.vectors:
+            return vector_task_loss(student, canonical.target, target)
+        return cross_entropy(self.scores, student.logits, target, canonical.target, canonical.mask)
 
     def terms_of(
         self, student: NetworkOutput, teacher: NetworkOutput, step: Step, batch: Any = None
@@ -676,6 +696,8 @@ class Distillation(nn.Module):
         self, student: NetworkOutput, teacher: NetworkOutput, step: Step, batch: Any = None
     ) -> tuple[NetworkOutput, NetworkOutput, Step]:
         """Scores as logits with the classes last, the target as class indices, the mask as one entry a position."""
+        if self.scores.vectors:
+            return self._canonical_vectors(student, teacher, step)
         raw, teacher = teacher.logits, self._fused(teacher)
         own, guide = student.logits, teacher.logits
         if self._looked and self.scores.as_they_are(own, guide, step) and self._mask(step, own.shape[:1]) is None:
@@ -698,6 +720,7 @@ class Distillation(nn.Module):
             entries = tensors_of(batch) if step.target is None else [step.target]
             check_one_class(self.scores, own.shape, class_dim, entries)
             check_target_values(self.scores, step.target, s.shape, mask)
+            tell_worse_than_chance(t, self.scores.classes(step.target, positions), mask)
         target = self.scores.classes(step.target, positions)
         s, t = masked(s, mask), masked(t, mask)
         return (
@@ -705,6 +728,18 @@ class Distillation(nn.Module):
             NetworkOutput(t, teacher.features, teacher.classifier),
             Step(target, step.index, mask),
         )
+
+    def _canonical_vectors(
+        self, student: NetworkOutput, teacher: NetworkOutput, step: Step
+    ) -> tuple[NetworkOutput, NetworkOutput, Step]:
+        positions = student.logits.shape[:-1]
+        check_vectors(student.logits, teacher.logits)
+        mask = self._mask(step, positions)
+        if not self._looked:
+            self._looked = True
+            if not (teacher.logits if mask is None else teacher.logits[mask != 0]).isfinite().all():
+                raise UserError(NOT_FINITE)
+        return vector_rows(student, teacher, step, mask)
 
     def _fused(self, teacher: NetworkOutput) -> NetworkOutput:
         """The teacher's output; of several teachers what they say together."""

@@ -13,6 +13,7 @@ from ctkd_lightning.features.outputs import is_integer
 
 INPUT_KEYS = ("image", "images", "x", "input", "inputs", "pixel_values")
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+MAP_KEYS = ("mask", "masks")  # of the classes of pixels; elsewhere of padding
 INDEX_KEYS = ("index", "indices", "idx")
 VIEW_KEYS = ("view", "views")
 
@@ -97,11 +98,16 @@ def need_labels(sample: Sample) -> Tensor:
     return sample.target
 
 
-def find_targets(batch: Any) -> list[Tensor]:
-    """What may be the target in a batch of foreign code: under its usual names, or each entry after the first."""
+def find_targets(batch: Any, of_maps: bool = False) -> list[Tensor]:
+    """What may be the target in a batch of foreign code: under its usual names, or each entry after the first.
+
+    Args:
+        batch: what ``training_step`` got.
+        of_maps: whether the scores are those of pixels.
+    """
     fields = _fields(batch)
     if fields is not None:
-        named = _first(fields, TARGET_KEYS)
+        named = _first(fields, TARGET_KEYS + MAP_KEYS if of_maps else TARGET_KEYS)
         return [named] if isinstance(named, Tensor) else []
     entries = batch[1:] if isinstance(batch, list | tuple) else ()
     return [entry for entry in entries if isinstance(entry, Tensor)]

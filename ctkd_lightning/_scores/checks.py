@@ -7,12 +7,14 @@ import warnings
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ctkd_lightning._scores.scores import Scores
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.temperature._softening import masked_classes
 
+_SOME, _MANY, _SURE = 32, 4096, 1.0  # positions whose mean says something, and suffice; nats beyond chance
 _ENOUGH = 8  # scores, all between 0 and 1, are no chance
 _PROBABLE = ("Sigmoid", "Softmax")
 _PASSES_ON: tuple[str, ...] = (
@@ -179,6 +181,31 @@ def check_target_values(scores: Scores, target: Tensor | None, shape: torch.Size
             f"the targets are numbers from {least:g} to {most:g}, and those of these scores go from 0 to {last}: leave "
             "a number out with ignore_index=, say where the targets are with target=lambda batch: …, or take networks "
             "of as many classes"
+        )
+
+
+def tell_worse_than_chance(teacher: Tensor, target: Tensor | None, mask: Tensor | None) -> None:
+    """Warn of a teacher that is surer of wrong classes than a uniform guess would be.
+
+    Args:
+        teacher: logits, classes last.
+        target: class indices, one a position.
+        mask: the positions that count.
+    """
+    if target is None or target.numel() < _SOME:
+        return
+    if mask is None:  # as one row of positions
+        teacher, target = teacher.flatten(0, -2), target.flatten()
+    logits, target = _kept(teacher, mask)[:_MANY], _kept(target, mask)[:_MANY].long()
+    if len(target) < _SOME or logits.ndim != 2:
+        return
+    loss, chance = float(F.cross_entropy(logits.float(), target)), math.log(logits.shape[-1])
+    if loss > chance + _SURE:
+        warnings.warn(
+            f"the teacher's cross-entropy with the first batch's targets is {loss:.3g}, and a uniform guess has "
+            f"{chance:.3g}: it may know other classes or another order of them, another tokeniser or another "
+            "normalisation of its input, or the targets may stand at other positions than the scores",
+            stacklevel=2,
         )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.features.outputs import Step, at_least_float32, is_integer
 
-Task = Literal["multiclass", "binary", "multilabel"]
+Task = Literal["multiclass", "binary", "multilabel", "vectors"]
 Kind = Literal["logits", "probabilities"]
 
 
@@ -22,6 +22,7 @@ class Scores:
     ``multilabel`` each score is a position of its own, of something that is there or not: a logit x stands for the
     two-class logits (x, 0), since :math:`\mathrm{softmax}(x, 0) = (\mathrm{sigmoid}(x), \mathrm{sigmoid}(-x))`, and
     class 0 is *there*. A probability p becomes log p, or (log p, log (1 − p)).
+    Under ``vectors`` they are no scores: what is regressed, or embeddings (..., D), which nothing softens.
 
     Args:
         task: torchmetrics' words.
@@ -58,7 +59,12 @@ class Scores:
     @property
     def single(self) -> bool:
         """Whether each score is a position of its own."""
-        return self.task != "multiclass"
+        return self.task in ("binary", "multilabel")
+
+    @property
+    def vectors(self) -> bool:
+        """Whether they are no scores of classes."""
+        return self.task == "vectors"
 
     def find_class_dim(self, scores: Tensor, target: Tensor | None) -> int | None:
         """Where the classes are; ``None`` where each score is a position of its own.
@@ -102,7 +108,7 @@ class Scores:
         """Whether a tensor of a batch has the shape and type of a target for scores of this shape."""
         if self.single:
             return entry.shape[:1] == shape[:1] and same_places(entry.shape, shape)
-        if not is_integer(entry):
+        if self.vectors or not is_integer(entry):
             return False
         if self.class_dim is None:
             return bool(_candidates(shape, entry.shape))
@@ -126,6 +132,20 @@ class Scores:
         if self.single:
             return (target.reshape(positions) < 0.5).long() if same_places(target.shape, positions) else None
         return target.reshape(positions) if is_integer(target) and _same(target.shape, positions) else None
+
+
+def check_scores_classes(task: Task, who: str) -> None:
+    """Refuse vectors where scores of classes are needed.
+
+    Raises:
+        UserError: naming what takes them.
+    """
+    if task == "vectors":
+        raise UserError(
+            f"{who} is of scores of classes, and task='vectors' has none: distil vectors with "
+            "CurriculumTemperatureCallback(teacher=…, task='vectors', method=VectorKD()) in a module with a loss, or "
+            "with Distillation"
+        )
 
 
 def same_places(shape: torch.Size, other: torch.Size) -> bool:

@@ -33,6 +33,7 @@ from ctkd_lightning.fusion.teachers import FUSION, TeacherFusion, fusion_of
 from ctkd_lightning.methods import KD, Method
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Temperature
 from ctkd_lightning.temperature._rule import RuleTemperature
+from ctkd_lightning.tokens.default_temperature import default_temperature
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -60,11 +61,11 @@ class CurriculumTemperatureCallback(Callback):
     The distillation itself is :class:`~ctkd_lightning.Distillation`'s, whose settings the callback takes: any methods,
     of logits and of features, each with its temperature; tasks, masks and teachers of all kinds. Where the step calls
     the student several times, KD is the mean over the calls that the loss depends on. Of torchvision's detectors and
-    their like, which return losses, the teacher scores the proposals or anchors of the student's own pass; see
-    ``docs/detection.md``. Validation, test and prediction
-    stay as they are. The teacher is in no optimizer and in no checkpoint, temperature, methods and their optimizer are
-    in the callback's part of the checkpoint: the module's part is that of the module alone, and loads with or without
-    the callback. After fit, and after an exception, the module is as it was.
+    their like, which return losses, the teacher scores the proposals or anchors of the student's own pass: see
+    ``docs/detection.md``. Validation, test and prediction stay as they are. The teacher is in no optimizer and in no
+    checkpoint, temperature, methods and their optimizer are in the callback's part of the checkpoint: the module's part
+    is that of the module alone, and loads with or without the callback. After fit, and after an exception, the module
+    is as it was.
 
     In both cases λ of each learned temperature follows the curriculum, from easy (λ = 0: the temperature stands still)
     to hard (λ = 1: it works fully against the student). Parameters of temperatures that ``configure_optimizers`` left
@@ -86,8 +87,9 @@ class CurriculumTemperatureCallback(Callback):
             the epoch's fraction that has passed.
         steps_per_epoch: batches that count as an epoch of the curriculum, where the loader's epochs are not meant or
             have no end; λ is then set at each step.
-        temperature: of the distillation with a teacher; :class:`~ctkd_lightning.GlobalTemperature` by default; or one
-            for each method that softens, by the method's name.
+        temperature: of the distillation with a teacher; :class:`~ctkd_lightning.GlobalTemperature` by default, for a
+            student that scores a vocabulary in the range of ``GlobalTemperature.for_tokens()``; or one for each method
+            that softens, by the method's name.
         method: a term with its weight, or several by name; ``KD()`` by default. What methods of features build for
             themselves they build at the first batch.
         ce_weight: w_CE, factor of the step's own loss: by default the paper's γ, 0.1; 0, and nothing else, beside a
@@ -97,7 +99,8 @@ class CurriculumTemperatureCallback(Callback):
             parameter group was made with (under CyclicLR and OneCycleLR, which replace it, the optimizer's): a schedule
             moves both alike. By default they share the student's settings.
         weight_decay: of these. With one of the two given, temperatures in the module's optimizers are taken over too.
-        task: what the scores say: ``"multiclass"``, ``"binary"`` or ``"multilabel"``.
+        task: what the scores say: ``"multiclass"``, ``"binary"`` or ``"multilabel"``; ``"vectors"`` where the outputs
+            are no scores but embeddings, or what is regressed.
         scores: ``"logits"`` or ``"probabilities"``, for both networks or by role: ``{"teacher": "probabilities"}``.
         class_dim: where the logits have their classes; told from the target's shape by default.
         ignore_index: the target that leaves its position out of every term.
@@ -221,7 +224,10 @@ class CurriculumTemperatureCallback(Callback):
         terms = named_methods(_weighted(method, kd_weight))
         self.ce_weight = weight_of_task(terms.values(), ce_weight)
         self.methods = nn.ModuleDict(terms)
-        self.temperature = named_temperatures(self.methods, GlobalTemperature() if temperature is None else temperature)
+        self.temperature = named_temperatures(
+            self.methods, default_temperature(None) if temperature is None else temperature
+        )
+        self._range_found = temperature is not None
         self._records: dict[str, TemperatureRecord] = {}
         self._warned: set[str] = set()
         self._engine: Distillation | None = None
@@ -244,6 +250,7 @@ class CurriculumTemperatureCallback(Callback):
         if self.teacher is None:
             return
         check_separate(self.teacher, pl_module)
+        self._find_range(pl_module)
         for own in self._brought.values():
             check_strategy(trainer.strategy, (), own)
         if not self._shared.detach():
@@ -272,6 +279,16 @@ class CurriculumTemperatureCallback(Callback):
             self._optimizer.forget_stale,
             None if detectors is None else detectors.tap,
         )
+
+    def _find_range(self, pl_module: LightningModule) -> None:
+        """Give the default temperature the range that goes with the student's classes, once."""
+        if self._range_found:
+            return
+        self._range_found = True
+        own, fit = self.temperature, default_temperature(find_network(pl_module, self.student))
+        if isinstance(own, GlobalTemperature) and own.bounds != fit.bounds:
+            own.tau_init, own.tau_range = fit.tau_init, fit.tau_range
+            own.load_state_dict(fit.state_dict())
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the temperatures, and have them optimised."""

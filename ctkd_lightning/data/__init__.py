@@ -1,4 +1,4 @@
-"""Images, images with boxes, and samples of several modalities, for training and evaluation."""
+"""Images, images with boxes, samples of several modalities and texts, for training and evaluation."""
 
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ctkd_lightning.data.image_folder import ImageFolder
     from ctkd_lightning.data.imagenet import ImageNet
     from ctkd_lightning.data.six_views import SixViews
+    from ctkd_lightning.data.stdlib_tokens import StdlibTokens
     from ctkd_lightning.data.tiny_imagenet import TinyImageNet
     from ctkd_lightning.data.watch_sensors import WatchSensors
 
@@ -38,6 +39,7 @@ __all__ = [
     "MultimodalDataModule",
     "Samples",
     "SixViews",
+    "StdlibTokens",
     "TinyImageNet",
     "WatchSensors",
 ]
@@ -60,6 +62,7 @@ __getattr__, __dir__ = lazy_names(
         "MultimodalDataModule": "ctkd_lightning.data._multimodal",
         "Samples": "ctkd_lightning.data._samples",
         "SixViews": "ctkd_lightning.data.six_views",
+        "StdlibTokens": "ctkd_lightning.data.stdlib_tokens",
         "TinyImageNet": "ctkd_lightning.data.tiny_imagenet",
         "WatchSensors": "ctkd_lightning.data.watch_sensors",
     },

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ctkd_lightning._across_processes import processes, shares, weighed
 from ctkd_lightning._scores.ignored import kept_targets
-from ctkd_lightning._scores.scores import Kind, Scores, Task
+from ctkd_lightning._scores.scores import Kind, Scores, Task, check_scores_classes
 from ctkd_lightning.errors import UserError, check_number, suggest
 from ctkd_lightning.features.outputs import at_least_float32
 from ctkd_lightning.fusion._broken import BrokenNumbers, finite_rows
@@ -137,6 +137,7 @@ class TemperatureFusion(nn.Module):
         self.modalities = check_names(modalities)
         self.kind, self.rule = kind, rule
         self.num_classes = num_classes if num_classes is None else int(num_classes)
+        check_scores_classes(task, "TemperatureFusion")
         self.scores = Scores(task, scores, class_dim, roles=self.modalities)
         self.joint: JointHead | None = None
         if joint is not None:

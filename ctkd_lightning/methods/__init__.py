@@ -27,6 +27,7 @@ from ctkd_lightning.methods.rkd import RKD, rkd_loss
 from ctkd_lightning.methods.sp import SP, sp_loss
 from ctkd_lightning.methods.srrl import SRRL, srrl_loss
 from ctkd_lightning.methods.ttm import TTM, WTTM, ttm_loss, wttm_loss
+from ctkd_lightning.methods.vector_kd import VectorKD, vector_kd_loss
 from ctkd_lightning.methods.vid import VID, vid_loss
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "NormKD",
     "ReviewKD",
     "Step",
+    "VectorKD",
     "ab_loss",
     "annealing_kd_loss",
     "at_loss",
@@ -86,6 +88,7 @@ __all__ = [
     "sp_loss",
     "srrl_loss",
     "ttm_loss",
+    "vector_kd_loss",
     "vid_loss",
     "wttm_loss",
 ]

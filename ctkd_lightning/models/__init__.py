@@ -5,8 +5,10 @@ from ctkd_lightning.models._student import StudentDescription, describe_student,
 from ctkd_lightning.models._weights import fingerprint, load_weights, read_state_dict, save_weights, serialized_size
 from ctkd_lightning.models.detectors import available_detectors, create_detector
 from ctkd_lightning.models.encoders import SeriesEncoder, VectorEncoder
+from ctkd_lightning.models.language_model import LanguageModel
 
 __all__ = [
+    "LanguageModel",
     "SeriesEncoder",
     "StudentDescription",
     "VectorEncoder",

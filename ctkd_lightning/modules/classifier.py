@@ -15,7 +15,7 @@ from ctkd_lightning._across_processes import processes, samples_of_all, shares, 
 from ctkd_lightning._masks import entries
 from ctkd_lightning._scores.batches import Sample, need_labels, read_batch
 from ctkd_lightning._scores.ignored import IgnoredTargets, fit_mask
-from ctkd_lightning._scores.scores import Kind, Scores, Task
+from ctkd_lightning._scores.scores import Kind, Scores, Task, check_scores_classes
 from ctkd_lightning._scores.task_loss import task_loss
 from ctkd_lightning.features.outputs import Pick, pick_logits
 from ctkd_lightning.modules._accuracy import Percent, TopKAccuracy
@@ -62,6 +62,7 @@ class SupervisedModule(TrainedModule):
     ) -> None:
         super().__init__(optimizer, scheduler)
         self.channels_last = channels_last
+        check_scores_classes(task, type(self).__name__)
         self.scores = Scores(task, scores, class_dim)
         self.ignore_index = ignore_index
         self._ignored = IgnoredTargets(ignore_index)

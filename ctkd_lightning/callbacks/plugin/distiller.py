@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ctkd_lightning._scores.batches import find_index
 from ctkd_lightning.callbacks.plugin.calls import Call
+from ctkd_lightning.callbacks.plugin.next_token_targets import NextTokenTargets
 from ctkd_lightning.callbacks.plugin.target import TargetFinder
 from ctkd_lightning.detection import DetectorPair
 from ctkd_lightning.distillation import Distillation
@@ -51,6 +52,7 @@ class Distiller:
         self._tell_built = built
         self._reads_index = pickers.index is None and bool(engine.needs)
         self._targets = TargetFinder(engine.scores, engine.ignore_index, pickers.mask is not None)
+        self._next_tokens = NextTokenTargets(engine.ignore_index)
 
     @property
     def asks_of_batch(self) -> bool:
@@ -77,12 +79,10 @@ class Distiller:
                 "name with student= the network that is trained"
             )
         detectors = self.detectors
-        scores = [student.logits for _, student in trained]
-        steps = [Step()] * len(trained) if detectors is not None else self._steps(batch, scores)
+        steps = [Step()] * len(trained) if detectors is not None else self._steps(batch, trained)
         terms, came = [], batch if untouched is None else untouched
         for (call, student), step in zip(trained, steps, strict=True):
-            kept = call.arguments
-            teacher = engine.ask(StudentCall(kept.args, kept.kwargs, call.output), came)
+            teacher = engine.ask(self._asked(call), came)
             if detectors is not None:
                 step = detectors.step(call.output, teacher)
             if self._tell_built is not None:
@@ -96,6 +96,13 @@ class Distiller:
         engine.record.add(means, engine.samples(trained[-1][1]))
         return engine.weigh(means)
 
+    def _asked(self, call: Call) -> StudentCall:
+        """What the teacher is asked about."""
+        if self.detectors is not None and self.detectors.ask is None:  # its places and images, in whatever came of them
+            return StudentCall((), {}, call.output)
+        kept = call.arguments
+        return StudentCall(kept.args, kept.kwargs, call.output)
+
     def _output(self, call: Call) -> NetworkOutput:
         logits = pick_logits(call.output, self.engine.student_logits, "student")
         own = brought_features(call.output)
@@ -103,12 +110,14 @@ class Distiller:
             return NetworkOutput(logits, own)
         return NetworkOutput(logits, {**own, **call.features}, call.tap.classifier)
 
-    def _steps(self, batch: Any, scores: list[Tensor]) -> list[Step]:
+    def _steps(self, batch: Any, trained: list[tuple[Call, NetworkOutput]]) -> list[Step]:
         """What the batch says of each call's scores."""
-        calls = len(scores)
+        scores, calls = [student.logits for _, student in trained], len(trained)
         targets = self._picked("target", batch, calls)
         if self.pickers.target is None:
             targets = [self._targets.find(batch, each) for each in scores]
+            if not self.engine.scores.single:
+                targets = [self._next_tokens(t, call) for t, (call, _) in zip(targets, trained, strict=True)]
             if calls > 1 and all(target is None for target in targets):
                 self._targets.check_parts(batch, scores, self.engine.needs_target)
         masks, indices = self._picked("mask", batch, calls), self._picked("index", batch, calls)

@@ -42,7 +42,7 @@ class TargetFinder:
         Raises:
             UserError: it cannot be told, and where the classes are was to be told from it.
         """
-        entries = find_targets(batch)
+        entries = find_targets(batch, of_maps=scores.ndim > 3)
         kind = has_names(batch), scores.shape, [(entry.shape, entry.dtype) for entry in entries]
         if kind != self._known[0]:  # the place depends on nothing else
             self._known = kind, self._place(entries, scores, named=kind[0])

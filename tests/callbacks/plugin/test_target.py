@@ -54,3 +54,9 @@ def test_two_that_may_be_it():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert finder(masked=True).find((INPUTS, LENGTHS, CLASSES), SCORES) is None
+
+
+def test_the_classes_of_pixels_may_be_named_a_mask_and_those_of_tokens_not():
+    pixels, padding = torch.zeros(2, 4, 4, dtype=torch.long), torch.ones(2, 4, dtype=torch.long)
+    assert finder().find({"image": torch.zeros(2, 3, 4, 4), "mask": pixels}, torch.zeros(2, 5, 4, 4)) is pixels
+    assert finder().find({"x": torch.zeros(2, 4, 3), "mask": padding}, torch.zeros(2, 4, 5)) is None

@@ -1,0 +1,26 @@
+"""The temperature of a distillation for which the user names none."""
+
+from __future__ import annotations
+
+from lightning_utilities.core.rank_zero import rank_zero_warn
+from torch import nn
+
+from ctkd_lightning.temperature import GlobalTemperature
+from ctkd_lightning.tokens.vocabulary import vocabulary_size
+
+
+def default_temperature(student: nn.Module | None) -> GlobalTemperature:
+    """CTKD's learned temperature, in the range that goes with the student's classes; says so for a vocabulary.
+
+    Args:
+        student: ``None`` where it is not known.
+    """
+    tokens = None if student is None else vocabulary_size(student)
+    if tokens is None:
+        return GlobalTemperature()
+    rank_zero_warn(
+        f"the student scores a vocabulary of {tokens} tokens, and no temperature is given: it is learned in [1, 5] "
+        "from 1.2 (GlobalTemperature.for_tokens()), not in [1, 21] from 15.6 as for images; name another with "
+        "temperature="
+    )
+    return GlobalTemperature.for_tokens()
