@@ -28,6 +28,7 @@ from torch import nn
 
 from ctkd_lightning.callbacks import CurriculumTemperatureCallback, EpochLines, FiniteSteps
 from ctkd_lightning.data import DetectionDataModule, ImageDataModule, MultimodalDataModule
+from ctkd_lightning.detection.output import BOXES
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.fusion import ModalityCorruption, TemperatureFusion
 from ctkd_lightning.fusion.network import feature_widths
@@ -386,7 +387,8 @@ def detector_distillation(
     """
     terms = methods(cfg)
     for term, method in terms.items():
-        if (method.needs and not cfg.student_layers) or (method.needs_of_teacher() and not cfg.teacher_layers):
+        own, theirs = ({*needed} - {BOXES} for needed in (method.needs, method.needs_of_teacher()))
+        if (own and not cfg.student_layers) or (theirs and not cfg.teacher_layers):
             raise UserError(
                 f"method {term} reads features, and a detector does not say which of its layers have them: name them "
                 "in student_layers and teacher_layers, or take a method of scores, such as method=kd_detection"

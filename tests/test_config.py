@@ -263,6 +263,7 @@ TARGETS = {
         "CIFAR10", "CIFAR100", "Coco", "DigitScenes", "DigitViews", "Digits", "Fake", "ImageFolder", "ImageNet",
         "SixViews", "TinyImageNet", "WatchSensors",
     },
+    "ctkd_lightning.detection": {"BoxKD"},
     "ctkd_lightning.job": {"MetricsLogger", "RunOwner", "SweepJobs", "mlflow_logger"},
     "ctkd_lightning.methods": {
         "AB", "AT", "AnnealingKD", "CC", "CRD", "CWD", "DIST", "DKD", "FSP", "FT", "FitNet", "KD", "KDSVD", "LSKD",

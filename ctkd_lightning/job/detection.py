@@ -21,7 +21,7 @@ from ctkd_lightning.job.figures import plot_training
 from ctkd_lightning.job.loggers import ended, publish
 from ctkd_lightning.job.overrides import sets
 from ctkd_lightning.job.preflight import check_detection_settings
-from ctkd_lightning.job.stages import pair_name, say_how, test_numbers
+from ctkd_lightning.job.stages import pair_name, say_how, tested_numbers
 from ctkd_lightning.job.summary import NetworkSummary, Summary, describe_environment, parameters_of
 from ctkd_lightning.job.table import print_table
 from ctkd_lightning.job.teacher import ready_baseline, ready_teacher
@@ -79,7 +79,7 @@ def detect(
         plot_training(run, validated_on=summary.best.chosen_on or "validation")
         if report is not None and summary.status == "complete":
             report(run.path)
-        publish(loggers, run, test_numbers(summary), summary.epochs)
+        publish(loggers, run, tested_numbers(summary), summary.epochs)
 
     loggers: list[Logger] = []
     with ended(loggers), recorded(summary, run, close, going_on=earlier is not None, first_stage="teacher"):

@@ -77,7 +77,7 @@ def distil(
         plot_training(run, validated_on=summary.best.chosen_on or "validation")
         if report is not None and summary.status == "complete":
             report(run.path)
-        publish(loggers, run, test_numbers(summary), summary.epochs)
+        publish(loggers, run, tested_numbers(summary), summary.epochs)
 
     loggers: list[Logger] = []
     with ended(loggers), recorded(summary, run, close, going_on=earlier is not None, first_stage="teacher"):
@@ -162,7 +162,7 @@ def _cache_teacher(cfg: DictConfig, module: DistillationModule, data: ImageDataM
     log.info("Teacher cache: %s, %s", cached.store.path, decimal(cached.store.nbytes))
 
 
-def test_numbers(summary: Summary) -> dict[str, float]:
+def tested_numbers(summary: Summary) -> dict[str, float]:
     """What came out, by metric name: the student's under the plain ones."""
     found = {}
     for role, network in (("test", summary.student), ("teacher", summary.teacher), ("baseline", summary.baseline)):

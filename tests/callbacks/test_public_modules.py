@@ -84,6 +84,15 @@ def torchgeo_segmentation():
     return module, teacher, data, {"class_dim": 1, "mask": lambda batch: batch["mask"] != 0}
 
 
+def torchgeo_segmentation_with_ignored_pixels():
+    """The task and the callback are told of the same ignored index, each in its own way."""
+    trainers = pytest.importorskip("torchgeo.trainers")
+    settings = {"model": "unet", "backbone": "resnet18", "in_channels": 3, "num_classes": 5, "ignore_index": 0}
+    data = images_and_labels(5, keys=("image", "mask"), maps=True)
+    told = {"class_dim": 1, "ignore_index": 0, "target": lambda batch: batch["mask"]}
+    return trainers.SemanticSegmentationTask(**settings), nn.Conv2d(3, 5, 3, padding=1), data, told
+
+
 CASES = [
     boring,
     demo,
@@ -93,6 +102,7 @@ CASES = [
     torch_uncertainty,
     torchgeo_classification,
     torchgeo_segmentation,
+    torchgeo_segmentation_with_ignored_pixels,
 ]
 
 

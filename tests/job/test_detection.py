@@ -100,9 +100,11 @@ def test_alone(run):
     assert not Path("cache/teachers").exists()
 
 
-def test_another_method(run):
-    run("method=dkd_detection", "temperature=fixed_one", "max_epochs=1")
-    assert "train/dkd" in Path("run/metrics.csv").read_text().splitlines()[0]
+@pytest.mark.parametrize(("method", "terms"), [("dkd_detection", {"dkd"}), ("[kd_detection,box_kd]", {"kd", "box_kd"})])
+def test_other_methods(run, method, terms):
+    run(f"method={method}", "temperature=fixed_one", "max_epochs=1")
+    names = Path("run/metrics.csv").read_text().splitlines()[0].split(",")
+    assert {f"train/{term}" for term in terms} <= set(names)
 
 
 class Stop(Callback):

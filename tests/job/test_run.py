@@ -22,7 +22,7 @@ from ctkd_lightning import CurriculumTemperatureCallback, DistillationModule, bu
 from ctkd_lightning.data import Fake
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.command import hydra_main
-from ctkd_lightning.job.stages import _pair_name
+from ctkd_lightning.job.stages import pair_name
 from ctkd_lightning.methods import DKD
 from ctkd_lightning.models import create_model, load_weights, save_weights
 from ctkd_lightning.modules.classifier import ClassifierModule
@@ -243,12 +243,12 @@ def test_a_stop_is_no_success(command, error, status):
 
 def test_networks_in_the_place_of_the_pairs_are_named():
     def named(*overrides):
-        return _pair_name(build.config("model=vgg13_to_vgg8", *overrides).model, "vgg13_to_vgg8")
+        return pair_name(build.config("model=vgg13_to_vgg8", *overrides).model, "vgg13_to_vgg8")
 
     assert named("seed=1") == "vgg13_to_vgg8"
     assert named("model.student.name=torchvision/resnet18") == "vgg13_to_torchvision/resnet18"
     compared = build.config("experiment=compare_digits").model
-    assert _pair_name(compared, "wrn40_2_to_wrn16_2") == "wrn_16_2_to_resnet8"
+    assert pair_name(compared, "wrn40_2_to_wrn16_2") == "wrn_16_2_to_resnet8"
 
 
 def test_curriculum_without_effect_is_said(command):
