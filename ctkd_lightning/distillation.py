@@ -54,7 +54,7 @@ from ctkd_lightning.temperature._base import learning
 from ctkd_lightning.temperature._softening import bounded_below
 from ctkd_lightning.token_store.store import TokenStore
 from ctkd_lightning.token_store.teacher import Key, check_logits_alone, stored_teacher
-from ctkd_lightning.tokens.default_temperature import default_temperature
+from ctkd_lightning._default_temperature import default_temperature
 
 _CE_WEIGHT = 0.1  # the CTKD paper's γ
 

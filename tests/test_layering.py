@@ -20,7 +20,7 @@ LAYERS = [
     {"models", "data", "methods", "fusion", "tokens"},
     {"teacher_cache"},
     {"token_store"},
-    {"detection", "_held_out", "_loss_record", "_resuming", "_term_inputs", "_training_progress", "_vectors"},
+    {"detection", "_default_temperature", "_held_out", "_loss_record", "_resuming", "_term_inputs", "_training_progress", "_vectors"},
     {"distillation"},
     {"callbacks"},
     {"modules"},

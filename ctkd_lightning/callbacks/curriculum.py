@@ -35,7 +35,7 @@ from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Te
 from ctkd_lightning.temperature._rule import RuleTemperature
 from ctkd_lightning.token_store.store import TokenStore
 from ctkd_lightning.token_store.teacher import Key, stored_teacher
-from ctkd_lightning.tokens.default_temperature import default_temperature
+from ctkd_lightning._default_temperature import default_temperature
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -90,11 +90,11 @@ class CurriculumTemperatureCallback(Callback):
         steps_per_epoch: batches that count as an epoch of the curriculum, where the loader's epochs are not meant or
             have no end; λ is then set at each step.
         temperature: of the distillation with a teacher; :class:`~ctkd_lightning.GlobalTemperature` by default, for a
-            student that scores a vocabulary in the range of ``GlobalTemperature.for_tokens()``; or one for each method
-            that softens, by the method's name.
+            student that scores a vocabulary in the range of ``GlobalTemperature.for_tokens()``, of a detector in that of
+            ``GlobalTemperature.for_detectors()``; or one for each method that softens, by the method's name.
         method: a term with its weight, or several by name; ``KD()`` by default. What methods of features build for
             themselves they build at the first batch.
-        ce_weight: w_CE, factor of the step's own loss: by default the paper's γ, 0.1; 0, and nothing else, beside a
+        ce_weight: w_CE, factor of the step's own loss: by default the paper's γ, 0.1, of detectors 1; 0, and nothing else, beside a
             method that brings the cross-entropy itself.
         kd_weight: w_KD, factor of the default method, the paper's α: 0.9.
         learning_rate: of the temperatures and the methods' own parameters, in the place of the rate that the student's
@@ -245,7 +245,7 @@ class CurriculumTemperatureCallback(Callback):
         self.temperature = named_temperatures(
             self.methods, default_temperature(None) if temperature is None else temperature
         )
-        self._range_found = temperature is not None
+        self._range_found, self._ce_weight_given = temperature is not None, ce_weight is not None
         self._records: dict[str, TemperatureRecord] = {}
         self._warned: set[str] = set()
         self._engine: Distillation | None = None
@@ -268,13 +268,14 @@ class CurriculumTemperatureCallback(Callback):
         if self.teacher is None:
             return
         check_separate(self.teacher, pl_module)
-        self._find_range(pl_module)
+        self._detectors = detectors = detectors_of(
+            self.teacher, pl_module, self.student, self.methods.values(), self._given
+        )
+        self._find_defaults(pl_module)
         for own in self._brought.values():
             check_strategy(trainer.strategy, (), own)
         if not self._shared.detach():
             self._warn_once("shared", "this machine shares no memory: the temperature stays in the child processes")
-        self._detectors = detectors_of(self.teacher, pl_module, self.student, self.methods.values(), self._given)
-        detectors = self._detectors
         self._engine = engine = Distillation(
             teacher=self.teacher,
             method=self.methods,
@@ -298,12 +299,16 @@ class CurriculumTemperatureCallback(Callback):
             None if detectors is None else detectors.tap,
         )
 
-    def _find_range(self, pl_module: LightningModule) -> None:
-        """Give the default temperature the range that goes with the student's classes, once."""
+    def _find_defaults(self, pl_module: LightningModule) -> None:
+        """What the user left open, as it goes with what the student scores: weight and, once, the range of τ."""
+        detects = self._detectors is not None
+        if detects and not self._ce_weight_given:
+            self.ce_weight = 1.0  # the step's loss is that of boxes and proposals too
         if self._range_found:
             return
         self._range_found = True
-        own, fit = self.temperature, default_temperature(find_network(pl_module, self.student))
+        own = self.temperature
+        fit = default_temperature(find_network(pl_module, self.student), detects=detects)
         if isinstance(own, GlobalTemperature) and own.bounds != fit.bounds:
             own.tau_init, own.tau_range = fit.tau_init, fit.tau_range
             own.load_state_dict(fit.state_dict())

@@ -11,6 +11,7 @@ from ctkd_lightning._facts import TemperatureFacts
 from ctkd_lightning.errors import check_number
 from ctkd_lightning.temperature._base import LearnedTemperature, Objective
 
+_AT_FIRST_1 = math.log(0.25 / 0.75)  # p of τ = 0.5 + 2 · sigmoid(p)
 _AT_FIRST_1_2 = math.log(0.05 / 0.95)  # p of τ = 1 + 4 · sigmoid(p)
 
 
@@ -59,6 +60,14 @@ class GlobalTemperature(LearnedTemperature):
         thousands of tokens that nobody means.
         """
         return cls(tau_init=1.0, tau_range=4.0, initial_value=_AT_FIRST_1_2, objective=objective)
+
+    @classmethod
+    def for_detectors(cls, objective: Objective = "adversarial") -> GlobalTemperature:
+        """One for the places that a detector scores: τ in [0.5, 2.5], at first 1.
+
+        Most places are background; far above 1 nearly every one of them looks like every other.
+        """
+        return cls(tau_init=0.5, tau_range=2.0, initial_value=_AT_FIRST_1, objective=objective)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
         """τ, a scalar."""

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ctkd_lightning import Distillation, GlobalTemperature
-from ctkd_lightning.tokens.default_temperature import default_temperature
+from ctkd_lightning._default_temperature import default_temperature
 
 
 def language_model() -> nn.Module:
@@ -39,3 +39,10 @@ def test_the_gradient_of_the_start_is_the_closed_form():
     temperature.lambda_.fill_(1.0)
     temperature(torch.zeros(1, 2), torch.zeros(1, 2)).backward()
     assert float(temperature.value.grad) == pytest.approx(4 * 0.05 * 0.95)  # dτ/dp = range · σ(p)(1 − σ(p))
+
+
+def test_a_detector_starts_at_1():
+    with pytest.warns(UserWarning, match=r"is a detector, and no temperature is given.*\[0.5, 2.5\] from 1"):
+        found = default_temperature(nn.Linear(2, 2), detects=True)
+    assert found.bounds == (0.5, 2.5)
+    assert float(found(None, None)) == pytest.approx(1.0)  # type: ignore[arg-type]
