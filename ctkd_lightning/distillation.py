@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctkd_lightning._across_processes import processes, samples_of_all, shares, weighed
+from ctkd_lightning._default_temperature import default_temperature
 from ctkd_lightning._held_out import HeldOutDirection, with_gradients
 from ctkd_lightning._loss_record import LossRecord
 from ctkd_lightning._masks import entries, masked
@@ -54,7 +55,6 @@ from ctkd_lightning.temperature._base import learning
 from ctkd_lightning.temperature._softening import bounded_below
 from ctkd_lightning.token_store.store import TokenStore
 from ctkd_lightning.token_store.teacher import Key, check_logits_alone, stored_teacher
-from ctkd_lightning._default_temperature import default_temperature
 
 _CE_WEIGHT = 0.1  # the CTKD paper's γ
 

@@ -10,6 +10,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from ctkd_lightning._across_processes import check_processes
+from ctkd_lightning._default_temperature import default_temperature
 from ctkd_lightning._resuming import RandomNumbers, of_all_processes, of_this_process
 from ctkd_lightning._scores.scores import Kind, Scores, Task
 from ctkd_lightning._training_progress import curriculum_at_zero, planned_epochs, training_fraction
@@ -35,7 +36,6 @@ from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Te
 from ctkd_lightning.temperature._rule import RuleTemperature
 from ctkd_lightning.token_store.store import TokenStore
 from ctkd_lightning.token_store.teacher import Key, stored_teacher
-from ctkd_lightning._default_temperature import default_temperature
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -90,12 +90,12 @@ class CurriculumTemperatureCallback(Callback):
         steps_per_epoch: batches that count as an epoch of the curriculum, where the loader's epochs are not meant or
             have no end; λ is then set at each step.
         temperature: of the distillation with a teacher; :class:`~ctkd_lightning.GlobalTemperature` by default, for a
-            student that scores a vocabulary in the range of ``GlobalTemperature.for_tokens()``, of a detector in that of
+            student that scores a vocabulary ``GlobalTemperature.for_tokens()``, for a detector
             ``GlobalTemperature.for_detectors()``; or one for each method that softens, by the method's name.
         method: a term with its weight, or several by name; ``KD()`` by default. What methods of features build for
             themselves they build at the first batch.
-        ce_weight: w_CE, factor of the step's own loss: by default the paper's γ, 0.1, of detectors 1; 0, and nothing else, beside a
-            method that brings the cross-entropy itself.
+        ce_weight: w_CE, factor of the step's own loss: by default the paper's γ, 0.1, of detectors 1; 0, and nothing
+            else, beside a method that brings the cross-entropy itself.
         kd_weight: w_KD, factor of the default method, the paper's α: 0.9.
         learning_rate: of the temperatures and the methods' own parameters, in the place of the rate that the student's
             parameter group was made with (under CyclicLR and OneCycleLR, which replace it, the optimizer's): a schedule

@@ -274,3 +274,17 @@ def test_boxes_need_detectors(tmp_path):
     callback = CurriculumTemperatureCallback(teacher=nn.Linear(4, 3), student="net", method=BoxKD())
     with pytest.raises(UserError, match="'boxes'"):
         fit(tmp_path, foreign.Plain(), foreign.loader(), callback)
+
+
+def test_what_is_left_open_is_as_goes_with_detectors(tmp_path):
+    """The whole of the student's losses, and τ from 1."""
+    distil = CurriculumTemperatureCallback(teacher=made("rcnn", 2), student="model")
+    with pytest.warns(UserWarning, match="the student is a detector, and no temperature is given"):
+        fit(tmp_path, Detecting(made("rcnn", 1)), loader(), distil, max_steps=1)
+    assert distil.ce_weight == 1.0
+    assert distil.temperature.bounds == (0.5, 2.5)
+    own = CurriculumTemperatureCallback(
+        teacher=made("rcnn", 2), student="model", ce_weight=0.3, temperature=FixedTemperature(TAU)
+    )
+    fit(tmp_path, Detecting(made("rcnn", 1)), loader(), own, max_steps=1)
+    assert own.ce_weight == 0.3
