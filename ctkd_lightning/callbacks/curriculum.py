@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
 _EPOCH = "ctkd_lightning.epoch"  # in a checkpoint
+_RANGE_OF_VERSION_0_1 = (1.0, 20.0)  # tau_init and tau_range of the default temperature, which was one for all
 _OWN = "temperature"  # the name of the temperature that the callback brings
 
 _BOTH_WAYS = """
@@ -271,7 +273,8 @@ class CurriculumTemperatureCallback(Callback):
         self._detectors = detectors = detectors_of(
             self.teacher, pl_module, self.student, self.methods.values(), self._given
         )
-        self._find_defaults(pl_module)
+        if detectors is not None and not self._ce_weight_given:
+            self.ce_weight = 1.0  # the step's loss is that of boxes and proposals too
         for own in self._brought.values():
             check_strategy(trainer.strategy, (), own)
         if not self._shared.detach():
@@ -299,17 +302,19 @@ class CurriculumTemperatureCallback(Callback):
             None if detectors is None else detectors.tap,
         )
 
-    def _find_defaults(self, pl_module: LightningModule) -> None:
-        """What the user left open, as it goes with what the student scores: weight and, once, the range of τ."""
-        detects = self._detectors is not None
-        if detects and not self._ce_weight_given:
-            self.ce_weight = 1.0  # the step's loss is that of boxes and proposals too
+    def _find_range(self, pl_module: LightningModule) -> None:
+        """Give the default temperature, once, the range that goes with what the student scores.
+
+        Not before the module has made its networks, and not one that has learned already.
+        """
         if self._range_found:
             return
         self._range_found = True
-        own = self.temperature
-        fit = default_temperature(find_network(pl_module, self.student), detects=detects)
-        if isinstance(own, GlobalTemperature) and own.bounds != fit.bounds:
+        own, untouched = self.temperature, GlobalTemperature()
+        if not isinstance(own, GlobalTemperature) or not torch.equal(own.value.cpu(), untouched.value):
+            return
+        fit = default_temperature(find_network(pl_module, self.student), detects=self._detectors is not None)
+        if own.bounds != fit.bounds:
             own.tau_init, own.tau_range = fit.tau_init, fit.tau_range
             own.load_state_dict(fit.state_dict())
 
@@ -319,6 +324,7 @@ class CurriculumTemperatureCallback(Callback):
         if self._engine is not None:
             check_processes(trainer.world_size)
             check_detectors(find_network(pl_module, self.student), self._detectors, self._engine, self._given)
+            self._find_range(pl_module)
             self._move_engine(trainer, pl_module)
             for root, part in self._brought.items():
                 for name, temperature in _named(root, part):
@@ -441,6 +447,8 @@ class CurriculumTemperatureCallback(Callback):
         if self.teacher is not None:
             state |= {name: part.state_dict() for name, part in self._brought.items()}
             state |= {"method": self.methods.state_dict()}
+            if isinstance(own := self.temperature, GlobalTemperature):
+                state["range"] = own.tau_init, own.tau_range
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -467,6 +475,9 @@ class CurriculumTemperatureCallback(Callback):
                     f"the checkpoint's {name} is another than this {type(part).__name__} (entries: {found}): resume "
                     "with the temperature, method and teachers of the first run"
                 ) from error
+        if isinstance(self.temperature, GlobalTemperature) and not self._temperature_given:
+            self._range_found = True
+            self.temperature.tau_init, self.temperature.tau_range = state_dict.get("range", _RANGE_OF_VERSION_0_1)
         self._loaded_methods = dict(state_dict.get("method", {}))
         if self._loaded_methods.keys() <= self.methods.state_dict().keys():
             self._load_methods()

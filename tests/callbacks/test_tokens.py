@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ctkd_lightning import CurriculumTemperatureCallback, FixedTemperature
+from ctkd_lightning import CurriculumTemperatureCallback, FixedTemperature, GlobalTemperature
 from ctkd_lightning.methods import DKD, dkd_loss
 
 VOCABULARY, TAU = 41, 2.0
@@ -191,3 +191,61 @@ def test_another_vocabulary_is_refused():
         Trainer(max_epochs=1, callbacks=[distil], **SETTINGS).fit(
             Module(Causal(8)), DataLoader(batches(True), batch_size=None)
         )
+
+
+class MadeLate(Module):
+    """Its network is made in configure_model."""
+
+    def __init__(self) -> None:
+        LightningModule.__init__(self)
+
+    def configure_model(self) -> None:
+        if not hasattr(self, "model"):
+            self.model = Causal(8)
+
+
+@pytest.mark.parametrize("student", ["model", None])
+def test_a_network_that_is_made_late_gets_the_range_too(student):
+    distil = CurriculumTemperatureCallback(teacher=Causal(12), student=student)
+    module = MadeLate()
+    module.forward = lambda **batch: module.model(**batch)
+    module.training_step = lambda batch, batch_idx: (module.model if student else module)(**batch)["loss"]
+    data = DataLoader(batches(True), batch_size=None)
+    with pytest.warns(UserWarning, match="vocabulary of 41 tokens"):
+        Trainer(max_epochs=1, callbacks=[distil], **SETTINGS).fit(module, data)
+    assert distil.temperature.bounds == (1, 5)
+
+
+def test_what_was_loaded_or_trained_before_keeps_its_range():
+    distil = CurriculumTemperatureCallback(teacher=Causal(12), student="model")
+    with torch.no_grad():
+        distil.temperature.value.fill_(-1.0)
+    data = DataLoader(batches(True)[:1], batch_size=None)
+    Trainer(max_epochs=1, callbacks=[distil], **SETTINGS).fit(Module(Causal(8)), data)
+    assert distil.temperature.bounds == (1, 21)
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_at_its_own_tau(tmp_path):
+    """Such a one has no range: it was the same for all."""
+    data = DataLoader(batches(True), batch_size=None)
+
+    def fit(epochs, resume=None, **settings):
+        torch.manual_seed(0)
+        distil = CurriculumTemperatureCallback(teacher=Causal(12), student="model", **settings)
+        trainer = Trainer(
+            max_epochs=epochs, callbacks=[distil], default_root_dir=tmp_path, accelerator="cpu", logger=False,
+            enable_progress_bar=False,
+        )  # fmt: skip
+        trainer.fit(Module(Causal(8)), data, ckpt_path=resume, weights_only=False)
+        trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return distil.temperature
+
+    whole = fit(3, temperature=GlobalTemperature())
+    fit(2, temperature=GlobalTemperature())
+    checkpoint = torch.load(tmp_path / "2.ckpt", weights_only=False)
+    (state,) = (x for name, x in checkpoint["callbacks"].items() if "CurriculumTemperature" in name)
+    del state["range"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    resumed = fit(3, tmp_path / "old.ckpt")
+    assert resumed.bounds == (1, 21)
+    assert float(resumed.value) == float(whole.value)
