@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lightning_utilities.core.rank_zero import rank_zero_warn
+import warnings
+
 from torch import nn
 
 from ctkd_lightning.temperature import GlobalTemperature
@@ -17,18 +18,20 @@ def default_temperature(student: nn.Module | None, *, detects: bool = False) -> 
         detects: whether it is a detector.
     """
     if detects:
-        rank_zero_warn(
+        warnings.warn(
             "the student is a detector, and no temperature is given: it is learned in [0.5, 2.5] from 1 "
             "(GlobalTemperature.for_detectors()), not in [1, 21] from 15.6 as for images; name another with "
-            "temperature="
+            "temperature=",
+            stacklevel=3,
         )
         return GlobalTemperature.for_detectors()
     tokens = None if student is None else vocabulary_size(student)
     if tokens is None:
         return GlobalTemperature()
-    rank_zero_warn(
+    warnings.warn(
         f"the student scores a vocabulary of {tokens} tokens, and no temperature is given: it is learned in [1, 5] "
         "from 1.2 (GlobalTemperature.for_tokens()), not in [1, 21] from 15.6 as for images; name another with "
-        "temperature="
+        "temperature=",
+        stacklevel=3,
     )
     return GlobalTemperature.for_tokens()

@@ -43,18 +43,36 @@ def check_vectors(student: Tensor, teacher: Tensor) -> None:
         )
 
 
+def check_keeps(mask: Tensor | None) -> None:
+    """Refuse a mask of weights.
+
+    Raises:
+        UserError: it has floating values.
+    """
+    if isinstance(mask, Tensor) and mask.is_floating_point():
+        raise UserError(
+            "with task='vectors' a mask keeps positions or leaves them out, found floating values, which would be "
+            "weights: pass mask != 0"
+        )
+
+
 def vector_rows(
     student: NetworkOutput, teacher: NetworkOutput, step: Step, mask: Tensor | None
 ) -> tuple[NetworkOutput, NetworkOutput, Step]:
-    """The vectors (N, D) that a mask keeps, also under the role of pooled features; the target likewise, if it fits."""
+    """The vectors (N, D) that a mask keeps, also under the role of pooled features; the target likewise, if it fits.
+
+    Of other features the samples with a position that it keeps.
+    """
     whole = student.logits.ndim == 2 and mask is None
+    samples = None if mask is None else (mask != 0).flatten(1).any(dim=1) if mask.ndim > 1 else mask != 0
 
     def rows(x: Tensor) -> Tensor:
         return x if whole else x.flatten(0, -2) if mask is None else x[mask != 0]
 
     def of(output: NetworkOutput) -> NetworkOutput:
         found = rows(output.logits)
-        return NetworkOutput(found, {**output.features, POOLED: found}, output.classifier)
+        others = {role: x if samples is None else x[samples] for role, x in output.features.items()}
+        return NetworkOutput(found, {**others, POOLED: found}, output.classifier)
 
     fits = step.target is not None and step.target.shape == student.logits.shape
     target = rows(step.target) if fits and step.target is not None else None

@@ -28,12 +28,19 @@ from ctkd_lightning._scores.ignored import IgnoredTargets, fit_mask
 from ctkd_lightning._scores.scores import Kind, Scores, Task, same_places
 from ctkd_lightning._scores.task_loss import task_loss as cross_entropy
 from ctkd_lightning._term_inputs import TermInputs
-from ctkd_lightning._vectors import POOLED, check_vector_methods, check_vectors, vector_rows, vector_task_loss
+from ctkd_lightning._vectors import (
+    POOLED,
+    check_keeps,
+    check_vector_methods,
+    check_vectors,
+    vector_rows,
+    vector_task_loss,
+)
 from ctkd_lightning.curriculum import Curriculum
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features._asking import AskedTeacher, AskTeacher, StudentCall, TeacherInput
 from ctkd_lightning.features.frozen import FrozenNetwork, check_complete
-from ctkd_lightning.features.outputs import NetworkOutput, Pick, Step, at_least_float32, pick_logits
+from ctkd_lightning.features.outputs import NetworkOutput, Pick, Step, at_least_float32, is_integer, pick_logits
 from ctkd_lightning.features.tap import FeatureTap, select_layers
 from ctkd_lightning.features.teachers import FrozenTeachers, Teacher, named_teachers
 from ctkd_lightning.fusion.fusion import TemperatureFusion
@@ -570,6 +577,8 @@ class Distillation(nn.Module):
             teacher: likewise.
             step: as for :meth:`losses`.
         """
+        if self.scores.vectors:
+            raise UserError("kd_at() compares scores of classes, and with task='vectors' there are none: leave it out")
         own, guide, canonical = self._canonical(student, teacher, step)
         loss = kd_loss(own.logits, guide.logits, tau, mask=canonical.mask)
         if not self._together:
@@ -747,7 +756,9 @@ class Distillation(nn.Module):
     ) -> tuple[NetworkOutput, NetworkOutput, Step]:
         positions = student.logits.shape[:-1]
         check_vectors(student.logits, teacher.logits)
-        mask = self._mask(step, positions)
+        check_keeps(step.mask)
+        labels = step.target is not None and is_integer(step.target)  # what is regressed may be any number
+        mask = self._mask(step if labels else Step(mask=step.mask), positions)
         if not self._looked:
             self._looked = True
             if not (teacher.logits if mask is None else teacher.logits[mask != 0]).isfinite().all():

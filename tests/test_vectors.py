@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from ctkd_lightning import CurriculumTemperatureCallback, Distillation, FixedTemperature, Step, TemperatureFusion
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods import KD, PKT, RKD, VectorKD, pkt_loss, rkd_loss
+from ctkd_lightning.methods import CWD, KD, PKT, RKD, NetworkOutput, VectorKD, cwd_loss, pkt_loss, rkd_loss
 from ctkd_lightning.modules import ClassifierModule
 
 SETTINGS = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
@@ -113,3 +113,39 @@ def test_labels_are_no_target_of_vectors():
 def test_what_is_of_classes_says_so(make):
     with pytest.raises(UserError, match="task='vectors' has none"):
         make()
+
+
+def test_a_mask_leaves_samples_out_of_other_features_too():
+    student, teacher = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten()), nn.Sequential(nn.Conv2d(1, 2, 1), nn.Flatten())
+    layers = {"last": "0"}
+    engine = Distillation(student, teacher, CWD(), task="vectors", student_layers=layers, teacher_layers=layers)
+    x, mask = torch.randn(6, 1, 3, 3), torch.tensor([True] + 5 * [False])
+    engine.build(x)
+    expected = cwd_loss(student[0](x[:1]), teacher[0](x[:1]), 4.0)
+    torch.testing.assert_close(engine(x, mask=mask)["cwd"], expected)
+
+
+def test_weights_are_refused():
+    engine = Distillation(teacher=nn.Linear(4, 3), method=VectorKD(), task="vectors")
+    with pytest.raises(UserError, match="found floating values, which would be weights"):
+        engine.losses(torch.zeros(2, 3), torch.zeros(2, 3), Step(mask=torch.tensor([1.0, 0.5])))
+
+
+def test_a_regressed_number_may_be_the_ignored_one():
+    engine = Distillation(teacher=nn.Linear(4, 1), method=VectorKD(), task="vectors")
+    student, target = torch.zeros(2, 1), torch.tensor([[-100.0], [2.0]])
+    losses = engine.losses(student, torch.zeros(2, 1), Step(target))
+    torch.testing.assert_close(losses["ce"], F.mse_loss(student, target))
+
+
+@pytest.mark.parametrize("settings", [{"class_dim": 1}, {"scores": "probabilities"}])
+def test_settings_of_scores_are_refused(settings):
+    with pytest.raises(UserError, match="with task='vectors' there are none"):
+        Distillation(teacher=nn.Linear(4, 3), method=VectorKD(), task="vectors", **settings)
+
+
+def test_kd_is_not_compared():
+    engine = Distillation(teacher=nn.Linear(4, 3), method=VectorKD(), task="vectors")
+    outputs = [NetworkOutput(torch.zeros(2, 3))] * 2
+    with pytest.raises(UserError, match="kd_at"):
+        engine.kd_at(4.0, *outputs, Step())

@@ -47,6 +47,11 @@ class Scores:
         for role, kind in by_role.items():
             _check_word("scores' role", role, roles)
             _check_word("scores", kind, get_args(Kind))
+        if task == "vectors" and (class_dim is not None or "probabilities" in by_role.values()):
+            raise UserError(
+                "class_dim= and scores= say what scores of classes are, and with task='vectors' there are none: leave "
+                "them out"
+            )
         self.task = task
         self.kinds = cast(dict[str, Kind], dict.fromkeys(roles, "logits") | by_role)
         self.class_dim = class_dim

@@ -170,7 +170,9 @@ class CocoImages:
                 "reaches beyond them: these annotations are of another image"
             )
         limits = torch.tensor([width, height, width, height], dtype=torch.float32)
-        return image, {"boxes": boxes.minimum(limits), "labels": labels.clone(), "iscrowd": crowds.clone()}
+        boxes = boxes.minimum(limits)
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)  # of one beyond the border nothing may be left
+        return image, {"boxes": boxes[kept], "labels": labels[kept], "iscrowd": crowds[kept]}
 
 
 class Annotations:

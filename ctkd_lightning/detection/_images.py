@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ctkd_lightning.detection.output import Normalisation
@@ -27,13 +26,20 @@ def renormalised(
         given: m and s, by channel or one for all.
         wanted: m' and s'.
     """
+    if all(_alike(*values) for values in zip(given, wanted, strict=True)):  # in Python: a tensor's would be waited for
+        return images
     (mean, std), (new_mean, new_std) = (
         (images.new_tensor(values).view(1, -1, 1, 1) for values in each) for each in (given, wanted)
     )
-    if torch.equal(*torch.broadcast_tensors(mean, new_mean)) and torch.equal(*torch.broadcast_tensors(std, new_std)):
-        return images
     result = (images * std + (mean - new_mean)) / new_std
     for image, (height, width) in zip(result, sizes, strict=True):
         image[:, height:] = 0
         image[:, :, width:] = 0
     return result
+
+
+def _alike(own: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether values by channel are the same; one alone is of all channels."""
+    channels = max(len(own), len(other))
+    whole = [values if len(values) == channels else [*values] * channels for values in (own, other)]
+    return all(float(a) == float(b) for a, b in zip(*whole, strict=True))

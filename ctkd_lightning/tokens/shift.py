@@ -34,7 +34,7 @@ def next_tokens(
         ignore_index: what marks a position that predicts nothing.
 
     Returns:
-        The same shape and type as the labels.
+        The same shape as the labels, and their type, or int64 where that cannot hold ``ignore_index``.
 
     Raises:
         UserError: shapes that differ, or labels that are no whole numbers.
@@ -45,7 +45,7 @@ def next_tokens(
         >>> next_tokens(torch.tensor([[5, 6, 7, 8]]), documents=torch.tensor([[0, 0, 1, 1]]))
         tensor([[   6, -100,    8, -100]])
     """
-    if labels.is_floating_point() or not labels.ndim:
+    if labels.is_floating_point() or labels.dtype == torch.bool or not labels.ndim:
         raise UserError(
             f"labels must be whole numbers (B, T), found {labels.dtype} of shape {tuple(labels.shape)}: pass the "
             "tokens' numbers"
@@ -56,6 +56,9 @@ def next_tokens(
             raise UserError(
                 f"{name} has shape {tuple(value.shape)} and labels {tuple(labels.shape)}: pass one entry for each token"
             )
+    holds = torch.iinfo(labels.dtype)
+    if not holds.min <= ignore_index <= holds.max:  # bytes, of which -100 would be 156
+        labels = labels.long()
     target = torch.full_like(labels, ignore_index)
     following = labels[..., 1:]
     kept = torch.ones_like(following, dtype=torch.bool)

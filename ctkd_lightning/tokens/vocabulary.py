@@ -9,14 +9,16 @@ from torch import nn
 
 from ctkd_lightning.errors import UserError
 
+_MANY = 10_000  # more than data sets of images have labels
 _NAMED = 3  # tokens that an error names
 
 
 def vocabulary_size(network: nn.Module) -> int | None:
     """How many tokens a language model scores; ``None`` for networks whose classes are no vocabulary.
 
-    A language model has an embedding of the same tokens that its last linear layer scores. One that computes its
-    scores from the embedding itself, without such a layer, is not known for one.
+    A language model has an embedding of the same tokens that its last linear layer scores; of one that sees images too
+    these must be many, since image networks may embed their labels. One that computes its scores from the embedding
+    itself, without such a layer, is not known for one.
 
     Args:
         network: any.
@@ -27,13 +29,14 @@ def vocabulary_size(network: nn.Module) -> int | None:
         >>> vocabulary_size(nn.Sequential(nn.Embedding(500, 8), nn.Linear(8, 2))) is None  # a classifier of texts
         True
     """
-    embedded, scored = set(), None
+    embedded, scored, sees = set(), None, False
     for part in network.modules():
+        sees = sees or isinstance(part, nn.Conv2d)
         if isinstance(part, nn.Embedding):
             embedded.add(part.num_embeddings)
         elif isinstance(part, nn.Linear):
             scored = part.out_features
-    return scored if scored in embedded else None
+    return scored if scored in embedded and not (sees and scored < _MANY) else None
 
 
 def check_same_vocabulary(student: Any, teacher: Any) -> None:

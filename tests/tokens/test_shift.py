@@ -51,3 +51,10 @@ def test_other_shapes_are_refused(name):
 def test_embeddings_are_no_labels():
     with pytest.raises(UserError, match="whole numbers"):
         next_tokens(torch.zeros(1, 3))
+
+
+def test_bytes_get_a_type_that_holds_the_ignored_number():
+    found = next_tokens(torch.tensor([[1, 200, 3]], dtype=torch.uint8))
+    assert found.tolist() == [[200, 3, OUT]]
+    with pytest.raises(UserError, match="whole numbers"):
+        next_tokens(torch.ones(1, 3, dtype=torch.bool))

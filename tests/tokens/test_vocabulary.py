@@ -21,12 +21,17 @@ def test_language_models_have_a_vocabulary():
     assert vocabulary_size(Tied()) == 40
 
 
+def test_a_language_model_may_see_images():
+    assert vocabulary_size(nn.ModuleList([nn.Conv2d(3, 4, 1), nn.Embedding(32_000, 2), nn.Linear(2, 32_000)])) == 32_000
+
+
 @pytest.mark.parametrize(
     "network",
     [
         nn.Linear(8, 10),
         nn.Sequential(nn.Embedding(40, 8), nn.Linear(8, 40), nn.Linear(40, 3)),  # a classifier of texts
         nn.Sequential(nn.Conv2d(3, 10, 1), nn.Flatten(), nn.Linear(10, 10)),
+        nn.ModuleList([nn.Conv2d(3, 10, 1), nn.Embedding(10, 4), nn.Linear(10, 10)]),  # an embedding of its labels
     ],
 )
 def test_classifiers_have_none(network):

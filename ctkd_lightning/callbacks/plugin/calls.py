@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ class Call(NamedTuple):
         kept: the arguments as they were.
         tap: of the layers that are read.
         heard: what it heard in this call.
+        parameters: names of the network's positional parameters.
     """
 
     args: tuple[Any, ...]
@@ -33,6 +35,14 @@ class Call(NamedTuple):
     kept: KeptArguments
     tap: FeatureTap | None = None
     heard: Heard | None = None
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> Mapping[str, Any]:
+        """The arguments by name, however they were passed; of a mapping, such as a batch, its entries too."""
+        placed = dict(zip(self.parameters, self.args, strict=False))
+        held = [entries for entries in self.args if isinstance(entries, Mapping)]
+        return {**{name: value for entries in held for name, value in entries.items()}, **placed, **self.kwargs}
 
     @property
     def arguments(self) -> KeptArguments:
@@ -98,6 +108,7 @@ class CallRecorder:
     def _replace(self, forward: Any) -> None:
         # no attributes of self: the compiler traces this
         active, calls, tap, guard, detector = self._active, self.calls, self.tap, self._guard, self.detector
+        parameters = _positional(forward)
 
         def recorded_forward(*args: Any, **kwargs: Any) -> Any:
             if not active or not torch.is_grad_enabled() or _within_transform():
@@ -105,7 +116,7 @@ class CallRecorder:
             kept = guard.keep(args, kwargs)
             if tap is None and detector is None:
                 output = forward(*args, **kwargs)
-                calls.append(Call(args, kwargs, output, kept))
+                calls.append(Call(args, kwargs, output, kept, parameters=parameters))
                 return output
             heard = None if tap is None else tap.listen()
             scored = None if detector is None else detector.listen()
@@ -117,7 +128,7 @@ class CallRecorder:
                 if detector is not None:
                     detector.stop()
             found = output if detector is None or scored is None else detector.output(scored)
-            calls.append(Call(args, kwargs, found, kept, tap, heard))
+            calls.append(Call(args, kwargs, found, kept, tap, heard, parameters))
             return output
 
         self._forward = forward
@@ -145,6 +156,14 @@ class CallRecorder:
             self.tap.remove()
         if self.detector is not None:
             self.detector.remove()
+
+
+def _positional(forward: Any) -> tuple[str, ...]:
+    try:
+        parameters = inspect.signature(forward).parameters.values()
+    except (TypeError, ValueError):  # built in
+        return ()
+    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
 
 
 def _within_transform() -> bool:

@@ -1,5 +1,6 @@
 import warnings
 
+import lightning.pytorch  # noqa: F401 - which says what rank this process has
 import pytest
 import torch
 
@@ -64,13 +65,47 @@ def test_padding_and_packed_documents_are_read_of_the_call():
     assert torch.equal(NextTokenTargets(OUT)(IDS, given), expected)
 
 
-def test_it_waits_for_enough_labels_and_then_does_not_look_again():
-    targets, few = NextTokenTargets(OUT), torch.full_like(IDS, OUT)
-    few[0, 0] = IDS[0, 0]
-    given = call(input_ids=IDS, output=CausalLMOutput())
-    assert targets(few, given) is few
+def test_few_labels_are_moved_from_the_first_batch_on():
+    """Answers of one token, as of questions with choices."""
+    answer = torch.full_like(IDS, OUT)
+    answer[:, -1] = IDS[:, -1]
+    targets, given = NextTokenTargets(OUT), call(input_ids=IDS, output=CausalLMOutput())
+    for _ in range(6):
+        found = targets(answer, given)
+        assert found[:, -2].tolist() == IDS[:, -1].tolist()
+        assert int((found != OUT).sum()) == 2
+
+
+def test_it_does_not_look_again_when_it_has_seen_enough():
+    targets, given = NextTokenTargets(OUT), call(input_ids=IDS, output=CausalLMOutput())
     assert torch.equal(targets(IDS, given), MOVED)
     assert torch.equal(targets(IDS + 1, given)[:, :-1], IDS[:, 1:] + 1)
+
+
+def test_a_few_masked_tokens_that_stayed_decide_for_their_batch_alone(recwarn):
+    """Of the tokens that a masked model predicts one in ten is left as it is."""
+    stayed, others = torch.full_like(IDS, OUT), torch.where(IDS % 5 == 0, IDS, OUT)
+    stayed[0, 3] = IDS[0, 3]
+    targets = NextTokenTargets(OUT)
+    targets(stayed, call(input_ids=IDS))
+    assert targets(others, call(input_ids=torch.where(IDS % 5 == 0, 99, IDS))) is others
+    assert targets(stayed, call(input_ids=IDS)) is stayed
+
+
+LEFT = torch.ones_like(IDS)
+LEFT[:, :4] = 0
+
+
+@pytest.mark.parametrize("of", [torch.Tensor.long, torch.Tensor.bool, torch.Tensor.float])
+@pytest.mark.parametrize("way", ["name", "position", "mapping"])
+def test_padding_is_read_however_it_is_passed(of, way):
+    mask, output = of(LEFT), CausalLMOutput()
+    given = {
+        "name": call(input_ids=IDS, attention_mask=mask, output=output),
+        "position": call(IDS, mask, output=output)._replace(parameters=("input_ids", "attention_mask")),
+        "mapping": call({"input_ids": IDS, "attention_mask": mask}, output=output),
+    }[way]
+    assert NextTokenTargets(OUT)(IDS, given).tolist() == [[OUT] * 4 + row[4:] for row in MOVED.tolist()]
 
 
 def test_equal_tokens_say_nothing():
