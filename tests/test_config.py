@@ -267,7 +267,7 @@ TARGETS = {
     "ctkd_lightning.job": {"MetricsLogger", "RunOwner", "SweepJobs", "mlflow_logger"},
     "ctkd_lightning.methods": {
         "AB", "AT", "AnnealingKD", "CC", "CRD", "CWD", "DIST", "DKD", "FSP", "FT", "FitNet", "KD", "KDSVD", "LSKD",
-        "MLKD", "NST", "NormKD", "OFD", "PKT", "RKD", "ReviewKD", "SP", "SRRL", "TTM", "VID", "WTTM",
+        "MLKD", "NST", "NormKD", "OFD", "PKT", "RKD", "ReviewKD", "SP", "SRRL", "TTM", "VID", "VectorKD", "WTTM",
     },
     "ctkd_lightning.models": {"SeriesEncoder", "VectorEncoder"},
     "ctkd_lightning.reporting": {"SweepReport"},

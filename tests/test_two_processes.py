@@ -309,7 +309,8 @@ def test_two_processes_are_one(ranks, name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_in_float32(ranks, name):
-    assert_one([rank[f"{name} in float32"] for rank in ranks], in_one(SINGLE[name], dtype=torch.float32), 1e-5)
+    tolerance = 3e-5 if name == "cwd" else 1e-5  # its gradient is 50 times a difference of nearly equal shares
+    assert_one([rank[f"{name} in float32"] for rank in ranks], in_one(SINGLE[name], dtype=torch.float32), tolerance)
 
 
 @pytest.mark.parametrize("name", GATHERING)

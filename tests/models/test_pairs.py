@@ -7,8 +7,11 @@ from hydra.core.global_hydra import GlobalHydra
 
 from ctkd_lightning.job.configuration import compose, config_dir
 from ctkd_lightning.models import available_models
+from ctkd_lightning.models.detectors import available_detectors
 
-PAIRS = sorted(path.stem for path in Path(config_dir(), "model").glob("*.yaml"))
+ALL = sorted(path.stem for path in Path(config_dir(), "model").glob("*.yaml"))
+DETECTORS = [name for name in ALL if name.startswith("rcnn")]
+PAIRS = [name for name in ALL if name not in DETECTORS]
 SMALL = ("MobileNetV2", "ShuffleV1", "ShuffleV2")
 
 
@@ -29,6 +32,15 @@ def test_the_pairs_are_those_of_the_papers():
         "wrn40_2_to_shufflenetv1",
         "resnet34_to_resnet18",
     }
+
+
+def test_pairs_of_detectors_are_made_by_name():
+    GlobalHydra.instance().clear()
+    for name in DETECTORS:
+        pair = compose([f"model={name}"]).model
+        assert pair.task == "detection"
+        for side in (pair.teacher, pair.student):
+            assert side.name in available_detectors() or side.name.startswith("torchvision/")
 
 
 @pytest.mark.parametrize("name", PAIRS)
