@@ -126,11 +126,41 @@ def test_positions_are_those_of_the_text_whatever_the_padding():
     offset = asked(
         StudentCall((), {"input_ids": ids, "attention_mask": mask}),
         key=lambda b: (torch.tensor(b), torch.tensor([5, 7])),
+        batch=(100, 101),
     )
     assert offset["positions"].tolist() == [[-1, 5, 6, 7], [7, 8, -1, -1]]
     of_output = asked(StudentCall((torch.zeros(2, 4, 3),), {}, torch.zeros(2, 5, 9)))
     assert of_output["positions"].tolist() == [0, 1, 2, 3, 4]
     assert asked(StudentCall((torch.zeros(2, 4, 3),), {}))["positions"] is None
+
+
+@pytest.mark.parametrize(
+    ("call", "offsets", "words"),
+    [
+        (StudentCall((torch.zeros(2, 4).long(),), {}), [0, -3], "offsets are positions from 0, found -3"),
+        (StudentCall((torch.zeros(2, 4, 3),), {}), [0, 3], "the student's call has no token ids.* offsets"),
+        (StudentCall((torch.zeros(2, 4).long(),), {}), [1, 2, 3], "found 3 offsets for 2 documents"),
+    ],
+)
+def test_offsets_that_cannot_be(call, offsets, words):
+    with pytest.raises(UserError, match=words):
+        asked(call, key=lambda batch: (batch, offsets), batch=(100, 101))
+
+
+def raising(batch):
+    raise RuntimeError("first\nsecond")
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        (raising, r"^key= found no documents in a batch of type list \(RuntimeError: first second\)[^\n]*$"),
+        (lambda batch: None, "^key= must pick whole numbers, one for each row of the batch, found None"),
+    ],
+)
+def test_a_key_that_picks_nothing(key, words):
+    with pytest.raises(UserError, match=words):
+        asked(StudentCall((torch.zeros(1, 4).long(),), {}), key=key)
 
 
 def test_rows_that_begin_within_their_documents(folder):
