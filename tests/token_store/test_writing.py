@@ -116,6 +116,27 @@ def test_documents_that_cannot_be_kept(tmp_path):
         write_token_store(tmp_path / "b", Tiny(), [*documents(), *documents()], top=4)
 
 
+def as_tensors(pairs):
+    return [(torch.tensor(key), text) for key, text in pairs]
+
+
+def test_keys_that_are_tensors_are_their_numbers(tmp_path):
+    with pytest.raises(UserError, match="two documents have the key 100"):
+        write_token_store(tmp_path / "a", Tiny(), as_tensors([*documents(), *documents(1)]), top=4)
+    for _ in range(2):
+        manifest = write_token_store(tmp_path / "b", Tiny(), as_tensors(documents()), top=4)
+    assert manifest.documents == len(TokenStore(tmp_path / "b").keys) == 40
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_document_that_is_none_is_named(tmp_path, place):
+    """Wherever it is met first: as the one that is looked at, in the sample, or in the pass."""
+    texts = documents(3)
+    texts[place] = (7, [1, 2, 3])
+    with pytest.raises(UserError, match="document 7: expected token ids"):
+        write_token_store(tmp_path, Tiny(), texts, top=4)
+
+
 def test_another_pass_with_other_settings(tmp_path):
     write_token_store(tmp_path, Tiny(), documents(), top=4)
     with pytest.raises(UserError, match="begun with top=4 and rank=8"):
