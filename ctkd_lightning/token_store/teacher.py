@@ -30,6 +30,7 @@ class StoredTeacher(nn.Module):
         super().__init__()
         self.store = store if isinstance(store, TokenStore) else TokenStore(store)
 
+    @torch.compiler.disable  # it reads files
     def forward(self, keys: Any, positions: Tensor | None, tokens: Tensor | None, device: torch.device) -> Tensor:
         """The logits (B, T, V), as of :meth:`TokenStore.at`."""
         return self.store.at(keys, positions, tokens=tokens, device=device).logits()
@@ -89,7 +90,7 @@ class StoredInput:
 
 
 def stored_teacher(
-    store: TokenStore | str | Path | None, key: Key | None, beside: Mapping[str, Any]
+    store: TokenStore | str | Path | None, key: Key | None, beside: Mapping[str, Any], task: str
 ) -> tuple[StoredTeacher, StoredInput]:
     """The teacher that reads a store, and what asks it.
 
@@ -97,9 +98,10 @@ def stored_teacher(
         store: or its folder.
         key: from the batch to its documents.
         beside: settings that have no place with it, by name.
+        task: what the scores say.
 
     Raises:
-        UserError: one without the other; one of those settings; no store.
+        UserError: one without the other; one of those settings; a task other than ``"multiclass"``; no store.
     """
     if store is None or key is None:
         raise UserError(
@@ -110,6 +112,11 @@ def stored_teacher(
     if given:
         raise UserError(
             f"teacher_store= is asked in the teacher's place, and knows no {', '.join(given)}: leave it out"
+        )
+    if task != "multiclass":  # a sigmoid, or a distance, sees the constant
+        raise UserError(
+            "teacher_store= keeps logits up to a constant, which do for the softmax of task='multiclass' alone, found "
+            f"task={task!r}: leave task= out, or take the teacher itself"
         )
     return StoredTeacher(store), StoredInput(key)
 

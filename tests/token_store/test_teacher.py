@@ -1,4 +1,5 @@
 import copy
+import functools
 
 import pytest
 import torch
@@ -113,6 +114,16 @@ def test_the_engine_and_the_module_ask_it(folder):
     assert float(module.losses(texts, batch)["kd"]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_compiled_engine_asks_it_as_it_is(folder, monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    keys, texts = zip(*TEXTS[:3], strict=True)
+    texts = torch.stack(texts)
+    engine = Distillation(Student(), temperature=FixedTemperature(2.0), teacher_store=folder, key=key_of)
+    engine.compile_networks()
+    expected = float(kd_loss(Student()(texts), TokenStore(folder).logits(keys), 2.0))
+    assert float(engine(texts, batch={"id": torch.tensor(keys)})["kd"]) == pytest.approx(expected, rel=1e-5)
+
+
 def asked(call, key=lambda batch: batch, batch=(100,)):
     return StoredInput(key)(list(batch), call)
 
@@ -218,6 +229,11 @@ def key_of(batch):
         ),
         ({"teacher_store": "FOLDER", "key": key_of, "ask_teacher": print}, "knows no ask_teacher:"),
         ({"teacher_store": "none", "key": key_of}, "none is no token store"),
+        (
+            {"teacher_store": "FOLDER", "key": key_of, "task": "vectors"},
+            "keeps logits up to a constant, .* of task='multiclass' alone, found task='vectors'",
+        ),
+        ({"teacher_store": "FOLDER", "key": key_of, "task": "multilabel"}, "found task='multilabel'"),
     ],
 )
 @pytest.mark.parametrize("make", [Distillation, CurriculumTemperatureCallback])
