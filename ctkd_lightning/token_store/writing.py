@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ctkd_lightning._files import user_path
+from ctkd_lightning._modes import left_as_it_was
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import Pick
 from ctkd_lightning.teacher_cache.key import cache_key
@@ -47,7 +48,7 @@ def write_token_store(
     Args:
         folder: of the store.
         teacher: from token ids (B, T) to logits (B, T, V). Its last linear layer, if it gives the logits, makes the
-            basis; else a sample of its logits does.
+            basis; else a sample of its logits does. Asked in eval mode, and left as it was.
         documents: key and token ids of each.
         tolerance: the largest relative error that is let pass.
         top: largest logits that are kept exactly.
@@ -61,16 +62,16 @@ def write_token_store(
         What the store says of itself.
 
     Raises:
-        UserError: settings out of range; what is no document, two of one key, fewer than two; a tolerance that cannot be kept; a
-            store of another teacher, other settings or other texts in the folder.
+        UserError: settings out of range; what is no document, two of one key, fewer than two; a tolerance that cannot
+            be kept; a store of another teacher, other settings or other texts in the folder.
     """
     check_number("tolerance", tolerance, above=0)
     check_number("top", top, least=0, whole=True)
     check_number("batch_size", batch_size, least=1, whole=True)
     if rank is not None:
         check_number("rank", rank, least=1, whole=True)
-    asked, fingerprint = AskedModel(teacher, teacher_logits), cache_key(teacher)
-    with torch.no_grad():
+    with torch.no_grad(), left_as_it_was(teacher):
+        asked, fingerprint = AskedModel(teacher, teacher_logits), cache_key(teacher)
         choice = None
         if not (user_path(folder) / MANIFEST).exists():
             choice = choose(_sample(asked, documents, batch_size), tolerance=tolerance, top=top, rank=rank)

@@ -36,6 +36,18 @@ def test_the_choice_is_told_before_anything_is_written(tmp_path):
     assert size == pytest.approx(960 * manifest.bytes_per_token, abs=1000)
 
 
+def test_the_teacher_is_left_as_it_was(tmp_path):
+    network = Tiny().train()
+    network.head.eval()
+    network.head.bias.requires_grad_(False)
+    write_token_store(tmp_path, network, documents(), top=4)
+    assert [part.training for part in network.modules()] == [True, True, False]
+    assert [name for name, p in network.named_parameters() if not p.requires_grad] == ["head.bias"]
+    with pytest.raises(UserError):
+        write_token_store(tmp_path, network, documents(), top=5)
+    assert network.training
+
+
 def test_documents_of_one_length_are_asked_for_together(tmp_path):
     network, counted = Counting(), []
     texts = [*documents(10), *documents(3, 7, first_key=0)]
