@@ -136,7 +136,7 @@ def _sample(asked: AskedModel, documents: Sequence[Document], batch_size: int) -
     spread = _spread(len(documents))
     measured = _gather(asked, (documents[i] for i in spread[::2]), measured_tokens, batch_size, hidden=False)
     fitted = _gather(asked, (documents[i] for i in spread[1::2]), fitted_tokens, batch_size, hidden=head is not None)
-    return Sample(measured[0], measured[1], fitted[1], head)
+    return Sample(measured[0], measured[1], fitted[1], head, all_read=len(fitted[1]) < fitted_tokens)
 
 
 def _spread(count: int) -> list[int]:

@@ -149,6 +149,35 @@ def test_a_document_that_is_none_is_named(tmp_path, place):
         write_token_store(tmp_path, Tiny(), texts, top=4)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_teacher_that_always_says_the_same(tmp_path, bias):
+    network = Tiny(bias=bias)
+    nn.init.zeros_(network.head.weight)
+    with pytest.raises(UserError, match=r"do not vary over the 480 token\(s\) .* give more documents, or .* head"):
+        write_token_store(tmp_path, network, documents(), top=4)
+
+
+@pytest.mark.parametrize("kind", [Tiny, Softcapped])
+def test_broken_weights_are_not_taken_for_few_documents(tmp_path, kind):
+    network = kind()
+    network.embedding.weight.data[3, 4] = torch.nan
+    with pytest.raises(UserError, match="NaN or infinite for some tokens"):
+        write_token_store(tmp_path, network, documents(), top=4)
+
+
+def test_documents_that_are_too_few(tmp_path):
+    with pytest.raises(UserError, match=r"do not vary over the 1 token\(s\) .* give more documents"):
+        write_token_store(tmp_path, Tiny(), documents(2, 1), top=4)
+    with pytest.raises(
+        UserError, match=r"within tolerance=0.03: all 7 coefficients .*; give more documents, the 8 tok"
+    ):
+        write_token_store(tmp_path, Softcapped(), documents(2, 8), top=4)
+    with pytest.raises(
+        UserError, match=r"rank=9 is more than the 7 directions that the logits have: .* more documents"
+    ):
+        write_token_store(tmp_path, Softcapped(), documents(2, 8), top=4, rank=9)
+
+
 def test_another_pass_with_other_settings(tmp_path):
     write_token_store(tmp_path, Tiny(), documents(), top=4)
     with pytest.raises(UserError, match="begun with top=4 and rank=8"):
