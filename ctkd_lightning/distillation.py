@@ -177,7 +177,7 @@ class Distillation(nn.Module):
         super().__init__()
         if teacher_store is not None or key is not None:
             asked_otherwise = {"teacher": teacher, "teacher_input": teacher_input, "ask_teacher": ask_teacher}
-            teacher, teacher_input = stored_teacher(teacher_store, key, asked_otherwise)
+            teacher, teacher_input = stored_teacher(teacher_store, key, asked_otherwise, task)
             class_dim = -1 if class_dim is None else class_dim
         teacher = named_teachers(teacher)
         self.curriculum = curriculum

@@ -200,7 +200,7 @@ class CurriculumTemperatureCallback(Callback):
                 "ask_teacher": ask_teacher,
                 "teacher_cache": teacher_cache,
             }
-            teacher, teacher_input = stored_teacher(teacher_store, key, asked_otherwise)
+            teacher, teacher_input = stored_teacher(teacher_store, key, asked_otherwise, task)
             class_dim = -1 if class_dim is None else class_dim
         self.teacher = load_teacher(teacher, teacher_model)
         self.student = student

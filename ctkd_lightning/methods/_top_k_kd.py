@@ -40,7 +40,7 @@ def top_k_kd_loss(
         A scalar.
 
     Raises:
-        UserError: another temperature, or a learned one; shapes that do not fit.
+        UserError: another temperature, or a learned one; shapes that do not fit; ids that are no classes, or one twice.
 
     Example:
         >>> student = torch.tensor([[2.0, 1.0, 0.0, 0.0]])
@@ -48,7 +48,7 @@ def top_k_kd_loss(
         tensor(0.1809)
     """
     if isinstance(temperature, Tensor) or temperature != 1:
-        found = "a tensor, perhaps a learned one" if isinstance(temperature, Tensor) else f"{temperature:g}"
+        found = "a tensor, perhaps a learned one" if isinstance(temperature, Tensor) else repr(temperature)
         raise UserError(
             f"log-probabilities of the top k are right at temperature 1 alone, found {found}: take 1.0, or a token "
             "store of the teacher (python -m ctkd_lightning.store), which is right at every temperature"
@@ -63,12 +63,36 @@ def top_k_kd_loss(
     check_mask(mask, student_logits)
     log_q = torch.log_softmax(at_least_float32(masked(student_logits, mask)), dim=-1)
     given = at_least_float32(teacher_log_probabilities)
-    used = given > -torch.inf
+    used = given != -torch.inf
+    if mask is not None:
+        used = used & (mask != 0).unsqueeze(-1)
     ids = teacher_ids.long().where(used, 0)
+    _check_classes(ids, log_q.shape[-1])
     p = given.exp()
     inside = torch.where(used, p * (torch.where(used, given, 0.0) - log_q.gather(-1, ids)), 0.0)
-    among_top = torch.zeros_like(log_q, dtype=torch.int8).scatter_add_(-1, ids, used.to(torch.int8)) > 0
+    among_top = torch.zeros_like(log_q, dtype=torch.int8).scatter_add_(-1, ids, used.to(torch.int8)) != 0
+    _check_distinct(ids, used, among_top)
     rest = (1 - p.sum(dim=-1)).clamp(min=0).masked_fill(among_top.all(dim=-1), 0.0)
     log_rest = log_q.masked_fill(among_top, torch.finfo(log_q.dtype).min).logsumexp(dim=-1)
     each = inside.sum(dim=-1) + torch.special.xlogy(rest, rest) - rest * log_rest
     return mean_over_positions(each, mask)
+
+
+def _check_classes(ids: Tensor, classes: int) -> None:
+    wrong = ids[(ids < 0) | (ids >= classes)]
+    if len(wrong):
+        raise UserError(
+            f"the teacher's ids are classes of the student, from 0 to {classes - 1}, found {int(wrong[0])}: take the "
+            "tokeniser of both, and log-probabilities of -inf for places that are not used"
+        )
+
+
+def _check_distinct(ids: Tensor, used: Tensor, among_top: Tensor) -> None:
+    repeated = among_top.sum(dim=-1) != used.sum(dim=-1)
+    if repeated.any():
+        of_one = ids[repeated][0][used[repeated][0]]
+        values, counts = of_one.unique(return_counts=True)
+        raise UserError(
+            f"the teacher's ids have class {int(values[counts.argmax()])} twice at one position: give each once, and "
+            "log-probabilities of -inf for places that are not used"
+        )

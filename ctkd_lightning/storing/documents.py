@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ctkd_lightning._reading import check_regular
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.token_store.writing import Document
+from ctkd_lightning.token_store._document import Document
 
 
 class RowsOfTokens(Sequence[Document]):

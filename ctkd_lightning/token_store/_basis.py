@@ -41,6 +41,11 @@ class Basis:
         """R."""
         return self.directions.shape[1]
 
+    @property
+    def varies(self) -> bool:
+        """Whether the widest direction is more than float32's noise of the mean."""
+        return bool(self.directions[:, 0].norm() > SMALLEST * self.mean.norm())
+
     def truncated(self, rank: int) -> Basis:
         """Of the widest directions alone."""
         return Basis(self.mean, self.directions[:, :rank].contiguous())

@@ -12,7 +12,7 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.token_store._basis import Basis, basis_of_head, basis_of_rows
 from ctkd_lightning.token_store._manifest import Errors
 from ctkd_lightning.token_store._measuring import Student, relative_errors, stand_in, worst
-from ctkd_lightning.token_store._records import Bits, Encoder, Layout
+from ctkd_lightning.token_store._records import Bits, Encoder, Layout, check_finite
 from ctkd_lightning.token_store._stored import stored_tokens
 
 RANKS = (4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192)
@@ -27,12 +27,14 @@ class Sample:
         logits: (N, V), what the teacher gave for them.
         fitted: hidden states (M, H) for the basis where the head is known; else logits (M, V).
         head: weight and bias.
+        all_read: whether the documents have no more tokens that a basis could be fitted to.
     """
 
     tokens: Tensor
     logits: Tensor
     fitted: Tensor
     head: tuple[Tensor, Tensor | None] | None
+    all_read: bool = False
 
     def basis(self) -> Basis:
         """With all directions that there are."""
@@ -86,14 +88,23 @@ def choose(sample: Sample, *, tolerance: float, top: int, rank: int | None = Non
         rank: take so many instead, whatever the errors.
 
     Raises:
-        UserError: not even all coefficients in 16 bits are within the tolerance; more coefficients or logits than
-            there are.
+        UserError: logits that are not finite or do not vary; not even all coefficients in 16 bits are within the
+            tolerance; more coefficients or logits than there are.
     """
+    check_finite(sample.logits)
+    check_finite(sample.fitted)
     basis, vocabulary = sample.basis(), sample.logits.shape[1]
     if top > vocabulary:
         raise UserError(f"top={top} is more than the vocabulary's {vocabulary}: lower it")
+    if not basis.varies:
+        raise UserError(
+            f"the teacher's logits do not vary over the {len(sample.fitted)} token(s) of the sample: give more "
+            "documents, or a teacher whose head is trained"
+        )
+    short = sample.all_read and sample.head is None and basis.rank == len(sample.fitted) - 1  # as many as rows can have
     if rank is not None and rank > basis.rank:
-        raise UserError(f"rank={rank} is more than the {basis.rank} directions that the logits have: lower it")
+        do = "lower it, or give more documents" if short else "lower it"
+        raise UserError(f"rank={rank} is more than the {basis.rank} directions that the logits have: {do}")
     student = stand_in(sample.logits, basis)
     tried = []
     for number, bits in _candidates(basis.rank, rank):
@@ -102,9 +113,14 @@ def choose(sample: Sample, *, tolerance: float, top: int, rank: int | None = Non
         if rank is not None or tried[-1].worst <= tolerance:
             return Choice(encoder, tried[-1], tried, len(sample.tokens))
     best = min(tried, key=lambda candidate: candidate.worst)
+    do = (
+        f"give more documents, the {len(sample.fitted)} tokens of the sample have no more directions"
+        if short
+        else f"raise tolerance, or keep more logits exactly than top={top}"
+    )
     raise UserError(
         f"no store of this teacher is within tolerance={tolerance:g}: all {basis.rank} coefficients in 16 bits have an "
-        f"error of {best.worst:.2g}; raise tolerance, or keep more logits exactly than top={top}"
+        f"error of {best.worst:.2g}; {do}"
     )
 
 

@@ -76,11 +76,7 @@ class Encoder:
             self.basis = self.basis.to(logits.device)
             self._projection = self.basis.projection()
         x = centred(logits).to(self.basis.mean.dtype)
-        if not x.isfinite().all():
-            raise UserError(
-                "the teacher's logits are NaN or infinite for some tokens: look for broken inputs or weights, and let "
-                "the teacher give no -inf for tokens that it never says (or cut them off the vocabulary)"
-            )
+        check_finite(x)
         above, ids = x.topk(self.layout.top, dim=1)
         whole, largest = self._rounded((x - self.basis.mean) @ self._projection)
         residual = above - self._at(whole * (largest.float() / largest_whole(self.layout.bits)), ids)
@@ -91,7 +87,12 @@ class Encoder:
         records["ids"] = ids.cpu().numpy()
         records["token"] = token_marks(tokens)
         if not np.isfinite(records["largest"]).all() or not np.isfinite(records["residual"]).all():
-            raise UserError("the teacher's logits are beyond the range of float16, about 65,000: scale them down")
+            if x.abs().max() > torch.finfo(torch.half).max:
+                raise UserError("the teacher's logits are beyond the range of float16, about 65,000: scale them down")
+            raise UserError(
+                "a token's logits are over 65,000 times as far from the sample's mean as those of the sample: give "
+                "more documents, which vary as these do"
+            )
         return records
 
     def _rounded(self, coefficients: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,6 +106,15 @@ class Encoder:
     def _at(self, coefficients: Tensor, ids: Tensor) -> Tensor:
         """What the coefficients (N, r) say of the logits of ids (N, k)."""
         return self.basis.mean[ids] + torch.einsum("nr,nkr->nk", coefficients, self.basis.directions[ids])
+
+
+def check_finite(x: Tensor) -> None:
+    """Refuse what a teacher gave, logits or hidden states, if not all of it is finite."""
+    if not x.isfinite().all():
+        raise UserError(
+            "the teacher's logits are NaN or infinite for some tokens: look for broken inputs or weights, and let "
+            "the teacher give no -inf for tokens that it never says (or cut them off the vocabulary)"
+        )
 
 
 def largest_whole(bits: int) -> int:

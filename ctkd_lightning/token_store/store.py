@@ -112,9 +112,10 @@ class TokenStore:
             Of shape (B, T, V).
 
         Raises:
-            UserError: a document or position that the store does not have; another text; damaged records.
+            UserError: a document or position that the store does not have, or that is no whole number; another text;
+                damaged records.
         """
-        wanted = np.asarray(_on_cpu(keys), dtype=np.int64).reshape(-1)
+        wanted = _whole("keys", keys).reshape(-1)
         numbers = self._find(wanted)
         places = self._places(numbers, positions)
         marks = None if tokens is None else token_marks(tokens).reshape(tokens.shape)
@@ -161,7 +162,7 @@ class TokenStore:
                     f"the documents have {lengths.min()} to {lengths.max()} positions: say which ones of each are meant"
                 )
             positions = np.arange(lengths[0] if len(lengths) else 0)
-        places = np.asarray(_on_cpu(positions), dtype=np.int64)
+        places = _whole("positions", positions)
         try:
             places = np.broadcast_to(places, (len(numbers), places.shape[-1] if places.ndim else 1))
         except ValueError:
@@ -195,5 +196,14 @@ class TokenStore:
         return records
 
 
-def _on_cpu(values: Any) -> Any:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+def _whole(what: str, values: Any) -> np.ndarray:
+    """Whole numbers as int64."""
+    try:
+        found = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    except ValueError:
+        raise UserError(f"{what} must be whole numbers, found rows of different lengths: give one array") from None
+    if found.size and not np.issubdtype(found.dtype, np.integer):
+        raise UserError(f"{what} must be whole numbers, found {found.dtype}: give the store's own, as integers")
+    if found.size and found.max() > np.iinfo(np.int64).max:
+        raise UserError(f"{what} must be whole numbers of 64 bits, found {found.max()}: give the store's own")
+    return found.astype(np.int64)

@@ -30,6 +30,7 @@ class StoredTeacher(nn.Module):
         super().__init__()
         self.store = store if isinstance(store, TokenStore) else TokenStore(store)
 
+    @torch.compiler.disable  # it reads files
     def forward(self, keys: Any, positions: Tensor | None, tokens: Tensor | None, device: torch.device) -> Tensor:
         """The logits (B, T, V), as of :meth:`TokenStore.at`."""
         return self.store.at(keys, positions, tokens=tokens, device=device).logits()
@@ -57,39 +58,39 @@ class StoredInput:
         """The arguments by name.
 
         Raises:
-            UserError: the batch has no such numbers.
+            UserError: the batch has no such numbers; offsets below 0, or from which nothing says how far to read.
         """
         keys, offsets = self._picked(batch)
         tokens = _token_ids(call)
         like = tokens if tokens is not None else keys if isinstance(keys, Tensor) else _logits(call)
         positions = _positions(call, tokens)
-        if positions is not None and offsets is not None:
-            offsets = torch.as_tensor(offsets).reshape(-1, 1).to(positions.device)
-            positions = torch.where(positions < 0, positions, positions + offsets)
+        if offsets is not None:
+            positions = _moved(positions, torch.as_tensor(offsets).reshape(-1), torch.as_tensor(keys).numel())
         device = torch.device("cpu") if like is None else like.device
         return {"keys": keys, "positions": positions, "tokens": tokens, "device": device}
 
     def _picked(self, batch: Any) -> tuple[Any, Any]:
         try:
             found = self.key(batch)
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
+        except Exception as error:  # whatever a user's own function raises
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(
-                f"key= found no documents in a batch of type {type(batch).__name__} ({type(error).__name__}: {error}): "
-                'it must pick their numbers, one a row, as in key=lambda batch: batch["id"]'
+                f"key= found no documents in a batch of type {type(batch).__name__} ({reason}): it must pick their "
+                'numbers, one a row, as in key=lambda batch: batch["id"]'
             ) from error
         pair = isinstance(found, tuple) and len(found) == 2 and all(_many(part) for part in found)
-        parts = found if pair else (found, None)
+        parts = found if pair else (found,)
         for part in parts:
-            if part is not None and not _are_whole(part):
+            if not _are_whole(part):
                 raise UserError(
                     f"key= must pick whole numbers, one for each row of the batch, found {_told(part)}: give the "
                     "numbers of the store's documents"
                 )
-        return parts[0], parts[1]
+        return found if pair else (found, None)
 
 
 def stored_teacher(
-    store: TokenStore | str | Path | None, key: Key | None, beside: Mapping[str, Any]
+    store: TokenStore | str | Path | None, key: Key | None, beside: Mapping[str, Any], task: str
 ) -> tuple[StoredTeacher, StoredInput]:
     """The teacher that reads a store, and what asks it.
 
@@ -97,9 +98,10 @@ def stored_teacher(
         store: or its folder.
         key: from the batch to its documents.
         beside: settings that have no place with it, by name.
+        task: what the scores say.
 
     Raises:
-        UserError: one without the other; one of those settings; no store.
+        UserError: one without the other; one of those settings; a task other than ``"multiclass"``; no store.
     """
     if store is None or key is None:
         raise UserError(
@@ -110,6 +112,11 @@ def stored_teacher(
     if given:
         raise UserError(
             f"teacher_store= is asked in the teacher's place, and knows no {', '.join(given)}: leave it out"
+        )
+    if task != "multiclass":  # a sigmoid, or a distance, sees the constant
+        raise UserError(
+            "teacher_store= keeps logits up to a constant, which do for the softmax of task='multiclass' alone, found "
+            f"task={task!r}: leave task= out, or take the teacher itself"
         )
     return StoredTeacher(store), StoredInput(key)
 
@@ -153,6 +160,20 @@ def _positions(call: StudentCall, tokens: Tensor | None) -> Tensor | None:
         kept = mask.bool()
         return torch.where(kept, kept.cumsum(dim=1) - 1, -1)
     return torch.arange(tokens.shape[1], device=tokens.device)
+
+
+def _moved(positions: Tensor | None, offsets: Tensor, documents: int) -> Tensor:
+    """Positions (B, T) in documents within which the rows begin; padding stays what it is."""
+    if positions is None:
+        raise UserError(
+            "the student's call has no token ids, nor logits of one position each, that say where offsets lead: call "
+            "the student with token ids (B, T), or leave the offsets out of key="
+        )
+    if len(offsets) != documents:
+        raise UserError(f"key= found {len(offsets)} offsets for {documents} documents: give one for each")
+    if (offsets < 0).any():
+        raise UserError(f"key=: offsets are positions from 0, found {int(offsets.min())}: say where each row begins")
+    return torch.where(positions < 0, positions, positions + offsets.unsqueeze(1).to(positions.device))
 
 
 def _many(value: Any) -> bool:

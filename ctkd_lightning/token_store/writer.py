@@ -12,6 +12,7 @@ from torch import Tensor
 from ctkd_lightning._files import owned, user_path
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.token_store._choice import Choice
+from ctkd_lightning.token_store._document import document
 from ctkd_lightning.token_store._manifest import MANIFEST, Manifest, check_sum, load_basis, save_basis
 from ctkd_lightning.token_store._records import Encoder, token_marks
 from ctkd_lightning.token_store._shards import (
@@ -166,8 +167,9 @@ class TokenStoreWriter:
             tokens: (T,), its text.
 
         Raises:
-            UserError: it is there with another text.
+            UserError: it is there with another text, or is none.
         """
+        key, tokens = document(key, tokens)
         found = self._records(key)
         if found is None:
             return False
@@ -187,15 +189,16 @@ class TokenStoreWriter:
             logits: (T, V), what the teacher gave after each token.
 
         Raises:
-            UserError: the document is there with another text; logits of another shape, or not finite.
+            UserError: the document is there with another text, or is none; logits of another shape, or not finite.
         """
+        key, tokens = document(key, tokens)
         if self.has(key, tokens):
             return
         expected = (len(tokens), self.manifest.vocabulary)
         if tuple(logits.shape) != expected:
             raise UserError(f"document {key} has logits of shape {tuple(logits.shape)}, expected {expected}")
-        self._waiting[int(key)] = self._encoder(logits, tokens)
-        self._waiting_bytes += self._waiting[int(key)].nbytes
+        self._waiting[key] = self._encoder(logits, tokens)
+        self._waiting_bytes += self._waiting[key].nbytes
         if self._waiting_bytes >= self._shard_bytes:
             self._flush()
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import starmap
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ctkd_lightning._files import user_path
+from ctkd_lightning._modes import left_as_it_was
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features.outputs import Pick
 from ctkd_lightning.teacher_cache.key import cache_key
 from ctkd_lightning.token_store._asked import AskedModel
 from ctkd_lightning.token_store._choice import Choice, Sample, choose
+from ctkd_lightning.token_store._document import Document, document
 from ctkd_lightning.token_store._manifest import MANIFEST, Manifest
 from ctkd_lightning.token_store.writer import TokenStoreWriter
-
-Document = tuple[int, Tensor]
-"""A key, and token ids (T,)."""
 
 FITTED, MEASURED = 4096, 2048
 """Tokens to which the basis is fitted, and on which the errors are measured; fewer where the vocabulary is large."""
@@ -48,7 +48,7 @@ def write_token_store(
     Args:
         folder: of the store.
         teacher: from token ids (B, T) to logits (B, T, V). Its last linear layer, if it gives the logits, makes the
-            basis; else a sample of its logits does.
+            basis; else a sample of its logits does. Asked in eval mode, and left as it was.
         documents: key and token ids of each.
         tolerance: the largest relative error that is let pass.
         top: largest logits that are kept exactly.
@@ -62,16 +62,16 @@ def write_token_store(
         What the store says of itself.
 
     Raises:
-        UserError: settings out of range, two documents of one key, no documents; a tolerance that cannot be kept; a
-            store of another teacher, other settings or other texts in the folder.
+        UserError: settings out of range; what is no document, two of one key, fewer than two; a tolerance that cannot
+            be kept; a store of another teacher, other settings or other texts in the folder.
     """
     check_number("tolerance", tolerance, above=0)
     check_number("top", top, least=0, whole=True)
     check_number("batch_size", batch_size, least=1, whole=True)
     if rank is not None:
         check_number("rank", rank, least=1, whole=True)
-    asked, fingerprint = AskedModel(teacher, teacher_logits), cache_key(teacher)
-    with torch.no_grad():
+    with torch.no_grad(), left_as_it_was(teacher):
+        asked, fingerprint = AskedModel(teacher, teacher_logits), cache_key(teacher)
         choice = None
         if not (user_path(folder) / MANIFEST).exists():
             choice = choose(_sample(asked, documents, batch_size), tolerance=tolerance, top=top, rank=rank)
@@ -99,7 +99,7 @@ def _missing(
     writer: TokenStoreWriter, documents: Iterable[Document], progress: Callable[[int], None]
 ) -> Iterator[Document]:
     seen: set[int] = set()
-    for key, tokens in documents:
+    for key, tokens in starmap(document, documents):
         if key in seen:
             raise UserError(f"two documents have the key {key}: give each its own")
         seen.add(key)
@@ -112,11 +112,11 @@ def _missing(
 def _batches(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
     """Some documents of one length at a time, in their order."""
     batch: list[Document] = []
-    for document in documents:
-        if batch and (len(batch) == size or len(batch[0][1]) != len(document[1])):
+    for key, tokens in documents:
+        if batch and (len(batch) == size or len(batch[0][1]) != len(tokens)):
             yield batch
             batch = []
-        batch.append(document)
+        batch.append((key, tokens))
     if batch:
         yield batch
 
@@ -128,7 +128,7 @@ def _sample(asked: AskedModel, documents: Sequence[Document], batch_size: int) -
             f"found {len(documents)} document(s): a store needs two at least, since its errors are measured on others "
             "than those its basis is fitted to"
         )
-    logits, hidden = asked.with_hidden(documents[0][1][None])
+    logits, hidden = asked.with_hidden(document(*documents[0])[1][None])
     head = asked.head if hidden is not None else None
     vocabulary = logits.shape[-1]
     fitted_tokens = FITTED if head is not None else min(FITTED, max(64, LOGITS_HELD // vocabulary))
@@ -136,7 +136,7 @@ def _sample(asked: AskedModel, documents: Sequence[Document], batch_size: int) -
     spread = _spread(len(documents))
     measured = _gather(asked, (documents[i] for i in spread[::2]), measured_tokens, batch_size, hidden=False)
     fitted = _gather(asked, (documents[i] for i in spread[1::2]), fitted_tokens, batch_size, hidden=head is not None)
-    return Sample(measured[0], measured[1], fitted[1], head)
+    return Sample(measured[0], measured[1], fitted[1], head, all_read=len(fitted[1]) < fitted_tokens)
 
 
 def _spread(count: int) -> list[int]:
@@ -150,8 +150,8 @@ def _gather(
 ) -> tuple[Tensor, Tensor]:
     """Token ids, and what the teacher gave for them: its logits, or what its head read."""
     ids, found, count = [], [], 0
-    for batch in _batches(documents, batch_size):
-        text = torch.stack([document for _, document in batch])
+    for batch in _batches(starmap(document, documents), batch_size):
+        text = torch.stack([each for _, each in batch])
         if hidden:
             given = asked.with_hidden(text)[1]
             assert given is not None

@@ -63,7 +63,12 @@ def test_a_mask_and_positions(both):
 
 @pytest.mark.parametrize(
     ("temperature", "words"),
-    [(2.0, "at temperature 1 alone, found 2:"), (GlobalTemperature().value, "at temperature 1 alone, found a tensor")],
+    [
+        (2.0, "at temperature 1 alone, found 2.0:"),
+        (None, "at temperature 1 alone, found None:"),
+        ("1", "at temperature 1 alone, found '1':"),
+        (GlobalTemperature().value, "at temperature 1 alone, found a tensor"),
+    ],
 )
 def test_another_temperature_is_refused(both, temperature, words):
     student, _, ids, log_p = both
@@ -76,3 +81,20 @@ def test_shapes_that_do_not_fit(both):
     for wrong in ((ids[:, :2], log_p), (ids, log_p[:3]), (ids[:3], log_p[:3]), (log_p, log_p)):
         with pytest.raises(UserError, match=r"expected \(\.\.\., V\) and twice \(\.\.\., k\)"):
             top_k_kd_loss(student, *wrong)
+
+
+def test_ids_that_are_no_k_classes(both):
+    student, _, ids, log_p = both
+    for wrong in (-1, V):
+        other = ids.clone()
+        other[4, 1] = wrong
+        with pytest.raises(UserError, match=f"from 0 to 8, found {wrong}: .*-inf"):
+            top_k_kd_loss(student, other, log_p)
+    twice = ids.clone()
+    twice[2, 1] = twice[2, 0]
+    with pytest.raises(UserError, match=f"have class {int(twice[2, 0])} twice"):
+        top_k_kd_loss(student, twice, log_p)
+    mask = torch.arange(N) != 2  # padding may be anything
+    twice[2] = -100
+    expected = top_k_kd_loss(student[mask], ids[mask], log_p[mask])
+    torch.testing.assert_close(top_k_kd_loss(student, twice, log_p, mask=mask), expected)

@@ -66,3 +66,9 @@ def test_logits_that_cannot_be_kept(bad, words):
     logits[3, 4] = bad
     with pytest.raises(UserError, match=words):
         encoder()(logits, torch.zeros(100))
+
+
+def test_a_token_that_is_far_from_all_of_the_sample():
+    basis = Basis(torch.zeros(V), 1e-4 * (torch.eye(V)[:, :1] - torch.eye(V)[:, 1:2]))
+    with pytest.raises(UserError, match=r"as far from the sample's mean .* give more documents"):
+        Encoder(basis, Layout(1, 2, V))(100 * torch.eye(V)[:1], torch.zeros(1))

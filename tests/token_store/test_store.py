@@ -70,7 +70,16 @@ def test_the_same_text_is_taken_and_another_refused(store):
         (lambda s: s.at([100, 77]), "document 77 is not in the token store .* which has 45 with keys from -3 to 139"),
         (lambda s: s.at([100], torch.arange(25)), "document 100 has 24 positions .* and position 24 is asked for"),
         (lambda s: s.at([100, -3]), "the documents have 7 to 24 positions: say which"),
-        (lambda s: s.at([100, 101], torch.zeros(3, 4)), r"positions have shape \(3, 4\) for 2 documents"),
+        (lambda s: s.at([100.7, 101.2]), "keys must be whole numbers, found float64"),
+        (lambda s: s.at(["100"]), "keys must be whole numbers, found <U3"),
+        (lambda s: s.at([2**64 + 100]), "keys must be whole numbers, found object"),
+        (
+            lambda s: s.at(np.array([2**63], dtype=np.uint64)),
+            "keys must be whole numbers of 64 bits, found 92233720",
+        ),
+        (lambda s: s.at([100], torch.tensor([0.0, 1.5])), "positions must be whole numbers, found float32"),
+        (lambda s: s.at([100], [[0], [1, 2]]), "positions must be whole numbers, found rows of different lengths"),
+        (lambda s: s.at([100, 101], torch.zeros(3, 4).long()), r"positions have shape \(3, 4\) for 2 documents"),
         (
             lambda s: s.at([100], [1, 2], tokens=torch.zeros(1, 3)),
             r"tokens have shape \(1, 3\), and \(1, 2\) positions",

@@ -1,4 +1,5 @@
 import copy
+import functools
 
 import pytest
 import torch
@@ -113,6 +114,16 @@ def test_the_engine_and_the_module_ask_it(folder):
     assert float(module.losses(texts, batch)["kd"]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_compiled_engine_asks_it_as_it_is(folder, monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    keys, texts = zip(*TEXTS[:3], strict=True)
+    texts = torch.stack(texts)
+    engine = Distillation(Student(), temperature=FixedTemperature(2.0), teacher_store=folder, key=key_of)
+    engine.compile_networks()
+    expected = float(kd_loss(Student()(texts), TokenStore(folder).logits(keys), 2.0))
+    assert float(engine(texts, batch={"id": torch.tensor(keys)})["kd"]) == pytest.approx(expected, rel=1e-5)
+
+
 def asked(call, key=lambda batch: batch, batch=(100,)):
     return StoredInput(key)(list(batch), call)
 
@@ -126,11 +137,41 @@ def test_positions_are_those_of_the_text_whatever_the_padding():
     offset = asked(
         StudentCall((), {"input_ids": ids, "attention_mask": mask}),
         key=lambda b: (torch.tensor(b), torch.tensor([5, 7])),
+        batch=(100, 101),
     )
     assert offset["positions"].tolist() == [[-1, 5, 6, 7], [7, 8, -1, -1]]
     of_output = asked(StudentCall((torch.zeros(2, 4, 3),), {}, torch.zeros(2, 5, 9)))
     assert of_output["positions"].tolist() == [0, 1, 2, 3, 4]
     assert asked(StudentCall((torch.zeros(2, 4, 3),), {}))["positions"] is None
+
+
+@pytest.mark.parametrize(
+    ("call", "offsets", "words"),
+    [
+        (StudentCall((torch.zeros(2, 4).long(),), {}), [0, -3], "offsets are positions from 0, found -3"),
+        (StudentCall((torch.zeros(2, 4, 3),), {}), [0, 3], "the student's call has no token ids.* offsets"),
+        (StudentCall((torch.zeros(2, 4).long(),), {}), [1, 2, 3], "found 3 offsets for 2 documents"),
+    ],
+)
+def test_offsets_that_cannot_be(call, offsets, words):
+    with pytest.raises(UserError, match=words):
+        asked(call, key=lambda batch: (batch, offsets), batch=(100, 101))
+
+
+def raising(batch):
+    raise RuntimeError("first\nsecond")
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        (raising, r"^key= found no documents in a batch of type list \(RuntimeError: first second\)[^\n]*$"),
+        (lambda batch: None, "^key= must pick whole numbers, one for each row of the batch, found None"),
+    ],
+)
+def test_a_key_that_picks_nothing(key, words):
+    with pytest.raises(UserError, match=words):
+        asked(StudentCall((torch.zeros(1, 4).long(),), {}), key=key)
 
 
 def test_rows_that_begin_within_their_documents(folder):
@@ -188,6 +229,11 @@ def key_of(batch):
         ),
         ({"teacher_store": "FOLDER", "key": key_of, "ask_teacher": print}, "knows no ask_teacher:"),
         ({"teacher_store": "none", "key": key_of}, "none is no token store"),
+        (
+            {"teacher_store": "FOLDER", "key": key_of, "task": "vectors"},
+            "keeps logits up to a constant, .* of task='multiclass' alone, found task='vectors'",
+        ),
+        ({"teacher_store": "FOLDER", "key": key_of, "task": "multilabel"}, "found task='multilabel'"),
     ],
 )
 @pytest.mark.parametrize("make", [Distillation, CurriculumTemperatureCallback])

@@ -115,6 +115,20 @@ def test_what_is_no_document(tmp_path, choice):
         opened.write(5, torch.zeros(3).long(), torch.zeros(3, 50))
 
 
+def test_a_key_that_is_a_tensor_is_its_number(tmp_path, choice):
+    key, text = documents()[0]
+    with TokenStoreWriter(tmp_path, choice, teacher="t") as opened:
+        for _ in range(2):
+            opened.write(torch.tensor(key), text, torch.zeros(24, 50))
+        assert opened.has(key, text)
+        assert opened.has(torch.tensor(key), text)
+        with pytest.raises(UserError, match="document 3: expected token ids"):
+            opened.has(3, [1, 2])
+    with TokenStoreWriter(tmp_path, None, teacher="t") as opened:
+        opened.write(torch.tensor(key), text, torch.zeros(24, 50))
+    assert TokenStore(tmp_path).keys.tolist() == [key]
+
+
 def test_one_process_at_a_time_writes(tmp_path, choice, monkeypatch):
     monkeypatch.setattr(writer, "owned", lambda folder: writer_owned(folder, patience=0.0))
     with TokenStoreWriter(tmp_path, choice, teacher="t") as opened:

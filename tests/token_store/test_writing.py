@@ -36,6 +36,18 @@ def test_the_choice_is_told_before_anything_is_written(tmp_path):
     assert size == pytest.approx(960 * manifest.bytes_per_token, abs=1000)
 
 
+def test_the_teacher_is_left_as_it_was(tmp_path):
+    network = Tiny().train()
+    network.head.eval()
+    network.head.bias.requires_grad_(False)
+    write_token_store(tmp_path, network, documents(), top=4)
+    assert [part.training for part in network.modules()] == [True, True, False]
+    assert [name for name, p in network.named_parameters() if not p.requires_grad] == ["head.bias"]
+    with pytest.raises(UserError):
+        write_token_store(tmp_path, network, documents(), top=5)
+    assert network.training
+
+
 def test_documents_of_one_length_are_asked_for_together(tmp_path):
     network, counted = Counting(), []
     texts = [*documents(10), *documents(3, 7, first_key=0)]
@@ -114,6 +126,56 @@ def test_documents_that_cannot_be_kept(tmp_path):
         write_token_store(tmp_path / "a", Tiny(), documents(1))
     with pytest.raises(UserError, match="two documents have the key 100"):
         write_token_store(tmp_path / "b", Tiny(), [*documents(), *documents()], top=4)
+
+
+def as_tensors(pairs):
+    return [(torch.tensor(key), text) for key, text in pairs]
+
+
+def test_keys_that_are_tensors_are_their_numbers(tmp_path):
+    with pytest.raises(UserError, match="two documents have the key 100"):
+        write_token_store(tmp_path / "a", Tiny(), as_tensors([*documents(), *documents(1)]), top=4)
+    for _ in range(2):
+        manifest = write_token_store(tmp_path / "b", Tiny(), as_tensors(documents()), top=4)
+    assert manifest.documents == len(TokenStore(tmp_path / "b").keys) == 40
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_document_that_is_none_is_named(tmp_path, place):
+    """Wherever it is met first: as the one that is looked at, in the sample, or in the pass."""
+    texts = documents(3)
+    texts[place] = (7, [1, 2, 3])
+    with pytest.raises(UserError, match="document 7: expected token ids"):
+        write_token_store(tmp_path, Tiny(), texts, top=4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_teacher_that_always_says_the_same(tmp_path, bias):
+    network = Tiny(bias=bias)
+    nn.init.zeros_(network.head.weight)
+    with pytest.raises(UserError, match=r"do not vary over the 480 token\(s\) .* give more documents, or .* head"):
+        write_token_store(tmp_path, network, documents(), top=4)
+
+
+@pytest.mark.parametrize("kind", [Tiny, Softcapped])
+def test_broken_weights_are_not_taken_for_few_documents(tmp_path, kind):
+    network = kind()
+    network.embedding.weight.data[3, 4] = torch.nan
+    with pytest.raises(UserError, match="NaN or infinite for some tokens"):
+        write_token_store(tmp_path, network, documents(), top=4)
+
+
+def test_documents_that_are_too_few(tmp_path):
+    with pytest.raises(UserError, match=r"do not vary over the 1 token\(s\) .* give more documents"):
+        write_token_store(tmp_path, Tiny(), documents(2, 1), top=4)
+    with pytest.raises(
+        UserError, match=r"within tolerance=0.03: all 7 coefficients .*; give more documents, the 8 tok"
+    ):
+        write_token_store(tmp_path, Softcapped(), documents(2, 8), top=4)
+    with pytest.raises(
+        UserError, match=r"rank=9 is more than the 7 directions that the logits have: .* more documents"
+    ):
+        write_token_store(tmp_path, Softcapped(), documents(2, 8), top=4, rank=9)
 
 
 def test_another_pass_with_other_settings(tmp_path):
