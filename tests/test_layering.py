@@ -13,7 +13,7 @@ PACKAGE = ROOT / "ctkd_lightning"
 # From the bottom up, by whole name; a package stands for its modules. A layer may import itself and those below it.
 LAYERS = [
     {"_facts", "_lazy", "_words", "errors"},
-    {"_files", "_pickles", "_reading"},
+    {"_files", "_pickles", "_reading", "_store_settings"},
     {"_across_processes", "_masks", "_modes", "curriculum", "schedule", "features"},
     {"temperature"},
     {"_scores"},

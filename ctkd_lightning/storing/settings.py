@@ -8,7 +8,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ctkd_lightning._files import user_path
-from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning._store_settings import check_store_settings
+from ctkd_lightning.errors import UserError
 
 SUFFIXES = (".npy", ".safetensors")
 DEVICES = ("auto", "cpu", "cuda")
@@ -56,10 +57,7 @@ def read_settings(cfg: DictConfig) -> StoreSettings:
         raise UserError(f"tokens: {tokens} is not there, or no file: give the file of token ids")
     if output.exists() and not output.is_dir():
         raise UserError(f"output: {output} is a file: give a folder")
-    check_number("tolerance", cfg.tolerance, above=0)
-    for key, least in (("top", 0), ("batch_size", 1), ("rank", 1)):
-        if cfg[key] is not None or key != "rank":
-            check_number(key, cfg[key], least=least, whole=True)
+    check_store_settings(cfg.tolerance, cfg.top, cfg.rank, cfg.batch_size)
     if cfg.device not in DEVICES:
         raise UserError(f"device must be {', '.join(DEVICES)}, found {cfg.device}")
     return StoreSettings(

@@ -55,11 +55,6 @@ class Candidate:
     errors: Errors
     whole: bool
 
-    @property
-    def worst(self) -> float:
-        """The largest error."""
-        return worst(self.errors)
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -110,9 +105,9 @@ def choose(sample: Sample, *, tolerance: float, top: int, rank: int | None = Non
     for number, bits in _candidates(basis.rank, rank):
         encoder = Encoder(basis.truncated(number), Layout(number, top, vocabulary, bits))
         tried.append(Candidate(encoder.layout, _measured(encoder, sample, student), number == basis.rank))
-        if rank is not None or tried[-1].worst <= tolerance:
+        if rank is not None or worst(tried[-1].errors) <= tolerance:
             return Choice(encoder, tried[-1], tried, len(sample.tokens))
-    best = min(tried, key=lambda candidate: candidate.worst)
+    best = min(worst(candidate.errors) for candidate in tried)
     do = (
         f"give more documents, the {len(sample.fitted)} tokens of the sample have no more directions"
         if short
@@ -120,7 +115,7 @@ def choose(sample: Sample, *, tolerance: float, top: int, rank: int | None = Non
     )
     raise UserError(
         f"no store of this teacher is within tolerance={tolerance:g}: all {basis.rank} coefficients in 16 bits have an "
-        f"error of {best.worst:.2g}; {do}"
+        f"error of {best:.2g}; {do}"
     )
 
 

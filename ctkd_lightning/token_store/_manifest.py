@@ -70,11 +70,6 @@ class Manifest:
         """Of a record."""
         return Layout(self.rank, self.top, self.vocabulary, 16 if self.bits == 16 else 8)
 
-    @property
-    def worst(self) -> float:
-        """The largest of the errors."""
-        return max(error for of_tau in self.errors.values() for error in of_tau.values())
-
     def write(self, folder: Path) -> None:
         """Put it in its place, whole."""
         with written_whole(folder / MANIFEST) as partial:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ctkd_lightning._files import user_path
 from ctkd_lightning._modes import left_as_it_was
-from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning._store_settings import check_store_settings
+from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import Pick
 from ctkd_lightning.teacher_cache.key import cache_key
 from ctkd_lightning.token_store._asked import AskedModel
@@ -65,11 +66,7 @@ def write_token_store(
         UserError: settings out of range; what is no document, two of one key, fewer than two; a tolerance that cannot
             be kept; a store of another teacher, other settings or other texts in the folder.
     """
-    check_number("tolerance", tolerance, above=0)
-    check_number("top", top, least=0, whole=True)
-    check_number("batch_size", batch_size, least=1, whole=True)
-    if rank is not None:
-        check_number("rank", rank, least=1, whole=True)
+    check_store_settings(tolerance, top, rank, batch_size)
     with torch.no_grad(), left_as_it_was(teacher):
         asked, fingerprint = AskedModel(teacher, teacher_logits), cache_key(teacher)
         choice = None
