@@ -93,7 +93,8 @@ def train(arm: str, seed: int, options: Sequence[str]) -> dict[str, Any]:
     line["seconds"] = round(time.perf_counter() - started, 1)
     line["tau"] = [round(tau, 4) for tau in path.tau]
     line |= measured(cfg, student, data, "test")
-    line |= {"settings": settings, "date": datetime.now(UTC).date().isoformat()}
+    line |= {"settings": [each for each in settings if not each.startswith("run_dir=")]}  # which says nothing of it
+    line |= {"date": datetime.now(UTC).date().isoformat()}
     return line | {name: about[name] for name in ("versions", "hardware", "git")}
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.dataloader import _BaseDataLoaderIter
+from torch.utils.data import Dataset
 
 from ctkd_lightning.data._annotated import AnnotatedBatch, AnnotatedImages, flipped
 from ctkd_lightning.data._loading.loader import Loader
 from ctkd_lightning.data._loading.sampler import EpochSampler
-from ctkd_lightning.data._loading.workers import one_line_errors
+from ctkd_lightning.data._loading.workers import StopsWorkers, batch_loader, one_line_errors
 
 FLIPPED = 1
 """The view that is the mirror image."""
 
 
-class DetectionLoader(Loader[AnnotatedBatch]):
+class DetectionLoader(StopsWorkers, Loader[AnnotatedBatch]):
     """A torch ``DataLoader`` whose order, flips and position are exact across restarts.
 
     The batches are on the CPU: Lightning moves them.
@@ -30,23 +28,7 @@ class DetectionLoader(Loader[AnnotatedBatch]):
 
     def __init__(self, images: AnnotatedImages, sampler: EpochSampler, num_workers: int = 0) -> None:
         super().__init__(sampler)
-        self._loader: DataLoader[AnnotatedBatch] = DataLoader(
-            _Batches(images),
-            batch_size=None,  # the sampler names whole batches
-            sampler=sampler,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            generator=torch.Generator(),  # or each pass would draw from the global one, and change what follows
-        )
-
-    # by which Lightning stops the workers at the end of a run
-    @property
-    def _iterator(self) -> _BaseDataLoaderIter | None:
-        return self._loader._iterator
-
-    @_iterator.setter
-    def _iterator(self, iterator: None) -> None:
-        self._loader._iterator = iterator
+        self._loader = batch_loader(_Batches(images), sampler, num_workers)
 
     def _batches(self) -> Iterator[AnnotatedBatch]:
         with one_line_errors():

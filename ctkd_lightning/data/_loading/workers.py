@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from rich.filesize import decimal
@@ -13,7 +14,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from ctkd_lightning.data._images import Images
 from ctkd_lightning.data._loading.batch import Batch, TeacherBatch
-from ctkd_lightning.data._loading.loader import ImageLoader, LookUp
+from ctkd_lightning.data._loading.loader import AnyBatch, ImageLoader, LookUp
 from ctkd_lightning.data._loading.preprocess import Preprocess
 from ctkd_lightning.data._loading.sampler import EpochSampler
 from ctkd_lightning.errors import UserError
@@ -24,7 +25,25 @@ _ADVICE = "make it larger (docker run --shm-size=8g), take smaller batches, or s
 _PREFETCHED = 2  # batches a worker, as torch has it
 
 
-class WorkerLoader(ImageLoader):
+class StopsWorkers:
+    """A loader around a torch ``DataLoader`` whose persistent workers Lightning stops at the end of a run.
+
+    It finds them under the ``DataLoader``'s own name; those that are left to the garbage collector take five seconds
+    each.
+    """
+
+    _loader: DataLoader[Any]
+
+    @property
+    def _iterator(self) -> _BaseDataLoaderIter | None:
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: None) -> None:
+        self._loader._iterator = iterator
+
+
+class WorkerLoader(StopsWorkers, ImageLoader):
     """A torch ``DataLoader`` whose order, augmentation and position are exact across restarts.
 
     The workers decode; augmentation of images of one size and normalisation happen for the whole batch on the device.
@@ -49,16 +68,6 @@ class WorkerLoader(ImageLoader):
         self.preprocess = preprocess
         self._loader = byte_loader(images, sampler, num_workers, pin_memory=preprocess.device.type == "cuda")
 
-    # A DataLoader's name for its persistent workers, by which Lightning stops them at the end of a run. Those that are
-    # left to the garbage collector take five seconds each.
-    @property
-    def _iterator(self) -> _BaseDataLoaderIter | None:
-        return self._loader._iterator
-
-    @_iterator.setter
-    def _iterator(self, iterator: None) -> None:
-        self._loader._iterator = iterator
-
     def _batches(self) -> Iterator[Batch | TeacherBatch]:
         device = self.preprocess.device
         with one_line_errors():
@@ -76,8 +85,15 @@ def byte_loader(images: Images, sampler: EpochSampler, num_workers: int, pin_mem
     """
     if num_workers > 0:
         _check_room(images, sampler, num_workers)
+    return batch_loader(_Batches(images), sampler, num_workers, pin_memory)
+
+
+def batch_loader(
+    batches: Dataset[AnyBatch], sampler: EpochSampler, num_workers: int, pin_memory: bool = False
+) -> DataLoader[AnyBatch]:
+    """A ``DataLoader`` of a data set whose entries are whole batches, which the sampler names."""
     return DataLoader(
-        _Batches(images),
+        batches,
         batch_size=None,  # the sampler names whole batches
         sampler=sampler,
         num_workers=num_workers,
