@@ -34,8 +34,8 @@ from benchmarks.evidence import QUIET, TemperaturePath, check_sum
 from benchmarks.evidence_table import difference_with_interval, environment, mean_with_deviation, put_between
 from benchmarks.quiet import hush
 from ctkd_lightning import build
-from ctkd_lightning.job.detection import measured
 from ctkd_lightning.job.summary import describe_environment
+from ctkd_lightning.job.tasks import Detection
 from ctkd_lightning.job.teacher import ready_teacher
 from ctkd_lightning.reporting.statistics import spread
 
@@ -76,23 +76,23 @@ def train(arm: str, seed: int, options: Sequence[str]) -> dict[str, Any]:
     """Train and test a student: the line of the run."""
     settings = ["experiment=detection_digits", *ARMS[arm], f"seed={seed}", *options]
     cfg = build.config(*QUIET, *settings)
-    data = build.detection_data(cfg)
+    task = Detection(cfg)
+    task.read()
+    data = task.data
     teacher, student = build.networks(cfg, data)
     about = describe_environment()
     line: dict[str, Any] = {"study": "detection", "arm": arm, "seed": seed, "start": check_sum(student)}
     ready_teacher(cfg, teacher, data)
-    line["teacher"] = _teacher(cfg, teacher, data)
-    path = TemperaturePath()
-    callbacks: list[Callback] = [path]
-    if not cfg.method.alone:
-        callbacks = [build.detector_distillation(cfg, teacher, data), path]
+    line["teacher"] = _teacher(task, teacher)
+    path, learning = TemperaturePath(), task.learning(None if cfg.method.alone else teacher, student)
+    callbacks: list[Callback] = [path] if learning.callback is None else [learning.callback, path]
     seed_everything(seed, workers=True, verbose=False)
     trainer = build.trainer(cfg, callbacks=callbacks, limit_val_batches=0, enable_checkpointing=False)
     started = time.perf_counter()
-    trainer.fit(build.detector_module(cfg, student), datamodule=data)
+    trainer.fit(learning.module, datamodule=data)
     line["seconds"] = round(time.perf_counter() - started, 1)
     line["tau"] = [round(tau, 4) for tau in path.tau]
-    line |= measured(cfg, student, data, "test")
+    line |= task.measure(student, "test")
     line |= {"settings": [each for each in settings if not each.startswith("run_dir=")]}  # which says nothing of it
     line |= {"date": datetime.now(UTC).date().isoformat()}
     return line | {name: about[name] for name in ("versions", "hardware", "git")}
@@ -101,11 +101,11 @@ def train(arm: str, seed: int, options: Sequence[str]) -> dict[str, Any]:
 _tested: dict[str, dict[str, float]] = {}
 
 
-def _teacher(cfg: Any, teacher: Any, data: Any) -> dict[str, Any]:
+def _teacher(task: Detection, teacher: Any) -> dict[str, Any]:
     """What tells the teacher from others, and how good it is; tested once."""
     known = check_sum(teacher)
     if known not in _tested:
-        _tested[known] = measured(cfg, teacher, data, "test")
+        _tested[known] = dict(task.measure(teacher, "test"))
     return {"sum": known, **_tested[known]}
 
 

@@ -11,6 +11,7 @@ In a script::
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -27,17 +28,19 @@ from rich.console import Console
 from torch import nn
 
 from ctkd_lightning.callbacks import CurriculumTemperatureCallback, EpochLines, FiniteSteps
-from ctkd_lightning.data import DetectionDataModule, ImageDataModule, MultimodalDataModule
+from ctkd_lightning.data import DetectionDataModule, ImageDataModule, MultimodalDataModule, TokenDataModule
+from ctkd_lightning.data._labelled import LabelledDataModule
 from ctkd_lightning.detection.output import BOXES
-from ctkd_lightning.errors import UserError
+from ctkd_lightning.errors import UserError, suggest
 from ctkd_lightning.fusion import ModalityCorruption, TemperatureFusion
 from ctkd_lightning.fusion.network import feature_widths
 from ctkd_lightning.job.checkpoints import ConfinedPaths, RunCheckpoints, within_epochs
 from ctkd_lightning.job.configuration import compose, plain, read_configuration, set_keys
 from ctkd_lightning.job.hardware import accelerator_in_use, choose_channels_last, choose_precision
+from ctkd_lightning.job.measures import TaskName
 from ctkd_lightning.job.stopping import StopOnSigterm
 from ctkd_lightning.methods import Method
-from ctkd_lightning.models import create_detector, create_model, load_weights
+from ctkd_lightning.models import create_detector, create_language_model, create_model, load_weights
 from ctkd_lightning.modules import (
     ClassifierModule,
     DetectionModule,
@@ -86,6 +89,43 @@ def channels_last(cfg: DictConfig) -> bool:
     return choose_channels_last(cfg.channels_last, accelerator(cfg), precision(cfg))
 
 
+TaskData = ImageDataModule | DetectionDataModule | TokenDataModule
+"""What networks of any task are trained on."""
+
+
+def task(cfg: DictConfig) -> TaskName:
+    """What the networks do."""
+    found: TaskName = (cfg.get("model") and cfg.model.get("task")) or "classification"
+    return found
+
+
+def task_data(cfg: DictConfig) -> TaskData:
+    """The data of the task: :func:`data`, :func:`detection_data` or :func:`token_data`.
+
+    Raises:
+        UserError: data of another task.
+    """
+    if (kind := task(cfg)) == "classification":
+        return data(cfg)
+    return detection_data(cfg) if kind == "detection" else token_data(cfg)
+
+
+def data_of_teacher(cfg: DictConfig, data: TaskData) -> TaskData:
+    """What the teacher is trained on: the data, under the settings of ``teacher.data`` where there are some.
+
+    Raises:
+        UserError: settings that the data do not have.
+    """
+    if not cfg.teacher.get("data"):
+        return data
+    own = plain(cfg.teacher.data)
+    if unknown := sorted(own.keys() - cfg.data.keys()):
+        raise UserError(f"teacher.data: {unknown[0]} is no setting of these data: {suggest(unknown[0], cfg.data)}")
+    with_own: DictConfig = copy.deepcopy(cfg)
+    with_own.data.update(own)
+    return task_data(with_own)
+
+
 def data(cfg: DictConfig, *, test_only: bool = False) -> ImageDataModule:
     """The images, downloaded and read: what is wrong with them shows here.
 
@@ -107,7 +147,13 @@ def unread_data(cfg: DictConfig) -> ImageDataModule:
     Raises:
         UserError: as :func:`data`.
     """
-    if issubclass(get_class(cfg.data._target_), DetectionDataModule):
+    kind = get_class(cfg.data._target_)
+    if issubclass(kind, TokenDataModule):
+        raise UserError(
+            "these data are texts, and the networks take images: take language models, such as "
+            "model=language_small_to_tiny or experiment=tokens_stdlib"
+        )
+    if issubclass(kind, DetectionDataModule):
         raise UserError(
             "these data have boxes, and the networks are classifiers: take detectors, such as model=rcnn_small_to_tiny "
             "or experiment=detection_digits"
@@ -136,11 +182,6 @@ def multimodal_data(cfg: DictConfig) -> MultimodalDataModule:
     return made
 
 
-def detects(cfg: DictConfig) -> bool:
-    """Whether the networks are detectors."""
-    return bool(cfg.get("model") and cfg.model.get("task") == "detection")
-
-
 def detection_data(cfg: DictConfig) -> DetectionDataModule:
     """Images with boxes, likewise.
 
@@ -157,7 +198,23 @@ def detection_data(cfg: DictConfig) -> DetectionDataModule:
     return made
 
 
-def _read(data: ImageDataModule | MultimodalDataModule | DetectionDataModule, stages: Sequence[str]) -> None:
+def token_data(cfg: DictConfig) -> TokenDataModule:
+    """Texts, likewise.
+
+    Raises:
+        UserError: data without texts.
+    """
+    if not issubclass(get_class(cfg.data._target_), TokenDataModule):
+        raise UserError(
+            f"{cfg.model.student.name} is a language model, and these data have no texts: take data=stdlib_tokens, or "
+            "another model"
+        )
+    made: TokenDataModule = instantiate(cfg.data, _convert_="all")
+    _read(made, _STAGES)
+    return made
+
+
+def _read(data: TaskData | MultimodalDataModule, stages: Sequence[str]) -> None:
     data.prepare_data()
     for stage in stages:
         data.setup(stage)
@@ -205,22 +262,14 @@ def encoders_module(cfg: DictConfig, encoders: Mapping[str, nn.Module]) -> Encod
     return EncodersModule(encoders, **_optimization(cfg.fusion.encoder_training))
 
 
-def student_alone(cfg: DictConfig, student: nn.Module, modality: str | None = None) -> ClassifierModule:
-    """The module that trains a student on the labels alone.
-
-    Args:
-        cfg: the configuration.
-        student: of images, or an encoder of one modality.
-        modality: its name in the batches.
-    """
-    if modality is not None:
-        return ClassifierModule(student, student_input=itemgetter(modality), **_optimization(cfg.optimizer))
-    return ClassifierModule(student, channels_last=channels_last(cfg), **_optimization(cfg.optimizer))
+def student_alone(cfg: DictConfig, student: nn.Module) -> ClassifierModule | DetectionModule:
+    """The module that trains a student on the labels alone; a detector also under :func:`detector_distillation`."""
+    return _alone(cfg, student, cfg.optimizer)
 
 
-def detector_module(cfg: DictConfig, student: nn.Module) -> DetectionModule:
-    """The module that trains a detector, alone or under :func:`detector_distillation`."""
-    return DetectionModule(student, **_optimization(cfg.optimizer))
+def encoder_alone(cfg: DictConfig, encoder: nn.Module, modality: str) -> ClassifierModule:
+    """The module that trains the encoder of one modality, whose name in the batches is given."""
+    return ClassifierModule(encoder, student_input=itemgetter(modality), **_optimization(cfg.optimizer))
 
 
 def methods_of_fusion(cfg: DictConfig) -> dict[str, Method]:
@@ -290,7 +339,7 @@ def conditions(cfg: DictConfig) -> dict[str, ModalityCorruption | None]:
     return made
 
 
-def networks(cfg: DictConfig, data: ImageDataModule | DetectionDataModule) -> tuple[nn.Module, nn.Module]:
+def networks(cfg: DictConfig, data: TaskData) -> tuple[nn.Module, nn.Module]:
     """Teacher and student. The teacher has the weights of ``teacher.checkpoint`` or the library's pretrained ones.
 
     Where it has neither, :func:`ctkd_lightning.job.ready_teacher` finds or trains them. Seeds everything, with
@@ -302,7 +351,7 @@ def networks(cfg: DictConfig, data: ImageDataModule | DetectionDataModule) -> tu
     return teacher(cfg, data), student(cfg, data)
 
 
-def teacher(cfg: DictConfig, data: ImageDataModule | DetectionDataModule) -> nn.Module:
+def teacher(cfg: DictConfig, data: TaskData) -> nn.Module:
     """The teacher of :func:`networks`."""
     seed_everything(cfg.teacher.seed, workers=True, verbose=False)
     network = _network(cfg, "teacher", data)
@@ -311,7 +360,7 @@ def teacher(cfg: DictConfig, data: ImageDataModule | DetectionDataModule) -> nn.
     return network
 
 
-def student(cfg: DictConfig, data: ImageDataModule | DetectionDataModule) -> nn.Module:
+def student(cfg: DictConfig, data: TaskData) -> nn.Module:
     """The student, after the seed: its start does not depend on whether there is a teacher.
 
     Raises:
@@ -321,9 +370,12 @@ def student(cfg: DictConfig, data: ImageDataModule | DetectionDataModule) -> nn.
     return _network(cfg, "student", data)
 
 
-def _network(cfg: DictConfig, role: str, data: ImageDataModule | DetectionDataModule) -> nn.Module:
-    create = create_detector if detects(cfg) else create_model
-    return create(**plain(cfg.model[role]), num_classes=data.num_classes)
+def _network(cfg: DictConfig, role: str, data: TaskData) -> nn.Module:
+    settings = plain(cfg.model[role])
+    if isinstance(data, TokenDataModule):
+        return create_language_model(**settings, vocabulary=data.num_classes, length=data.length)
+    create = create_detector if isinstance(data, DetectionDataModule) else create_model
+    return create(**settings, num_classes=data.num_classes)
 
 
 def methods(cfg: DictConfig) -> dict[str, Method]:
@@ -344,32 +396,34 @@ def temperature(
     return made
 
 
-def module(cfg: DictConfig, teacher: nn.Module, student: nn.Module, data: ImageDataModule) -> DistillationModule:
-    """The module that distils the one into the other.
+def module(
+    cfg: DictConfig, teacher: nn.Module, student: nn.Module, data: ImageDataModule | TokenDataModule
+) -> DistillationModule:
+    """The module that distils the one into the other; detectors have :func:`detector_distillation`.
 
     Raises:
         UserError: a method that does not fit the two networks; a temperature that would learn from the test samples.
     """
-    terms = methods(cfg)
+    terms, texts = methods(cfg), isinstance(data, TokenDataModule)
     made = DistillationModule(
         teacher,
         student,
         method=terms,
         temperature=temperature(cfg, terms, data.num_classes),
         ce_weight=cfg.method.ce_weight,
-        example_image=data.example_image,
+        example_image=data.example_text if isinstance(data, TokenDataModule) else data.example_image,
         student_layers=cfg.student_layers,
         teacher_layers=cfg.teacher_layers,
         num_samples=len(data.train_targets),
-        kd_at=KD_AT,
+        kd_at=None if texts else KD_AT,
         **_optimization(cfg.optimizer),
-        channels_last=channels_last(cfg),
+        **layout(cfg),
     )
     _check_held_out(made, data)
     return made
 
 
-def _check_held_out(module: DistillationModule, data: ImageDataModule | MultimodalDataModule) -> None:
+def _check_held_out(module: DistillationModule, data: LabelledDataModule) -> None:
     """Tell before the teacher's training that a temperature would learn from the test samples."""
     if module.distillation.learns_from_held_out:
         data.check_held_out()
@@ -409,9 +463,19 @@ def detector_distillation(
 
 def teacher_module(cfg: DictConfig, teacher: nn.Module) -> ClassifierModule | DetectionModule:
     """The module that trains the teacher."""
-    if detects(cfg):
-        return DetectionModule(teacher, **_optimization(cfg.teacher))
-    return ClassifierModule(teacher, channels_last=channels_last(cfg), **_optimization(cfg.teacher))
+    return _alone(cfg, teacher, cfg.teacher)
+
+
+def _alone(cfg: DictConfig, network: nn.Module, node: DictConfig) -> ClassifierModule | DetectionModule:
+    """The module that trains a network without another, with the optimizer of a node."""
+    if task(cfg) == "detection":
+        return DetectionModule(network, **_optimization(node))
+    return ClassifierModule(network, **_optimization(node), **layout(cfg))
+
+
+def layout(cfg: DictConfig) -> dict[str, Any]:
+    """How the modules read what networks take and give."""
+    return {"class_dim": -1} if task(cfg) == "language" else {"channels_last": channels_last(cfg)}
 
 
 def _optimization(node: DictConfig) -> dict[str, Any]:

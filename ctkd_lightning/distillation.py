@@ -60,6 +60,7 @@ from ctkd_lightning.teacher_cache.cached import CachedTeacher, ViewedData, cache
 from ctkd_lightning.temperature import LearnedTemperature, Softening, Temperature
 from ctkd_lightning.temperature._base import learning
 from ctkd_lightning.temperature._softening import bounded_below
+from ctkd_lightning.token_store.cached import CachedTexts
 from ctkd_lightning.token_store.store import TokenStore
 from ctkd_lightning.token_store.teacher import Key, check_logits_alone, stored_teacher
 
@@ -212,7 +213,7 @@ class Distillation(nn.Module):
         self.run_student: FeatureTap | None = None
         if student is not None:
             self.run_student = FeatureTap(student, self.layers_of(student), pick=student_logits, role="student")
-        self.cached_teacher: CachedTeacher | None = None
+        self.cached_teacher: CachedTeacher | CachedTexts | None = None
         self._held_out: HeldOutDirection | None = None
         if self.learns_from_held_out:
             self._held_out = HeldOutDirection(self._student_for_held_out())

@@ -53,8 +53,7 @@ def _several(cfg: DictConfig) -> bool:
 
 def _run_here(cfg: DictConfig, run_dir: Path, choices: dict[str, str], overrides: list[str]) -> None:
     # here, so that help and errors of composition need not wait for torch
-    from ctkd_lightning import build
-    from ctkd_lightning.job import detect, distil, fuse
+    from ctkd_lightning.job import distil, fuse
     from ctkd_lightning.job.preflight import check_parts
     from ctkd_lightning.reporting import report_run
 
@@ -63,8 +62,7 @@ def _run_here(cfg: DictConfig, run_dir: Path, choices: dict[str, str], overrides
     if cfg.get("fusion"):
         fuse(cfg, run_dir, choices, overrides)
     else:
-        do = detect if build.detects(cfg) else distil
-        do(cfg, run_dir, choices, overrides, report_run if cfg.report else None)
+        distil(cfg, run_dir, choices, overrides, report_run if cfg.report else None)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -36,6 +37,33 @@ def step_decay(
         raise UserError(f"scheduler's milestones must be positive, found {list(milestones)}")
     epochs = [round(m * max_epochs) if m < 1 else int(m) for m in milestones]
     return MultiStepLR(optimizer, epochs, gamma=gamma)
+
+
+def cosine_with_warmup(optimizer: Optimizer, max_epochs: int, warmup_epochs: int = 1) -> LambdaLR:
+    """Grow the learning rate linearly at first; from then on it is half a cosine's, from 1 at epoch 0 to 0 at the end.
+
+    Args:
+        optimizer: whose rates are scheduled.
+        max_epochs: length of the run.
+        warmup_epochs: of which epoch e (from 0) has (e + 1) / (warmup_epochs + 1) of the rate.
+
+    Raises:
+        UserError: a start below 0.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        >>> cosine_with_warmup(optimizer, max_epochs=20).get_last_lr()
+        [0.05]
+    """
+    check_number("scheduler's warmup_epochs", warmup_epochs, least=0, whole=True)
+
+    def factor(epoch: int) -> float:
+        if epoch < warmup_epochs:
+            return (epoch + 1) / (warmup_epochs + 1)
+        return 0.5 * (1 + math.cos(math.pi * min(epoch / max_epochs, 1.0)))
+
+    return LambdaLR(optimizer, factor)
 
 
 class PerStep(LambdaLR):

@@ -13,9 +13,9 @@ from omegaconf import OmegaConf, open_dict
 
 from ctkd_lightning import build, methods, temperature
 from ctkd_lightning._facts import choices
-from ctkd_lightning.data import DetectionDataModule, ImageDataModule, MultimodalDataModule
+from ctkd_lightning.data import DetectionDataModule, ImageDataModule, MultimodalDataModule, TokenDataModule
 from ctkd_lightning.job.configuration import config_dir
-from ctkd_lightning.models import create_detector, create_model
+from ctkd_lightning.models import create_detector, create_language_model, create_model
 from tests.temperature.settings import GIVEN
 
 CONF = Path(config_dir())
@@ -27,6 +27,7 @@ PAIRS = {
     "wrn40_2_to_wrn16_2", "wrn40_2_to_wrn40_1", "vgg13_to_vgg8", "vgg13_to_mobilenetv2", "resnet50_to_mobilenetv2",
     "resnet50_to_vgg8", "resnet32x4_to_shufflenetv1", "resnet32x4_to_shufflenetv2", "wrn40_2_to_shufflenetv1",
     "resnet34_to_resnet18", "rcnn_small_to_tiny", "rcnn_resnet101_to_resnet18", "rcnn_resnet50_to_mobilenetv2",
+    "language_small_to_tiny",
 }  # fmt: skip
 PROMISED = {
     "model": PAIRS,
@@ -43,6 +44,8 @@ PROMISED = {
         "watch_sensors",
         "digit_scenes",
         "coco",
+        "stdlib_tokens",
+        "text_files",
     },
     "method": set(choices(methods, methods.Method)),
     "temperature": {*choices(temperature, temperature.Temperature), "normalized", "standardized", "transformed"},
@@ -59,6 +62,7 @@ PROMISED = {
         "compare_digits",
         "detection_coco_paper",
         "detection_digits",
+        "tokens_stdlib",
         "imagenet_paper",
         "fusion_digits",
         "fusion_six_views",
@@ -98,16 +102,22 @@ def test_composes_and_instantiates(group, choice, tmp_path, monkeypatch):
     for node in (cfg.teacher, cfg.optimizer, *([cfg[group]] if group in cfg else [])):
         OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # every interpolation
     if group == "model":
-        create = create_detector if build.detects(cfg) else create_model
+        create, data = {
+            "classification": (create_model, {"num_classes": 7}),
+            "detection": (create_detector, {"num_classes": 7}),
+            "language": (create_language_model, {"vocabulary": 7, "length": 5}),
+        }[build.task(cfg)]
         for side in ("teacher", "student"):
             downloads = [key for key in ("pretrained", "pretrained_backbone") if key in cfg.model[side]]
             settings = {**cfg.model[side], **dict.fromkeys(downloads, False)}
-            assert sum(p.numel() for p in create(**settings, num_classes=7).parameters()) > 10_000
+            assert sum(p.numel() for p in create(**settings, **data).parameters()) > 10_000
     elif group == "trainer":
         here = {"accelerator": "cpu", "devices": 1, "strategy": "auto", "num_nodes": 1, "precision": "32-true"}
         assert isinstance(instantiate(cfg.trainer, **here), Trainer)
     elif group == "experiment":
-        expected = DetectionDataModule if build.detects(cfg) else ImageDataModule
+        expected = {
+            "classification": ImageDataModule, "detection": DetectionDataModule, "language": TokenDataModule,
+        }[build.task(cfg)]  # fmt: skip
         assert isinstance(instantiate(cfg.data), MultimodalDataModule if "fusion" in cfg else expected)
         for node in (cfg.method.terms, cfg.curriculum, cfg.optimizer, cfg.teacher):
             instantiate(node)
@@ -222,6 +232,12 @@ def test_detection_digits_takes_other_methods_and_temperatures():
     instantiate(cfg.method.terms)
     assert instantiate(cfg.temperature)(torch.zeros(1, 2), torch.zeros(1, 2)).item() == 2
     assert (cfg.method.ce_weight, cfg.objective, cfg.callbacks.best.monitor) == (0.1, "best.map", "val/map")
+    texts = composed("experiment=tokens_stdlib")
+    assert (texts.objective, texts.callbacks.best.monitor, texts.callbacks.best.mode) == (
+        "best.nats",
+        "val/loss",
+        "min",
+    )
     assert (composed().objective, composed().callbacks.best.monitor) == ("best.top1", "val/top1")
 
 
@@ -261,7 +277,7 @@ TARGETS = {
     "ctkd_lightning.curriculum": {"ConstantCurriculum", "CosineCurriculum", "LinearCurriculum"},
     "ctkd_lightning.data": {
         "CIFAR10", "CIFAR100", "Coco", "DigitScenes", "DigitViews", "Digits", "Fake", "ImageFolder", "ImageNet",
-        "SixViews", "TinyImageNet", "WatchSensors",
+        "SixViews", "StdlibTokens", "TextFiles", "TinyImageNet", "WatchSensors",
     },
     "ctkd_lightning.detection": {"BoxKD"},
     "ctkd_lightning.job": {"MetricsLogger", "RunOwner", "SweepJobs", "mlflow_logger"},
@@ -271,7 +287,7 @@ TARGETS = {
     },
     "ctkd_lightning.models": {"SeriesEncoder", "VectorEncoder"},
     "ctkd_lightning.reporting": {"SweepReport"},
-    "ctkd_lightning.schedule": {"step_decay", "step_decay_with_warmup"},
+    "ctkd_lightning.schedule": {"cosine_with_warmup", "step_decay", "step_decay_with_warmup"},
     "ctkd_lightning.temperature": {
         "AsymmetricTemperature", "ClassScaledTemperature", "DynamicBatchTemperature", "DynamicTemperature",
         "EnergyTemperature", "FixedTemperature", "GlobalTemperature", "InstanceTemperature", "LSKDTemperature",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from ctkd_lightning.data._loading.batch import Batch
     from ctkd_lightning.data._multimodal import MultimodalDataModule
     from ctkd_lightning.data._samples import Samples
+    from ctkd_lightning.data._tokens import TokenDataModule
     from ctkd_lightning.data.cifar import CIFAR10, CIFAR100
     from ctkd_lightning.data.coco import Coco
     from ctkd_lightning.data.digit_scenes import DigitScenes
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ctkd_lightning.data.imagenet import ImageNet
     from ctkd_lightning.data.six_views import SixViews
     from ctkd_lightning.data.stdlib_tokens import StdlibTokens
+    from ctkd_lightning.data.text_files import TextFiles
     from ctkd_lightning.data.tiny_imagenet import TinyImageNet
     from ctkd_lightning.data.watch_sensors import WatchSensors
 
@@ -40,7 +42,9 @@ __all__ = [
     "Samples",
     "SixViews",
     "StdlibTokens",
+    "TextFiles",
     "TinyImageNet",
+    "TokenDataModule",
     "WatchSensors",
 ]
 
@@ -63,6 +67,8 @@ __getattr__, __dir__ = lazy_names(
         "Samples": "ctkd_lightning.data._samples",
         "SixViews": "ctkd_lightning.data.six_views",
         "StdlibTokens": "ctkd_lightning.data.stdlib_tokens",
+        "TextFiles": "ctkd_lightning.data.text_files",
+        "TokenDataModule": "ctkd_lightning.data._tokens",
         "TinyImageNet": "ctkd_lightning.data.tiny_imagenet",
         "WatchSensors": "ctkd_lightning.data.watch_sensors",
     },

@@ -2,200 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import sysconfig
-from collections.abc import Iterator
-from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from ctkd_lightning._files import locked, user_path, written_whole
-from ctkd_lightning.data._checks import whole_number
-from ctkd_lightning.data._labelled import LabelledDataModule, Split
-from ctkd_lightning.data._loading.loader import Loader
-from ctkd_lightning.data._loading.sampler import EpochSampler
-from ctkd_lightning.errors import UserError
-
-_END = "<end>"  # of a file
-_PARTS = 20  # of the files, by their names: one validates and one tests
-_SPLITS: dict[int, Split] = {0: "test", 1: "val"}
+from ctkd_lightning.data.text_files import TextFiles
 
 
-class TokenBatch(NamedTuple):
-    """One batch of texts.
-
-    Attributes:
-        input: (B, T), int64, tokens.
-        target: (B, T), int64, the token after each.
-        index: (B,), int64, the texts' positions in the full split.
-    """
-
-    input: Tensor
-    target: Tensor
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a batch
-
-
-class StdlibTokens(LabelledDataModule):
+class StdlibTokens(TextFiles):
     """Python source for small language models: the standard library of the Python that runs, as pairs of bytes.
 
-    A twentieth of the files, by a hash of their names, validates and another tests. Files stand one after the other,
-    each with an end, and are cut into texts of ``length`` tokens. The tokens are of byte-pair encoding, learned on the
-    training files once and kept in ``cache_dir``. Needs tokenizers: ``pip install 'ctkd-lightning[tokens]'``.
-
     Args:
-        vocabulary: how many tokens, 257 at least.
-        length: tokens of a text, T.
         root: the folder of sources; that of the running Python by default. Other Pythons have other texts.
-        cache_dir: for tokeniser and tokens.
-        **common: the arguments of ``LabelledDataModule``, but ``val_size``: batch_size, eval_batch_size,
-            batch_size_is_total, limit_train, limit_eval (texts), seed, drop_last.
+        pattern: of the files' names.
+        **settings: as in :class:`TextFiles`.
 
     Raises:
         UserError: a setting that cannot be; no sources, or no tokenizers.
     """
 
     name = "stdlib_tokens"
-    default_batch_size = 16
 
-    def __init__(
-        self,
-        *,
-        vocabulary: int = 2048,
-        length: int = 128,
-        root: str | Path | None = None,
-        cache_dir: str | Path = "~/.cache/ctkd_lightning",
-        **common: Any,
-    ) -> None:
-        super().__init__(**common)
-        self.vocabulary = whole_number("vocabulary", vocabulary, least=257)
-        self.length = whole_number("length", length, least=2)
-        self.root = Path(sysconfig.get_paths()["stdlib"]) if root is None else user_path(root)
-        self.cache_dir = user_path(cache_dir)
-        self._tokens: dict[Split, Tensor] = {}
+    def __init__(self, root: str | Path | None = None, pattern: str = "*.py", **settings: Any) -> None:
+        super().__init__(sysconfig.get_paths()["stdlib"] if root is None else root, pattern, **settings)
 
-    @property
-    def has_validation(self) -> bool:
-        """Files of its own."""
-        return True
-
-    @property
-    def class_names(self) -> list[str]:
-        """The tokens, in the order of their numbers."""
-        tokeniser = _tokenizers().Tokenizer.from_file(str(self._prepared / "tokenizer.json"))
-        return [tokeniser.id_to_token(number) for number in range(self.vocabulary)]
-
-    @property
-    def num_classes(self) -> int:
-        """The vocabulary."""
-        return self.vocabulary
-
-    def bytes_per_token(self, split: Split) -> float:
-        """How many bytes of source a token of a split stands for: nats a token over this and ln 2 are bits a byte."""
-        sizes = {"train": 0, "val": 0, "test": 0}
-        for name, path in self._files:
-            sizes[_split_of(name)] += len(_read(path).encode())
-        return sizes[split] / len(self.tokens(split))
-
-    def tokens(self, split: Split) -> Tensor:
-        """(N,), int64: all of a split in order."""
-        if split not in self._tokens:
-            self._tokens[split] = torch.from_numpy(np.load(self._prepared / f"{split}.npy").astype(np.int64))
-        return self._tokens[split]
-
-    def prepare_data(self) -> None:
-        """Learn the tokens and encode the files, on one process and once."""
-        _ = self._prepared
-
-    @cached_property
-    def _files(self) -> list[tuple[str, Path]]:
-        files = ((path.relative_to(self.root).as_posix(), path) for path in self.root.rglob("*.py"))
-        found = sorted((name, path) for name, path in files if "site-packages" not in path.relative_to(self.root).parts)
-        if not {_split_of(name) for name, _ in found} >= {"train", "val", "test"}:
-            raise UserError(
-                f"{self.root} has {len(found)} files of Python, too few to train, validate and test: set root"
-            )
-        return found
-
-    @cached_property
-    def _prepared(self) -> Path:
-        """The folder with tokeniser and tokens."""
-        decides = [(name, path.stat().st_size) for name, path in self._files], self.vocabulary
-        folder = self.cache_dir / self.name / hashlib.sha256(repr(decides).encode()).hexdigest()[:16]
-        if not (folder / "test.npy").is_file():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with locked(folder):
-                if not (folder / "test.npy").is_file():
-                    self._prepare(folder)
-        return folder
-
-    def _prepare(self, folder: Path) -> None:
-        tokenizers = _tokenizers()
-        tokeniser = tokenizers.Tokenizer(tokenizers.models.BPE())
-        tokeniser.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokeniser.decoder = tokenizers.decoders.ByteLevel()
-        trainer = tokenizers.trainers.BpeTrainer(
-            vocab_size=self.vocabulary,
-            special_tokens=[_END],
-            initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        tokeniser.train_from_iterator(self._texts("train"), trainer)
-        if tokeniser.get_vocab_size() != self.vocabulary:
-            raise UserError(
-                f"vocabulary={self.vocabulary}: the sources give {tokeniser.get_vocab_size()} tokens: set that or fewer"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        with written_whole(folder / "tokenizer.json") as part:
-            tokeniser.save(str(part))
-        end = [tokeniser.token_to_id(_END)]
-        splits: tuple[Split, ...] = ("train", "val", "test")
-        for split in splits:  # the test's at last: with it all is there
-            encoded = tokeniser.encode_batch(list(self._texts(split)))
-            with written_whole(folder / f"{split}.npy") as part, part.open("wb") as file:
-                np.save(file, np.concatenate([np.array(text.ids + end, dtype=np.uint32) for text in encoded]))
-
-    def _texts(self, split: Split) -> Iterator[str]:
-        return (_read(path) for name, path in self._files if _split_of(name) == split)
-
-    def _targets(self, split: Split) -> Tensor:
-        """Of one kind all: a text has a target for each of its tokens."""
-        return torch.zeros((len(self.tokens(split)) - 1) // self.length, dtype=torch.int64)
-
-    def _loader(self, split: Split, sampler: EpochSampler, training: bool) -> Loader[TokenBatch]:
-        return _TokenLoader(self.tokens(split), self.length, sampler, self._device())
-
-
-class _TokenLoader(Loader[TokenBatch]):
-    """Gathers batches on the device."""
-
-    def __init__(self, tokens: Tensor, length: int, sampler: EpochSampler, device: torch.device) -> None:
-        super().__init__(sampler)
-        self.tokens, self.length, self.device = tokens, length, device
-
-    def _batches(self) -> Iterator[TokenBatch]:
-        tokens, offsets = self.tokens.to(self.device), torch.arange(self.length + 1, device=self.device)
-        order = self.sampler.order()[0].to(self.device)
-        for part in self.sampler.slices():
-            index = order[part]
-            texts = tokens[index.unsqueeze(1) * self.length + offsets]
-            yield TokenBatch(texts[:, :-1], texts[:, 1:], index)
-
-
-def _split_of(name: str) -> Split:
-    return _SPLITS.get(int(hashlib.sha256(name.encode()).hexdigest(), 16) % _PARTS, "train")
-
-
-def _read(path: Path) -> str:
-    return path.read_bytes().decode("utf-8", errors="replace")
-
-
-def _tokenizers() -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise UserError("stdlib_tokens needs tokenizers: pip install 'ctkd-lightning[tokens]'") from error
-    return tokenizers
+    def _has(self, name: str) -> bool:
+        """All but what was installed."""
+        return "site-packages" not in PurePosixPath(name).parts

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from ctkd_lightning._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ctkd_lightning.job.detection import detect
     from ctkd_lightning.job.evaluation import evaluate
     from ctkd_lightning.job.evaluation_summary import Evaluation, read_evaluation
     from ctkd_lightning.job.fusion import fuse
@@ -25,7 +24,6 @@ __all__ = [
     "RunOwner",
     "Summary",
     "SweepJobs",
-    "detect",
     "distil",
     "evaluate",
     "fuse",
@@ -44,7 +42,6 @@ __getattr__, __dir__ = lazy_names(
         "SweepJobs": "ctkd_lightning.job.sweep",
         "RunDirectory": "ctkd_lightning.job.run_directory",
         "Summary": "ctkd_lightning.job.summary",
-        "detect": "ctkd_lightning.job.detection",
         "distil": "ctkd_lightning.job.stages",
         "evaluate": "ctkd_lightning.job.evaluation",
         "fuse": "ctkd_lightning.job.fusion",

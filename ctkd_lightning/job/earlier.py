@@ -17,6 +17,7 @@ from ctkd_lightning.job.summary import FusionSummary, Summary, read_summary
 from ctkd_lightning.models._factory import check_source
 
 _IMAGES = "${oc.env:CTKD_CACHE_DIR,${oc.env:HOME,.}/.cache/ctkd_lightning}/images"  # as in conf/data
+_NETWORKS = {"detection": "detectors", "language": "language models"}
 _ENDED = ("complete", "stopped", "failed")
 
 
@@ -93,10 +94,10 @@ def need_student(run: EarlierRun) -> Summary:
     summary = run.summary
     if not isinstance(summary, Summary):
         raise UserError(f"the run in {run.files} is a fusion and has no student: give the folder of a distillation")
-    if summary.task == "detection":
+    if summary.task != "classification":
         raise UserError(
-            f"the run in {run.files} is of detectors, and this command takes classifiers: its summary.json and report "
-            f"have the numbers, {run.files.student.name} the student's weights"
+            f"the run in {run.files} is of {_NETWORKS[summary.task]}, and this command takes classifiers: its "
+            f"summary.json and report have the numbers, {run.files.student.name} the student's weights"
         )
     if not run.files.student.is_file():
         raise UserError(

@@ -165,7 +165,7 @@ def _distil(cfg: DictConfig, module: FusionModule, data: MultimodalDataModule, r
     cfg.run_dir = str(own)
     resume = own.resume_from("auto") if cfg.resume else None
 
-    alone = build.student_alone(cfg, build.encoders(cfg, data)[name], name)
+    alone = build.encoder_alone(cfg, build.encoders(cfg, data)[name], name)
     build.trainer(cfg, callbacks=build.progress_bar(cfg), logger=False).fit(alone, datamodule=data)
     top1_alone = _top1(cfg, alone, data)
 

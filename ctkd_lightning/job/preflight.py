@@ -18,6 +18,7 @@ from ctkd_lightning._reading import check_regular
 from ctkd_lightning.callbacks.finite import all_finite
 from ctkd_lightning.errors import UserError, check_number, suggest
 from ctkd_lightning.job.hardware import accelerator_in_use
+from ctkd_lightning.job.measures import MEASURES
 from ctkd_lightning.job.summary import Best, FusionSummary, NetworkSummary, Summary
 from ctkd_lightning.models._bounds import check_nesting
 from ctkd_lightning.models._checkpoint import read_pickle
@@ -44,12 +45,14 @@ def check_parts(cfg: DictConfig) -> None:
     for key in needed:
         if not isinstance(found := OmegaConf.select(cfg, key), Mapping):
             raise UserError(f"{key} must be a group of settings, found {found}: leave it as it is, or give another")
+    if not isinstance(found := OmegaConf.select(cfg, "teacher.data"), Mapping | None):
+        raise UserError(f"teacher.data must be settings of data, such as {{limit_train: null}}, found {found}")
     for key in ("student_layers", "teacher_layers"):
         if not isinstance(found := OmegaConf.select(cfg, key), Mapping | None):
             raise UserError(f"{key} must be layers by role, such as {{pooled: avgpool}}, found {found}")
     task = OmegaConf.select(cfg, "model.task")
-    if not cfg.get("fusion") and task not in (None, "classification", "detection"):
-        raise UserError(f"model.task must be classification or detection, found {task}")
+    if not cfg.get("fusion") and task not in (None, *MEASURES):
+        raise UserError(f"model.task must be {', '.join(list(MEASURES)[:-1])} or {list(MEASURES)[-1]}, found {task}")
     devices = OmegaConf.select(cfg, "trainer.devices")
     if not isinstance(devices, int | str | Sequence) or isinstance(devices, bool):
         raise UserError(f"trainer.devices must be a number, a list of numbers or auto, found {devices}")
@@ -100,22 +103,6 @@ def _check_alone(cfg: DictConfig) -> None:
     ):
         if wrong:
             raise UserError(f"{found} has no effect where the student learns alone (method=none): {instead}")
-
-
-def check_detection_settings(cfg: DictConfig) -> None:
-    """Refuse settings of detectors that could only fail later.
-
-    Raises:
-        UserError: naming the setting.
-    """
-    check_settings(cfg)
-    if cfg.teacher_cache != "off":
-        raise UserError(
-            f"teacher_cache={cfg.teacher_cache} is of classifiers: a teacher of detectors scores the student's own "
-            "proposals, which are others in each step; leave it out"
-        )
-    if cfg.callbacks.get("curriculum") is None:
-        raise UserError("callbacks.curriculum distils detectors, and it is switched off: leave it in, or method=none")
 
 
 def check_fusion_settings(cfg: DictConfig) -> None:

@@ -11,30 +11,27 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
-from rich.filesize import decimal
 
 from ctkd_lightning import build
 from ctkd_lightning._files import user_path
-from ctkd_lightning.data import ImageDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.configuration import config_dir
 from ctkd_lightning.job.figures import plot_training
 from ctkd_lightning.job.loggers import ended, publish
-from ctkd_lightning.job.outputs import RecordingModule, add_temperatures, outputs_of, test_fingerprint
+from ctkd_lightning.job.measures import BEST, MEASURES
 from ctkd_lightning.job.overrides import sets
-from ctkd_lightning.job.preflight import check_settings
-from ctkd_lightning.job.student import describe
 from ctkd_lightning.job.summary import NetworkSummary, Summary, describe_environment, parameters_of
-from ctkd_lightning.job.table import MEASURES, print_table
-from ctkd_lightning.job.teacher import check_beats_chance, ready_baseline, ready_teacher
-from ctkd_lightning.job.thresholds import fit_temperatures
-from ctkd_lightning.job.training import Training, begin, recorded, run_test, write
-from ctkd_lightning.models import save_student
+from ctkd_lightning.job.table import print_table
+from ctkd_lightning.job.tasks import Learning, Task, task_of
+from ctkd_lightning.job.teacher import ready_baseline, ready_teacher
+from ctkd_lightning.job.training import Training, begin, recorded, write
 from ctkd_lightning.modules import ClassifierModule, DistillationModule
-from ctkd_lightning.teacher_cache.cached import check_cacheable
 from ctkd_lightning.temperature import LearnedTemperature
 
 log = logging.getLogger(__name__)
+
+_OF_IMAGES = ("global", "instance")
+"""Choices of ``temperature=`` whose range is CTKD's for classes of images."""
 
 
 def distil(
@@ -54,11 +51,14 @@ def distil(
         report: writes a page on the run into its folder, once it is complete; the loggers get it with the rest.
 
     Returns:
-        The student's best validation top-1, percent; of the test data where they validate; ``None`` without either.
+        The student's best epoch on validation data, by ``model.metric``; on the test data where they validate; ``None``
+        without either.
     """
+    task = task_of(cfg)
     run, resume, earlier = begin(cfg, run_dir)
     alone = bool(cfg.method.alone)
     summary = Summary(
+        task=task.name,
         model=pair_name(cfg.model, choices["model"]),
         data=choices["data"],
         method="+".join(cfg.method.terms) or choices["method"],
@@ -81,125 +81,135 @@ def distil(
 
     loggers: list[Logger] = []
     with ended(loggers), recorded(summary, run, close, going_on=earlier is not None, first_stage="teacher"):
-        check_settings(cfg)
+        task.check()
         summary.precision = str(build.precision(cfg))
         say_how(cfg, summary.precision)
-        data = build.data(cfg)
-        summary.num_classes, summary.test_data = data.num_classes, test_fingerprint(data)
-        teacher, student = (None, build.student(cfg, data)) if alone else build.networks(cfg, data)
+        summary.test_data, summary.num_classes = task.read(), task.data.num_classes
+        teacher, student = (None, build.student(cfg, task.data)) if alone else build.networks(cfg, task.data)
         for network, found in ((teacher, summary.teacher), (student, summary.student), (student, summary.baseline)):
             if network is not None and found is not None:
                 found.parameters = parameters_of(network)
-        module = build.student_alone(cfg, student) if teacher is None else build.module(cfg, teacher, student, data)
-        _say_what_has_no_effect(summary, module, overrides)
-        if isinstance(module, DistillationModule) and cfg.teacher_cache not in ("off", "auto"):
-            check_cacheable(module.distillation.teacher_needs)
-
-        def save() -> None:
-            save_student(student, run.student, describe(cfg, data, summary.final))
-
-        training = Training(cfg, run, module, data, resume, save)
+        learning = task.learning(teacher, student)
+        say_what_has_no_effect(summary, task, learning, overrides)
+        if teacher is not None and cfg.teacher_cache not in ("off", "auto"):
+            task.check_cacheable(learning)
+        training = Training(
+            cfg,
+            run,
+            learning.module,
+            task.data,
+            resume,
+            lambda: task.save(student, run, summary.final),
+            curriculum=learning.callback,
+        )
         loggers += training.loggers
 
         if teacher is not None and summary.teacher is not None:
-            summary.teacher.train_seconds = ready_teacher(cfg, teacher, data)
+            summary.teacher.train_seconds = ready_teacher(cfg, teacher, task.data)
             if cfg.teacher.check:
-                top1 = run_test(cfg, ClassifierModule, teacher, data, "val")[0]["val/top1"]
-                check_beats_chance(top1, data.num_classes, len(data.val_indices), cfg.model.teacher.name)
+                task.check_teacher(task.measure(teacher, "val"))
         baseline = None
         if summary.baseline is not None:
             summary.stage = summary.status = "baseline"
             write(summary, run)
-            baseline, summary.baseline.train_seconds = ready_baseline(cfg, data, summary.precision)
+            baseline, summary.baseline.train_seconds = ready_baseline(cfg, task.data, summary.precision)
 
         summary.stage = summary.status = "student"
         write(summary, run)
-        if isinstance(module, DistillationModule):
-            fit_temperatures(module, data)
-        seed_everything(cfg.seed, workers=True, verbose=False)  # whatever the teacher's stage has drawn
-        if isinstance(module, DistillationModule):
-            _cache_teacher(cfg, module, data, summary.precision)
-        if cfg.compile:
-            module.compile_networks()
+        task.fit_temperatures(learning)
+        if teacher is not None:
+            _cache_teacher(cfg, task, learning, summary.precision)
+        if cfg.compile and isinstance(learning.module, DistillationModule | ClassifierModule):
+            learning.module.compile_networks()
+        seed_everything(cfg.seed, workers=True, verbose=False)  # whatever was drawn before
         try:
             training.run(summary)
         finally:
-            cached = module.cached_teacher if isinstance(module, DistillationModule) else None
-            if cached is not None and cached.asked:
-                summary.teacher_cache = cached.known / cached.asked
+            if (known := task.known_share(learning)) is not None:
+                summary.teacher_cache = known
 
         summary.stage = summary.status = "test"
         write(summary, run)
-        tested = {}
         networks = {"teacher": teacher, "student": student, "baseline": baseline}
         for role, network in networks.items():
             found = getattr(summary, role)
             if network is None or found is None:
                 continue
-            metrics, tested[role] = run_test(cfg, RecordingModule, network, data)
-            found.top1, found.top5 = metrics["test/top1"], metrics["test/top5"]
+            tested = task.measure(network, "test", role)
+            for measure in MEASURES[task.name]:
+                setattr(found, measure.name, tested[measure.name])
         if cfg.keep_outputs and training.trainer.is_global_zero:
-            kept = outputs_of(tested, data.class_names)
-            if isinstance(module, DistillationModule):
-                add_temperatures(kept, module, data)
-            kept.write(run)
-    return summary.best.top1
+            task.keep_outputs(learning, run)
+    return best_of(summary)
 
 
-def _cache_teacher(cfg: DictConfig, module: DistillationModule, data: ImageDataModule, precision: str) -> None:
+def _cache_teacher(cfg: DictConfig, task: Task, learning: Learning, precision: str) -> None:
     """Keep the teacher's outputs, where that is asked for."""
     setting, default = cfg.teacher_cache, Path(cfg.teacher.cache_dir).parent / "teacher_outputs"
     if setting == "off":
         return
     folder = user_path(default if setting == "auto" else setting)
     try:
-        cached = module.cache_teacher(data, folder, precision=precision)
+        task.check_cacheable(learning)
+        kept = task.cache_teacher(learning, folder, precision)
     except UserError as error:
         if setting != "auto":
             raise
         log.warning("No teacher cache: %s", error)
         return
-    log.info("Teacher cache: %s, %s", cached.store.path, decimal(cached.store.nbytes))
+    log.info("Teacher cache: %s", kept)
+
+
+def best_of(summary: Summary) -> float | None:
+    """The student's best epoch, by the measure that chose it."""
+    found = (getattr(summary.best, measure.name) for measure in BEST.values())
+    return next((value for value in found if value is not None), None)
 
 
 def tested_numbers(summary: Summary) -> dict[str, float]:
     """What came out, by metric name: the student's under the plain ones."""
     found = {}
     for role, network in (("test", summary.student), ("teacher", summary.teacher), ("baseline", summary.baseline)):
-        for name in MEASURES[summary.task]:
-            if (value := getattr(network, name, None)) is not None:
-                found[f"{role}/{name}"] = value
+        for measure in MEASURES[summary.task]:
+            if (value := getattr(network, measure.name, None)) is not None:
+                found[f"{role}/{measure.name}"] = value
     return found
 
 
 def say_how(cfg: DictConfig, precision: str) -> None:
     """On what the training runs."""
     accelerator = build.accelerator(cfg)
-    layout = ", channels-last" if build.channels_last(cfg) and not build.detects(cfg) else ""
+    layout = ", channels-last" if build.channels_last(cfg) and build.task(cfg) == "classification" else ""
     log.info("Training on %s in %s%s; tests run in 32-true", accelerator, precision, layout)
 
 
-def _say_what_has_no_effect(
-    summary: Summary, module: DistillationModule | ClassifierModule, overrides: Sequence[str]
-) -> None:
+def say_what_has_no_effect(summary: Summary, task: Task, learning: Learning, overrides: Sequence[str]) -> None:
     """Name the choices that change nothing, and warn of those that the user made for nothing."""
-    if isinstance(module, ClassifierModule):
-        summary.without_effect += ["temperature", "curriculum"]
-        for group in summary.without_effect:
-            if sets(overrides, group):
-                rank_zero_warn(f"{group}= has no effect: method={summary.method} has no teacher and no temperature")
-        return
-    if not module.uses_temperature:
-        summary.without_effect.append("temperature")  # the module has said it
-    learned = any(isinstance(t, LearnedTemperature) for t in module.distillation.temperatures)
-    if module.uses_temperature and learned:
-        return
-    summary.without_effect.append("curriculum")
-    if sets(overrides, "curriculum"):
-        reason = f"temperature={summary.temperature} does not learn; take temperature=global or instance"
-        if not module.uses_temperature:
+    for key in task.without_effect:
+        if sets(overrides, key):
+            rank_zero_warn(f"{key} has no effect: these networks' task is {task.name}; leave it out")
+    softened = any(method.uses_temperature for method in learning.methods)
+    if not softened:
+        summary.without_effect.append("temperature")
+    if not softened or not any(isinstance(part, LearnedTemperature) for part in learning.temperatures):
+        summary.without_effect.append("curriculum")
+    told = isinstance(learning.module, DistillationModule)  # which says of the temperature itself
+    for group in summary.without_effect:
+        if not sets(overrides, group) or (told and group == "temperature"):
+            continue
+        if not learning.methods:
+            reason = f"method={summary.method} has no teacher and no temperature"
+        elif not softened:
             reason = f"method={summary.method} softens no logits"
-        rank_zero_warn(f"curriculum={summary.curriculum} has no effect: {reason}")
+        else:
+            reason = f"temperature={summary.temperature} does not learn; take temperature=global or instance"
+        rank_zero_warn(f"{group}={getattr(summary, group)} has no effect: {reason}")
+    if softened and task.temperature and summary.temperature in _OF_IMAGES:
+        rank_zero_warn(
+            f"temperature={summary.temperature} is learned in a range that CTKD has for classes of images, and the "
+            f"task is {task.name}: take temperature={task.temperature}, or set its tau_init, tau_range and "
+            "initial_value"
+        )
 
 
 def pair_name(model: DictConfig, choice: str) -> str:

@@ -14,6 +14,7 @@ from torch import nn
 from ctkd_lightning._reading import read_json
 from ctkd_lightning.job._types import of_its_types
 from ctkd_lightning.job.hardware import describe_hardware
+from ctkd_lightning.job.measures import MEASURES, TaskName
 from ctkd_lightning.job.run_directory import RunDirectory
 
 Stage = Literal["teacher", "baseline", "student", "encoders", "fusion", "test"]
@@ -35,6 +36,8 @@ class NetworkSummary:
             or elsewhere. That of the student is the run's.
         map: of a detector, its mean average precision on the test data, percent.
         ap50: likewise, at an IoU of 0.5.
+        bits: of a language model, the bits that a byte of the test texts takes.
+        nats: likewise, a token: its cross-entropy.
     """
 
     name: str
@@ -44,11 +47,14 @@ class NetworkSummary:
     train_seconds: float | None = None
     map: float | None = None
     ap50: float | None = None
+    bits: float | None = None
+    nats: float | None = None
 
     @property
     def score(self) -> float | None:
-        """What tells how good it is: ``map`` of a detector, ``top1`` of a classifier."""
-        return self.top1 if self.map is None else self.map
+        """What tells how good it is: the first measure of its task."""
+        found = (getattr(self, measures[0].name) for measures in MEASURES.values())
+        return next((value for value in found if value is not None), None)
 
 
 @dataclass
@@ -60,12 +66,14 @@ class Best:
         epoch: from 1.
         chosen_on: the data that it is the best on.
         map: of a detector, in the place of ``top1``, percent.
+        nats: of a language model, likewise, a token.
     """
 
     top1: float | None = None
     epoch: int | None = None
     chosen_on: Literal["validation", "test"] | None = None
     map: float | None = None
+    nats: float | None = None
 
 
 @dataclass(kw_only=True)
@@ -84,7 +92,7 @@ class RunSummary:
         best: the best of them.
         skipped_steps: left out since their gradients were not finite (``on_nan=skip``).
         train_seconds: the training, parts before a resume with it.
-        images_per_second: its rate, of images or other samples.
+        images_per_second: its rate, of images or other samples, such as texts.
         final: the last values of λ and τ by metric name.
         saturated: those of them that are a τ at an end of its range, where it hardly learns.
     """
@@ -153,7 +161,7 @@ class Summary(RunSummary):
     teacher: NetworkSummary | None
     student: NetworkSummary
     baseline: NetworkSummary | None = None
-    task: Literal["classification", "detection"] = "classification"
+    task: TaskName = "classification"
     num_classes: int | None = None
     test_data: str | None = None
     status: Status = "teacher"

@@ -9,6 +9,7 @@ from itertools import zip_longest
 from rich.console import Console
 from rich.table import Table
 
+from ctkd_lightning.job.measures import BEST, MEASURES, SAMPLES
 from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.summary import RunSummary, Summary
 
@@ -16,21 +17,17 @@ NO_BREAK = "\u00a0"
 _NAMES = 20  # the width of the names' column
 
 
-MEASURES = {"classification": {"top1": "top-1", "top5": "top-5"}, "detection": {"map": "mAP", "ap50": "AP50"}}
-"""By task, what a network is judged by: from the number's name in the summary to the reader's."""
-
-
 def print_table(summary: Summary, run: RunDirectory) -> None:
     """Print the closing table."""
     table = Table(title=f"{summary.model} on {summary.data}, method {summary.method}", title_justify="left")
     measures = MEASURES[summary.task]
-    for heading in ("", "network", "parameters", *(f"test {measure} %" for measure in measures.values())):
+    for heading in ("", "network", "parameters", *(f"test {measure.title}" for measure in measures)):
         table.add_column(heading, justify="left" if heading in ("", "network") else "right")
     networks = (("teacher", summary.teacher), ("student", summary.student), ("student alone", summary.baseline))
     for role, network in networks:
         if network is None:
             continue
-        numbers = (number(getattr(network, name)) for name in measures)
+        numbers = (number(getattr(network, measure.name), measure.digits) for measure in measures)
         table.add_row(role, network.name, _count(network.parameters), *numbers)
     console = Console()
     console.print(table)
@@ -82,11 +79,13 @@ def closing_lines(summary: RunSummary) -> list[tuple[str, str]]:
     """What every job says in the end: its best epoch, its speed, and how to go on where it was stopped."""
     lines = []
     best = summary.best
-    for measure, value in (("top-1", best.top1), ("mAP", best.map)):
-        if value is not None:
-            lines.append((f"best on {best.chosen_on}", f"{measure} {number(value)} % after epoch {best.epoch}"))
+    for measure in BEST.values():
+        if (value := getattr(best, measure.name)) is not None:
+            text = f"{measure.label} {number(value, measure.digits)} {measure.unit}".rstrip()
+            lines.append((f"best on {best.chosen_on}", f"{text} after epoch {best.epoch}"))
     rate = summary.images_per_second
-    speed = f", {rate:,.0f} images/s" if rate else ""
+    samples = SAMPLES[summary.task] if isinstance(summary, Summary) else "images"
+    speed = f", {rate:,.0f} {samples}/s" if rate else ""
     lines.append(("training", f"{summary.epochs} epochs in {summary.train_seconds:,.0f} s{speed}"))
     if summary.saturated:
         names = ", ".join(
@@ -105,6 +104,6 @@ def _count(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
-def number(value: float | None) -> str:
-    """With two decimals; a dash for none."""
-    return "–" if value is None else f"{value:.2f}"
+def number(value: float | None, digits: int = 2) -> str:
+    """With so many decimals; a dash for none."""
+    return "–" if value is None else f"{value:.{digits}f}"

@@ -21,7 +21,6 @@ from torch import nn
 
 from ctkd_lightning import build
 from ctkd_lightning._files import owned, user_path, written_whole
-from ctkd_lightning.data import DetectionDataModule, ImageDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.configuration import plain
 from ctkd_lightning.job.preflight import all_processes
@@ -38,18 +37,16 @@ _MACHINE_SETTINGS = (
 )  # fmt: skip
 
 # Settings of the teacher that its training does not read.
-_NOT_TRAINED_WITH = ("checkpoint", "cache_dir", "check")
+_NOT_TRAINED_WITH = ("checkpoint", "cache_dir", "check", "data")
 
 _PATIENCE = 2.0  # seconds until another look at a folder that another run has
 _SECONDS = "train_seconds"  # in the weights' file: how long their training took
-
-Data = ImageDataModule | DetectionDataModule
 
 MakeTrainer = Callable[..., Trainer]
 """Makes a Trainer with the run's accelerator, strategy and precision, under other settings by keyword."""
 
 
-def ready_teacher(cfg: DictConfig, network: nn.Module, data: Data) -> float | None:
+def ready_teacher(cfg: DictConfig, network: nn.Module, data: build.TaskData) -> float | None:
     """Give the teacher its weights where :func:`ctkd_lightning.build.networks` has not: found in the cache, or trained.
 
     Args:
@@ -66,6 +63,7 @@ def ready_teacher(cfg: DictConfig, network: nn.Module, data: Data) -> float | No
         if _serves_as_published(cfg, data):
             return None
         log.info("The pretrained teacher's classes are not the data's: it gets a new last layer and is trained on")
+    data = build.data_of_teacher(cfg, data)
     settings = _teacher_settings(cfg, data)
     folder = _folder(cfg, cfg.model.teacher.name, data, settings)
     seed_everything(cfg.teacher.seed, workers=True, verbose=False)
@@ -83,12 +81,12 @@ def ready_teacher(cfg: DictConfig, network: nn.Module, data: Data) -> float | No
         data.seed = students_seed
 
 
-def _serves_as_published(cfg: DictConfig, data: Data) -> bool:
+def _serves_as_published(cfg: DictConfig, data: build.TaskData) -> bool:
     """Whether the pretrained teacher's classes are the data's; those of a detector always are."""
-    return build.detects(cfg) or pretrained_classes(cfg.model.teacher.name) == data.num_classes
+    return build.task(cfg) == "detection" or pretrained_classes(cfg.model.teacher.name) == data.num_classes
 
 
-def _teacher_settings(cfg: DictConfig, data: Data) -> dict[str, Any]:
+def _teacher_settings(cfg: DictConfig, data: build.TaskData) -> dict[str, Any]:
     """What decides the teacher's weights."""
     return _training_settings(cfg, data) | {
         "network": plain(cfg.model.teacher),
@@ -96,7 +94,7 @@ def _teacher_settings(cfg: DictConfig, data: Data) -> dict[str, Any]:
     }
 
 
-def load_teacher(cfg: DictConfig, network: nn.Module, data: Data) -> None:
+def load_teacher(cfg: DictConfig, network: nn.Module, data: build.TaskData) -> None:
     """Give the teacher the weights that an earlier run used, without any training.
 
     Args:
@@ -109,11 +107,12 @@ def load_teacher(cfg: DictConfig, network: nn.Module, data: Data) -> None:
     """
     if cfg.teacher.checkpoint or (cfg.model.teacher.get("pretrained") and _serves_as_published(cfg, data)):
         return
+    data = build.data_of_teacher(cfg, data)
     folder = _folder(cfg, cfg.model.teacher.name, data, _teacher_settings(cfg, data))
     load_weights(network, _kept(folder / "teacher.safetensors", "the teacher's"))
 
 
-def ready_baseline(cfg: DictConfig, data: Data, precision: str) -> tuple[nn.Module, float | None]:
+def ready_baseline(cfg: DictConfig, data: build.TaskData, precision: str) -> tuple[nn.Module, float | None]:
     """The student as ``method=none`` would train it: found in the cache, or trained and kept there.
 
     Args:
@@ -127,7 +126,7 @@ def ready_baseline(cfg: DictConfig, data: Data, precision: str) -> tuple[nn.Modu
     settings = _baseline_settings(cfg, data, precision)
     folder = _baseline_folder(cfg, data, settings)
     network = build.student(cfg, data)
-    module = build.detector_module(cfg, network) if build.detects(cfg) else build.student_alone(cfg, network)
+    module = build.student_alone(cfg, network)
     bar = build.progress_bar(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
 
@@ -138,7 +137,7 @@ def ready_baseline(cfg: DictConfig, data: Data, precision: str) -> tuple[nn.Modu
     return network.eval(), seconds
 
 
-def load_baseline(cfg: DictConfig, network: nn.Module, data: Data, precision: str) -> None:
+def load_baseline(cfg: DictConfig, network: nn.Module, data: build.TaskData, precision: str) -> None:
     """Give a network the weights of :func:`ready_baseline`, without any training.
 
     Raises:
@@ -148,7 +147,7 @@ def load_baseline(cfg: DictConfig, network: nn.Module, data: Data, precision: st
     load_weights(network, _kept(folder / "baseline.safetensors", "the student's that was trained alone"))
 
 
-def _baseline_settings(cfg: DictConfig, data: Data, precision: str) -> dict[str, Any]:
+def _baseline_settings(cfg: DictConfig, data: build.TaskData, precision: str) -> dict[str, Any]:
     return _training_settings(cfg, data) | {
         "network": plain(cfg.model.student),
         "training": {**plain(cfg.optimizer), "seed": cfg.seed, "data_seed": data.seed, "epochs": cfg.max_epochs},
@@ -157,7 +156,7 @@ def _baseline_settings(cfg: DictConfig, data: Data, precision: str) -> dict[str,
     }
 
 
-def _baseline_folder(cfg: DictConfig, data: Data, settings: Mapping[str, Any]) -> Path:
+def _baseline_folder(cfg: DictConfig, data: build.TaskData, settings: Mapping[str, Any]) -> Path:
     return _folder(cfg, f"{cfg.model.student.name}-alone", data, settings)
 
 
@@ -170,7 +169,7 @@ def _kept(weights: Path, whose: str) -> Path:
     return weights
 
 
-def _training_settings(cfg: DictConfig, data: Data) -> dict[str, Any]:
+def _training_settings(cfg: DictConfig, data: build.TaskData) -> dict[str, Any]:
     """What decides the weights of any network that is trained on the data, beside its own training."""
     return {
         "data": data.fingerprint(),
@@ -180,12 +179,12 @@ def _training_settings(cfg: DictConfig, data: Data) -> dict[str, Any]:
     }
 
 
-def _samples_a_step(cfg: DictConfig, data: Data) -> int:
+def _samples_a_step(cfg: DictConfig, data: build.TaskData) -> int:
     """On all processes together."""
     return data.batch_size if data.batch_size_is_total else data.batch_size * all_processes(cfg.trainer)
 
 
-def _folder(cfg: DictConfig, name: str, data: Data, settings: Mapping[str, Any]) -> Path:
+def _folder(cfg: DictConfig, name: str, data: build.TaskData, settings: Mapping[str, Any]) -> Path:
     name = name.replace("/", "_")
     return user_path(cfg.teacher.cache_dir) / f"{name}-{data.name}-{teacher_key(settings)}"
 

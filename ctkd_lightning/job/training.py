@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -21,10 +21,11 @@ from torch import nn
 from ctkd_lightning import build
 from ctkd_lightning.callbacks import CurriculumTemperatureCallback, FiniteSteps
 from ctkd_lightning.callbacks._throughput import Throughput
-from ctkd_lightning.data import DetectionDataModule, ImageDataModule, MultimodalDataModule
+from ctkd_lightning.data._labelled import LabelledDataModule
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.explain import described
 from ctkd_lightning.job.loggers import tell_configuration
+from ctkd_lightning.job.measures import BEST
 from ctkd_lightning.job.metrics import KeepRows, MetricsLogger, Row, rows_before
 from ctkd_lightning.job.preflight import check_resumable, finished_epochs, read_resumable
 from ctkd_lightning.job.run_directory import RunDirectory
@@ -38,9 +39,6 @@ log = logging.getLogger(__name__)
 
 _RESTORE = ("go_on", "_go_on", "load_state_dict")
 """Functions that restore, later than Lightning asks for it."""
-
-_BEST_BY: Mapping[str | None, str] = {"val/top1": "top1", "val/map": "map"}
-"""From what the best epoch is chosen by to its name in the summary."""
 
 _Kind = TypeVar("_Kind", bound=Callback)
 _Tested = TypeVar("_Tested", bound=ClassifierModule)
@@ -113,14 +111,14 @@ def tester(cfg: DictConfig, *callbacks: Callback) -> Trainer:
 
 
 def run_test(
-    cfg: DictConfig, kind: type[_Tested], network: nn.Module, data: ImageDataModule, stage: str = "test"
+    cfg: DictConfig, kind: type[_Tested], network: nn.Module, data: LabelledDataModule, stage: str = "test"
 ) -> tuple[dict[str, float], _Tested]:
     """Accuracy of a network on validation or test data, in float32 whatever the training's precision.
 
     Args:
         cfg: the configuration.
         kind: of module that tests it.
-        network: images to logits; left in float32.
+        network: images, or tokens, to logits; left in float32.
         data: what it is tested on.
         stage: ``"test"`` or ``"val"``.
 
@@ -129,7 +127,7 @@ def run_test(
     """
     trainer = tester(cfg)
     evaluate: Any = trainer.validate if stage == "val" else trainer.test
-    module = kind(network.float(), channels_last=build.channels_last(cfg))  # also of a training in bf16-true or 64-true
+    module = kind(network.float(), **build.layout(cfg))  # also of a training in bf16-true or 64-true
     evaluate(module, datamodule=data, verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}, module
 
@@ -153,13 +151,14 @@ class Training:
         cfg: DictConfig,
         run: RunDirectory,
         module: LightningModule,
-        data: ImageDataModule | MultimodalDataModule | DetectionDataModule,
+        data: LabelledDataModule,
         resume: Path | None,
         save: Callable[[], None],
         loggers: Iterable[Logger] | None = None,
         curriculum: Callback | None = None,
     ) -> None:
         self.run_files, self.module, self.data, self.resume, self.save = run, module, data, resume, save
+        self.distils = curriculum if isinstance(curriculum, CurriculumTemperatureCallback) else None
         self.earlier = check_resumable(resume, module) if resume else None
         self.before: list[Row] = []
         self.throughput = Throughput()
@@ -228,19 +227,19 @@ class Training:
         if not final:  # a resumed run that has nothing left to do
             final = {name: value for row in self.before for name, value in row.items() if name.startswith("ctkd/")}
         summary.final = final
-        holders = [self.module, *(c.temperature for c in _of(trainer, CurriculumTemperatureCallback))]
+        holders = [self.module] if self.distils is None else [self.distils.temperature]
         learned = [part for holder in holders for part in holder.modules() if isinstance(part, LearnedTemperature)]
         summary.saturated = [
             name
             for name, tau in final.items()
             if re.fullmatch(r"ctkd/temperature(/.+)?", name) and any(part.at_end(tau) for part in learned)
         ]
-        best = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) in _BEST_BY), None)
-        if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
+        best = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None) in BEST), None)
+        if isinstance(best, ModelCheckpoint) and best.monitor and best.best_model_score is not None:
             epoch = int(read_resumable(Path(best.best_model_path))["epoch"]) + 1
             on_test = self.data.validates_on_test
             summary.best = Best(epoch=epoch, chosen_on="test" if on_test else "validation")
-            setattr(summary.best, _BEST_BY[best.monitor], float(best.best_model_score))
+            setattr(summary.best, BEST[best.monitor].name, float(best.best_model_score))
         if trainer.is_global_zero and trainer.global_step:  # else these are not trained, or not yet restored
             self.save()
 

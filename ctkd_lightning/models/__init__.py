@@ -5,7 +5,7 @@ from ctkd_lightning.models._student import StudentDescription, describe_student,
 from ctkd_lightning.models._weights import fingerprint, load_weights, read_state_dict, save_weights, serialized_size
 from ctkd_lightning.models.detectors import available_detectors, create_detector
 from ctkd_lightning.models.encoders import SeriesEncoder, VectorEncoder
-from ctkd_lightning.models.language_model import LanguageModel
+from ctkd_lightning.models.language_model import LanguageModel, create_language_model
 
 __all__ = [
     "LanguageModel",
@@ -15,6 +15,7 @@ __all__ = [
     "available_detectors",
     "available_models",
     "create_detector",
+    "create_language_model",
     "create_model",
     "describe_student",
     "fingerprint",

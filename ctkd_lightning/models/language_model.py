@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning.errors import UserError, check_number, suggest
+from ctkd_lightning.models._factory import explained_options
 
 
 class LanguageModel(nn.Module):
@@ -61,6 +64,33 @@ class LanguageModel(nn.Module):
         """Logits (B, T, vocabulary) of tokens (B, T)."""
         logits: Tensor = self.head(self.hidden(tokens))
         return logits
+
+
+def create_language_model(name: str, vocabulary: int, length: int, **options: Any) -> nn.Module:
+    """Create a language model by name: from tokens (B, T) to logits (B, T, vocabulary).
+
+    Args:
+        name: ``transformer``.
+        vocabulary: how many tokens there are.
+        length: the most tokens that it takes.
+        **options: of :class:`LanguageModel`: ``width``, ``layers``, ``heads``.
+
+    Raises:
+        UserError: an unknown name or option, or numbers that do not go together.
+
+    Example:
+        >>> create_language_model("transformer", 100, 8, width=16, layers=2, heads=2)(torch.zeros(1, 8).long()).shape
+        torch.Size([1, 8, 100])
+    """
+    if name not in _MODELS:
+        raise UserError(f"unknown language model {name!r}: {suggest(name, _MODELS)}")
+    if options.pop("pretrained", False):
+        raise UserError(f"{name} has no weights to download: pass pretrained=False, then train it or load a checkpoint")
+    with explained_options(name):
+        return _MODELS[name](vocabulary, length=length, **options)
+
+
+_MODELS = {"transformer": LanguageModel}
 
 
 class _Block(nn.Module):

@@ -26,6 +26,7 @@ from ctkd_lightning.modules._sharding import is_sharded
 from ctkd_lightning.modules.classifier import SupervisedModule
 from ctkd_lightning.teacher_cache.cached import CachedTeacher
 from ctkd_lightning.temperature import Temperature
+from ctkd_lightning.token_store.cached import CachedTexts
 from ctkd_lightning.token_store.store import TokenStore
 from ctkd_lightning.token_store.teacher import Key
 
@@ -176,12 +177,12 @@ class DistillationModule(SupervisedModule):
         return self.distillation.uses_temperature
 
     @property
-    def cached_teacher(self) -> CachedTeacher | None:
+    def cached_teacher(self) -> CachedTeacher | CachedTexts | None:
         """Asked in the teacher's place, if there is one."""
-        return cast(CachedTeacher | None, self.distillation.cached_teacher)
+        return self.distillation.cached_teacher
 
     @cached_teacher.setter
-    def cached_teacher(self, cached: CachedTeacher | None) -> None:
+    def cached_teacher(self, cached: CachedTeacher | CachedTexts | None) -> None:
         self.distillation.cached_teacher = cached
 
     def compile_networks(self) -> None:

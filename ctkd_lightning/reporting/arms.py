@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
+from ctkd_lightning.job.measures import MEASURES, Measure
 from ctkd_lightning.job.summary import NetworkSummary
-from ctkd_lightning.job.table import MEASURES
 from ctkd_lightning.reporting.runs import ReportedRun
 from ctkd_lightning.reporting.settings import Settings, apart_from, decisive, differing, within
 from ctkd_lightning.reporting.statistics import Difference, paired_difference
@@ -38,13 +39,18 @@ class Arm:
     runs: list[ReportedRun]
 
     @property
+    def measure(self) -> Measure:
+        """What its score is."""
+        return MEASURES[self.runs[0].summary.task][0]
+
+    @property
     def alone(self) -> bool:
         """Whether the student learns without a teacher."""
         return self.runs[0].summary.teacher is None
 
     @cached_property
     def score(self) -> dict[int, float]:
-        """Test accuracy, or a detector's mean average precision, by seed, percent."""
+        """By seed, the first measure of the task on test data, such as top-1."""
         return self.by_seed(lambda run: run.summary.student.score)
 
     def by_seed(self, of: Callable[[ReportedRun], float | None]) -> dict[int, float]:
@@ -56,9 +62,9 @@ class Arm:
         return {seed: fmean(several) for seed, several in sorted(values.items())}
 
 
-def measure_of(arms: list[Arm]) -> str:
+def measure_of(arms: list[Arm]) -> Measure:
     """What the scores are: of one task, since all runs were tested on the same samples."""
-    return next(iter(MEASURES[arms[0].runs[0].summary.task].values())) if arms else ""
+    return arms[0].measure if arms else MEASURES["classification"][0]
 
 
 def find_arms(runs: list[ReportedRun]) -> list[Arm]:
@@ -89,7 +95,7 @@ def has_temperature(arm: Arm) -> bool:
 
 
 def to_fixed(arm: Arm, arms: list[Arm]) -> Difference | None:
-    """Top-1 against the fixed temperature, in points; ``None`` where there is none with a seed of this arm."""
+    """Score less that of the fixed temperature; ``None`` where there is none with a seed of this arm."""
     reference = fixed_reference(arm, arms)
     return None if reference is None or reference is arm else paired_difference(arm.score, reference.score)
 
@@ -150,12 +156,13 @@ def beside(pair: str, arms: list[Arm]) -> dict[int, float]:
 
 
 def is_best(arm: Arm, arms: list[Arm]) -> bool:
-    """Whether the interval of its difference to every other arm of its pair, the student alone too, is above zero."""
+    """Whether it is better than every other arm of its pair, the student alone too, by intervals without zero."""
     others = [other.score for other in arms if other.pair == arm.pair and other is not arm]
     if alone := beside(arm.pair, arms):
         others.append(alone)
     found = [paired_difference(arm.score, other) for other in others]
-    return bool(found) and all(difference is not None and difference.above_zero for difference in found)
+    less = arm.measure.less_is_better
+    return bool(found) and all(one is not None and (one.below_zero if less else one.above_zero) for one in found)
 
 
 def _is_fixed(arm: Arm) -> bool:
@@ -167,4 +174,8 @@ def _same(arm: Arm, other: Arm, but_for: tuple[str, ...]) -> bool:
 
 
 def _best(arms: Iterable[Arm]) -> Arm | None:
-    return max(arms, key=lambda arm: fmean(arm.score.values() or [0.0]), default=None)
+    def worth(arm: Arm) -> float:
+        mean = fmean(arm.score.values()) if arm.score else -math.inf
+        return -mean if arm.measure.less_is_better and arm.score else mean
+
+    return max(arms, key=worth, default=None)

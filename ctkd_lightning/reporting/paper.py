@@ -33,10 +33,11 @@ def paper_table(arms: list[Arm]) -> Table | None:
         for other, several in others.items():
             of_pairs = [_of_pair(several, pair) for pair in pairs]
             table.append([Cell(f"+ {other}"), *(_accuracy(arm, arms) for arm in of_pairs)])
+    measure = measure_of(arms)
     words = (
-        f"The same numbers as papers print them: test {measure_of(arms)} after the last epoch, mean ± standard "
-        "deviation over seeds; below it the points over the same method at a fixed temperature (of several the best "
-        "of them), paired by seed. Intervals stand in the table of the results."
+        f"The same numbers as papers print them: test {measure.label} after the last epoch, mean ± standard "
+        f"deviation over seeds; below it the {measure.points} over the same method at a fixed temperature (of "
+        "several the best of them), paired by seed. Intervals stand in the table of the results."
     )
     columns = [Column("", words=True), *(Column(pair) for pair in pairs)]
     return Table("paper", "Methods with and without another temperature", columns, table, words=words)
@@ -53,8 +54,8 @@ def _of_pair(arms: list[Arm | None] | list[Arm], pair: str) -> Arm | None:
 def _accuracy(arm: Arm | None, arms: list[Arm] | None = None) -> Cell:
     if arm is None:
         return Cell(NONE)
-    difference = to_fixed(arm, arms) if arms is not None else None
-    return Cell(mean_and_deviation(arm.score.values()), signed(difference.mean) if difference else "")
+    difference, digits = to_fixed(arm, arms) if arms is not None else None, arm.measure.digits
+    return Cell(mean_and_deviation(arm.score.values(), digits), signed(difference.mean, digits) if difference else "")
 
 
 def _teacher(pair: str, arms: list[Arm]) -> Cell:
@@ -66,10 +67,10 @@ def _teacher(pair: str, arms: list[Arm]) -> Cell:
         for run in arm.runs
         if run.summary.teacher is not None and run.summary.teacher.score is not None
     }
-    return Cell(number(fmean(found)) if found else NONE)
+    return Cell(number(fmean(found), digits=measure_of(arms).digits) if found else NONE)
 
 
 def _alone(pair: str, arms: list[Arm]) -> Cell:
     """The student without its teacher, of runs of their own or beside those of any arm."""
     by_seed = {seed: score for arm in arms if arm.pair == pair for seed, score in alone_score(arm, arms).items()}
-    return Cell(mean_and_deviation(by_seed.values()))
+    return Cell(mean_and_deviation(by_seed.values(), measure_of(arms).digits))

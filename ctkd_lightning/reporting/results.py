@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
+from ctkd_lightning.job.measures import Measure
 from ctkd_lightning.reporting.arms import (
     Arm,
     alone_score,
@@ -29,18 +30,16 @@ from ctkd_lightning.reporting.tables import (
     seconds,
 )
 
-_MEASURED = {"top-1": "Top-1 accuracy", "mAP": "Mean average precision"}
-
 
 def results_table(arms: list[Arm]) -> Table:
     """A row for each method with its temperature, of each pair the accuracy and its difference to the fixed one."""
-    pairs = list(dict.fromkeys(arm.pair for arm in arms))
+    pairs, measure = list(dict.fromkeys(arm.pair for arm in arms)), measure_of(arms)
     columns, rows = [Column("method and temperature", words=True)], []
     for _ in pairs:
         columns += [
-            Column(f"student, test {measure_of(arms)} %"),
+            Column(f"student, test {measure.title}"),
             Column("seeds"),
-            Column("difference to fixed τ, points"),
+            Column(f"difference to fixed τ, {measure.points}"),
         ]
     for name in dict.fromkeys(arm.name for arm in arms):
         row = [Cell(name)]
@@ -50,35 +49,36 @@ def results_table(arms: list[Arm]) -> Table:
         rows.append(row)
     alone = [beside(pair, arms) for pair in pairs]
     if any(alone):
-        cells = [_alone(by_seed) for by_seed in alone]
+        cells = [_alone(by_seed, measure.digits) for by_seed in alone]
         rows.append([Cell(ALONE), *(cell for three in cells for cell in three)])
-    words = f"{_MEASURED[measure_of(arms)]} on the test data after the last epoch"
+    words = f"{measure.long} on the test data after the last epoch"
     if all(len(arm.score) <= 1 for arm in arms):
         words += ", of one seed each, which tells nothing of the spread between seeds."
     else:
+        better = "below" if measure.less_is_better else "above"
         words += (
             ": mean ± standard deviation over seeds. The difference to the same method at a fixed temperature "
             "(where there are several, the best of them) is the mean over the seeds that both have, with the 95 % "
             "interval of Student’s t for paired samples. Runs of one seed count as their mean. Bold: the best of its "
-            "pair, where the 95 % intervals of its differences to all other rows lie above zero; they are not adjusted "
-            "for the number of comparisons."
+            f"pair, where the 95 % intervals of its differences to all other rows lie {better} zero; they are not "
+            "adjusted for the number of comparisons."
         )
     groups = [("", 1), *((pair, 3) for pair in pairs)]
     return Table("results", "Students by method and temperature", columns, rows, groups, words)
 
 
-def _alone(by_seed: dict[int, float]) -> list[Cell]:
+def _alone(by_seed: dict[int, float], digits: int) -> list[Cell]:
     """Of the students alone beside the runs of a pair."""
     if not by_seed:
         return [Cell(NONE)] * 3
-    return [Cell(mean_and_deviation(by_seed.values())), Cell(str(len(by_seed))), Cell(NONE)]
+    return [Cell(mean_and_deviation(by_seed.values(), digits)), Cell(str(len(by_seed))), Cell(NONE)]
 
 
 def _result(arm: Arm, arms: list[Arm]) -> list[Cell]:
     repeated = len(arm.runs) - len(arm.score)
     note = f"{len(arm.runs)} runs" if repeated > 0 else ""
     return [
-        Cell(mean_and_deviation(arm.score.values()), best=is_best(arm, arms)),
+        Cell(mean_and_deviation(arm.score.values(), arm.measure.digits), best=is_best(arm, arms)),
         Cell(str(len(arm.score)), note),
         _against_fixed(arm, arms),
     ]
@@ -93,7 +93,7 @@ def _against_fixed(arm: Arm, arms: list[Arm]) -> Cell:
     if reference is None:
         return Cell(NONE, "no run of it with temperature=fixed")
     found = to_fixed(arm, arms)
-    return difference(found) if found else Cell(NONE, "no run with temperature=fixed has its seeds")
+    return difference(found, arm.measure.digits) if found else Cell(NONE, "no run with temperature=fixed has its seeds")
 
 
 def worth_table(arms: list[Arm]) -> Table | None:
@@ -104,10 +104,10 @@ def worth_table(arms: list[Arm]) -> Table | None:
     measure = measure_of(arms)
     columns = [
         Column("what", words=True),
-        Column(f"student alone, {measure} %"),
-        Column(f"student distilled, {measure} %"),
-        Column(f"teacher, {measure} %"),
-        Column("gained over alone, points"),
+        Column(f"student alone, {measure.title}"),
+        Column(f"student distilled, {measure.title}"),
+        Column(f"teacher, {measure.title}"),
+        Column(f"{'difference to' if measure.less_is_better else 'gained over'} alone, {measure.points}"),
         Column("share of the gap closed"),
         Column("training, alone"),
         Column("training, distilled"),
@@ -116,10 +116,10 @@ def worth_table(arms: list[Arm]) -> Table | None:
         Column("parameters, teacher"),
     ]
     words = (
-        f"Test {measure} over the seeds that student alone and distilled share: mean ± standard deviation, the gain "
-        "with its 95 % interval (paired, Student’s t). The share of the gap is (distilled − alone) / "
-        "(teacher − alone), of the means. Training is the student’s, the mean over seeds; the teacher’s is its own, by "
-        "itself."
+        f"Test {measure.label} over the seeds that student alone and distilled share: mean ± standard deviation, the "
+        f"{'difference' if measure.less_is_better else 'gain'} with its 95 % interval (paired, "
+        "Student’s t). The share of the gap is (distilled − alone) / (teacher − alone), of the means. "
+        "Training is the student’s, the mean over seeds; the teacher’s is its own, by itself."
     )
     if all(row[1].text == NONE for row in rows):
         words = (
@@ -139,15 +139,16 @@ def _worth(arm: Arm, arms: list[Arm]) -> list[Cell]:
         distilled, alone, teacher = (
             {seed: of[seed] for seed in of.keys() & shared} for of in (distilled, alone, teacher)
         )
-    summary = arm.runs[0].summary
+    summary, digits = arm.runs[0].summary, arm.measure.digits
+    several = list(teacher.values())
     small, large = (network.parameters if network else None for network in (summary.student, summary.teacher))
     return [
         Cell(arm.name, arm.pair if len({other.pair for other in arms}) > 1 else ""),
-        Cell(mean_and_deviation(alone.values())) if gained else Cell(NONE, "none of its seeds"),
-        Cell(mean_and_deviation(distilled.values())),
-        Cell(mean_and_deviation(teacher.values() if len(set(teacher.values())) > 1 else [*teacher.values()][:1])),
-        difference(gained) if gained else Cell(NONE),
-        _share_of_gap(alone, distilled, teacher) if gained else Cell(NONE),
+        Cell(mean_and_deviation(alone.values(), digits)) if gained else Cell(NONE, "none of its seeds"),
+        Cell(mean_and_deviation(distilled.values(), digits)),
+        Cell(mean_and_deviation(several if len({*several}) > 1 else several[:1], digits)),
+        difference(gained, digits) if gained else Cell(NONE),
+        _share_of_gap(alone, distilled, teacher, arm.measure) if gained else Cell(NONE),
         _seconds(alone_seconds(arm, arms)),
         _seconds(train_seconds(arm)),
         _seconds(arm.by_seed(lambda run: run.summary.teacher.train_seconds if run.summary.teacher else None)),
@@ -156,12 +157,14 @@ def _worth(arm: Arm, arms: list[Arm]) -> list[Cell]:
     ]
 
 
-def _share_of_gap(alone: dict[int, float], distilled: dict[int, float], teacher: dict[int, float]) -> Cell:
+def _share_of_gap(
+    alone: dict[int, float], distilled: dict[int, float], teacher: dict[int, float], measure: Measure
+) -> Cell:
     if not teacher:
         return Cell(NONE)
     low, value, high = (fmean(of.values()) for of in (alone, distilled, teacher))
-    if high <= low:
-        return Cell(NONE, "the teacher is not above the student alone")
+    if high == low or (high < low) != measure.less_is_better:
+        return Cell(NONE, "the teacher is not better than the student alone")
     return Cell(f"{(value - low) / (high - low):.0%}".replace("-", "−"))
 
 

@@ -46,6 +46,11 @@ class Difference:
         """Whether the interval lies above zero."""
         return self.interval is not None and self.interval[0] > 0
 
+    @property
+    def below_zero(self) -> bool:
+        """Whether it lies below."""
+        return self.interval is not None and self.interval[1] < 0
+
 
 def spread(values: Sequence[float]) -> Spread:
     """Mean and deviation of one value or more.

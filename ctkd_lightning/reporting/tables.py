@@ -59,9 +59,9 @@ class Table:
     words: str = ""
 
 
-def number(value: float | None, unit: str = "") -> str:
-    """With two decimals; a dash for none."""
-    return NONE if value is None else f"{value:.2f}{unit}"
+def number(value: float | None, unit: str = "", digits: int = 2) -> str:
+    """With so many decimals; a dash for none."""
+    return NONE if value is None else f"{value:.{digits}f}{unit}"
 
 
 def count(value: float | None) -> str:
@@ -85,24 +85,25 @@ def seconds(value: float | None) -> str:
     return f"{hours} h {minutes_left:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def mean_and_deviation(values: Iterable[float]) -> str:
+def mean_and_deviation(values: Iterable[float], digits: int = 2) -> str:
     """As ``91.00 ± 1.41``; a single value alone, and a dash for none."""
     values = list(values)
     if not values:
         return NONE
     found = spread(values)
-    return number(found.mean) if found.deviation is None else f"{found.mean:.2f} ± {found.deviation:.2f}"
+    mean = number(found.mean, digits=digits)
+    return mean if found.deviation is None else f"{mean} ± {found.deviation:.{digits}f}"
 
 
-def difference(found: Difference) -> Cell:
+def difference(found: Difference, digits: int = 2) -> Cell:
     """As ``+0.30`` with its interval below, or why there is none."""
-    mean = signed(found.mean)
+    mean = signed(found.mean, digits)
     if found.interval is not None:
-        low, high = map(signed, found.interval)
+        low, high = (signed(end, digits) for end in found.interval)
         return Cell(mean, f"{100 * LEVEL:.0f} %: {low} to {high}")
     return Cell(mean, "one seed: no interval" if found.n == 1 else "the same for each seed: no interval")
 
 
-def signed(value: float) -> str:
+def signed(value: float, digits: int = 2) -> str:
     """With its sign, and a minus that is as wide as the plus."""
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{value:+.{digits}f}".replace("-", "−")

@@ -11,8 +11,9 @@ from pathlib import Path
 import yaml
 
 from ctkd_lightning._reading import read_text
+from ctkd_lightning.job.measures import MEASURES, SAMPLES, Measure
 from ctkd_lightning.job.overrides import sets
-from ctkd_lightning.job.table import MEASURES
+from ctkd_lightning.job.summary import NetworkSummary
 from ctkd_lightning.job.trusted import check_yaml
 from ctkd_lightning.reporting.runs import ReportedRun
 from ctkd_lightning.reporting.settings import differences
@@ -68,14 +69,19 @@ def runs_table(runs: list[ReportedRun], named: Mapping[Path, str]) -> Table:
 
 
 def _numbers(runs: list[ReportedRun]) -> dict[str, Callable[[ReportedRun], str]]:
-    first, second = MEASURES[runs[0].summary.task if runs else "classification"].items()
+    task = runs[0].summary.task if runs else "classification"
+    first, second = MEASURES[task]
+
+    def of(network: NetworkSummary | None, measure: Measure) -> str:
+        return number(getattr(network, measure.name, None), digits=measure.digits)
+
     return {
-        f"student, test {first[1]} %": lambda run: number(getattr(run.summary.student, first[0])),
-        f"{second[1]} %": lambda run: number(getattr(run.summary.student, second[0])),
-        f"teacher, test {first[1]} %": lambda run: number(getattr(run.summary.teacher, first[0], None)),
+        f"student, test {first.title}": lambda run: of(run.summary.student, first),
+        second.title: lambda run: of(run.summary.student, second),
+        f"teacher, test {first.title}": lambda run: of(run.summary.teacher, first),
         "epochs": lambda run: str(run.summary.epochs),
         "training": lambda run: seconds(run.summary.train_seconds),
-        "images/s": lambda run: count(run.summary.images_per_second),
+        f"{SAMPLES[task]}/s": lambda run: count(run.summary.images_per_second),
     }
 
 

@@ -18,7 +18,7 @@ from ctkd_lightning.temperature._softening import Softening
 Objective = Literal["adversarial", "cooperative", "held_out"]
 
 _HALF = (torch.float16, torch.bfloat16)
-_NEAR_END = 0.05  # of the range: where the sigmoid's slope has fallen to a fifth of its peak
+_NEAR_END = 0.04  # of the range: where the sigmoid's slope has fallen to a sixth of its peak, and no default begins
 
 
 class Temperature(nn.Module):

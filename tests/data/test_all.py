@@ -17,9 +17,10 @@ from ctkd_lightning.errors import UserError
 from tests.data.sets import MULTIMODAL, SETS, small
 
 CONFIGS = {path.stem: path for path in (Path(__file__).resolve().parents[2] / "conf" / "data").glob("*.yaml")}
-BASES = ("Batch", "DetectionDataModule", "ImageDataModule", "MultimodalDataModule", "Samples")
-OF_THEIR_OWN = {data.Coco, data.DigitScenes, data.StdlibTokens}  # no images with a class: tests in files of their names
-FROM_PYTHON = {data.StdlibTokens}  # the main command takes no texts
+BASES = ("Batch", "DetectionDataModule", "ImageDataModule", "MultimodalDataModule", "Samples", "TokenDataModule")
+OF_THEIR_OWN = {data.Coco, data.DigitScenes, data.StdlibTokens, data.TextFiles}
+"""No images with a class: tests in files of their names."""
+
 EXPORTED = {getattr(data, name) for name in data.__all__ if name not in BASES}
 
 pytestmark = pytest.mark.usefixtures("_small_cifar")
@@ -33,9 +34,7 @@ def test_every_data_set_has_its_row():
 
 
 def test_every_data_set_has_its_config():
-    assert {cls.name for cls in EXPORTED - FROM_PYTHON} == CONFIGS.keys(), (
-        "ctkd_lightning.data and conf/data/ name other data sets"
-    )
+    assert {cls.name for cls in EXPORTED} == CONFIGS.keys(), "ctkd_lightning.data and conf/data/ name other data sets"
 
 
 @EACH

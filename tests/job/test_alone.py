@@ -49,7 +49,7 @@ def test_a_run_without_a_teacher(command, capsys, recwarn):
     assert not any(name.startswith("ctkd/") for name in columns)
     assert "teacher  " not in capsys.readouterr().out
     assert not list(Path("cache").rglob("teacher.safetensors"))
-    with pytest.warns(UserWarning, match="temperature= has no effect"):
+    with pytest.warns(UserWarning, match="temperature=global has no effect"):
         command("run_dir=run2", "method=none", "temperature=global")
 
 

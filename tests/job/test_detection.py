@@ -65,7 +65,7 @@ def test_the_summary_is_that_of_a_run_by_hand(run, capsys):
     seed_everything(cfg.seed, workers=True, verbose=False)
     distilled = build.detector_distillation(cfg, teacher, data)
     trainer = build.trainer(cfg, callbacks=[distilled], limit_val_batches=0, enable_checkpointing=False)
-    trainer.fit(build.detector_module(cfg, student), datamodule=data)
+    trainer.fit(build.student_alone(cfg, student), datamodule=data)
     kept = load_file("run/student.safetensors")
     for name, value in student.state_dict().items():
         assert torch.equal(value, kept[name]), name
@@ -137,7 +137,7 @@ def test_a_resumed_run_is_the_same(command):
     [
         (("teacher_cache=auto",), "teacher_cache=auto is of classifiers"),
         (("callbacks.curriculum=null",), "callbacks.curriculum distils detectors"),
-        (("model.task=segmentation",), "model.task must be classification or detection"),
+        (("model.task=segmentation",), "model.task must be classification, detection or language"),
         (("model.student.name=faster_rcnn_smal",), "did you mean faster_rcnn_small"),
         (("teacher.check=true",), "finds nothing: AP50"),
         (("method=fitnet",), "method fitnet reads features, and a detector does not say which of its layers"),

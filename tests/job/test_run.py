@@ -556,7 +556,7 @@ def test_a_folder_that_cannot_be_written_any_more(command, monkeypatch, capsys):
         raise UserError("x is 3: use 4")
 
     monkeypatch.setattr(DistillationModule, "on_train_epoch_end", break_then)
-    monkeypatch.setattr("ctkd_lightning.job.stages.save_student", full)
+    monkeypatch.setattr("ctkd_lightning.job.tasks.classification.save_student", full)
     with pytest.raises(SystemExit) as stopped:
         command("run_dir=run")
     assert stopped.value.code == "error: x is 3: use 4"

@@ -74,7 +74,7 @@ def test_worth_without_a_student_alone_or_with_a_weak_teacher():
     assert "no student alone" in table.words
     assert [cell.text for cell in row(table, "kd, fixed τ")[:5]] == ["–", "85.00", "90.00", "–", "–"]
     table = worth_table(find_arms(comparison("b", [85.0], [], [80.0], teacher=70.0)))
-    assert "not above" in row(table, "kd, fixed τ")[4].note
+    assert "not better" in row(table, "kd, fixed τ")[4].note
     assert worth_table(find_arms(comparison("c", [], [], [80.0]))) is None
 
 

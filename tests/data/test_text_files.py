@@ -4,8 +4,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from ctkd_lightning.data import StdlibTokens
-from ctkd_lightning.data.stdlib_tokens import _split_of
+from ctkd_lightning.data import StdlibTokens, TextFiles
+from ctkd_lightning.data.text_files import _split_of
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.models import LanguageModel
 from ctkd_lightning.modules import ClassifierModule
@@ -94,7 +94,7 @@ def test_a_language_model_learns_them(data):
     [
         ({"vocabulary": 256}, "vocabulary"),
         ({"length": 1}, "length"),
-        ({"vocabulary": 60_000}, "the sources give [0-9]+ tokens"),
+        ({"vocabulary": 60_000}, "the files give [0-9]+ tokens"),
     ],
 )
 def test_bad_settings_are_refused(sources, tmp_path, settings, message):
@@ -103,5 +103,48 @@ def test_bad_settings_are_refused(sources, tmp_path, settings, message):
 
 
 def test_a_folder_without_sources_is_refused(tmp_path):
-    with pytest.raises(UserError, match="has 0 files of Python, too few"):
+    with pytest.raises(UserError, match=r"has 0 files \*.py, too few"):
         StdlibTokens(root=tmp_path, cache_dir=tmp_path).prepare_data()
+    with pytest.raises(UserError, match="no folder at"):
+        TextFiles(tmp_path / "none", cache_dir=tmp_path).prepare_data()
+
+
+def test_any_files_of_text(tmp_path):
+    """By a pattern; bytes that are no text too."""
+    for number in range(60):
+        (tmp_path / f"{number}.md").write_bytes(f"text {number}, ".encode() * 40 + b"\xff")
+    (tmp_path / "other.txt").write_text("not of the pattern")
+    data = TextFiles(tmp_path, "*.md", vocabulary=280, length=8, cache_dir=tmp_path / "cache")
+    data.prepare_data()
+    (tokenizer,) = (tmp_path / "cache").rglob("tokenizer.json")
+    assert tokenizer.parents[1].name == "text_files"
+    batch = next(iter(data.train_dataloader()))
+    assert batch.input.shape == batch.target.shape == (16, 8)
+    assert "pattern" not in "".join(data.class_names)
+
+
+def test_other_texts_have_other_names(sources, tmp_path):
+    """By which teachers and what they gave are found again: not by the order, nor by where files are kept."""
+
+    def made(folder=tmp_path, **changed):
+        settings = {"vocabulary": 300, "length": 16, "root": sources, "cache_dir": folder}
+        return StdlibTokens(**settings | changed)
+
+    first, names = made(), ("fingerprint", "text_fingerprint", "test_fingerprint")
+    for same in (made(seed=3), made(tmp_path / "elsewhere"), made(batch_size=2)):
+        assert [getattr(same, name)() for name in names] == [getattr(first, name)() for name in names]
+    differ = {
+        "limit_train": (made(limit_train=9), [True, False, False]),
+        "limit_eval": (made(limit_eval=9), [False, False, True]),
+        "length": (made(length=8), [True, True, True]),
+        "vocabulary": (made(vocabulary=290), [True, True, True]),
+    }
+    for what, (other, expected) in differ.items():
+        assert [getattr(other, name)() != getattr(first, name)() for name in names] == expected, what
+
+
+def test_a_text_is_what_a_batch_has_at_its_index(data):
+    batch = next(iter(data.train_dataloader()))
+    for x, index in zip(batch.input, batch.index.tolist(), strict=True):
+        assert torch.equal(data.text("train", index), x)
+    assert torch.equal(data.example_text[1], data.text("train", 1))
