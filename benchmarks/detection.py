@@ -1,4 +1,4 @@
-"""Does a detector's temperature matter? Four ways to train a small Faster R-CNN on digit scenes, on one footing.
+"""Does a detector's temperature matter? Seven ways to train a small Faster R-CNN on digit scenes, on one footing.
 
     python -m benchmarks.detection [--seeds N] [--arms …]     what the file of results does not hold yet
     python -m benchmarks.detection --table                    what is known, into docs/detectors.md
@@ -12,8 +12,9 @@ The protocol, fixed before the first run:
 - What counts is the average precision on the 200 test scenes after the last epoch, mAP (over IoU from 0.50 to 0.95) and
   AP50. Nothing is chosen by them; there is no validation.
 - All arms of a seed start from the same student and see the same scenes in the same order.
-- The detector's own losses have weight 1. Distillation is of the scores of the student's proposals alone, boxes are not
-  distilled; its weight is 1 or 3. The learned temperature starts at 1 and stays between 0.5 and 2.5.
+- The detector's own losses have weight 1. Distillation is of the scores of the student's proposals; its weight is 1 or
+  3. The learned temperature starts at 1 and stays between 0.5 and 2.5.
+- Boxes and attention have the weights of their configurations, 1 and 1000; no other was tried.
 - Differences are to the student alone, paired by seed, with Student's interval at 95 %.
 """
 
@@ -44,11 +45,18 @@ PAGE = Path(__file__).parents[1] / "docs" / "detectors.md"
 MEASURES = {"map": "mAP %", "ap50": "AP50 %"}
 REFERENCE = "alone"
 _KD = "method.terms.kd.weight"
+_FIXED = ("temperature=fixed", "temperature.tau=1")
+_LAYERS = tuple(
+    f"{side}_layers={{stage1: backbone.0, stage2: backbone.1, stage3: backbone.2}}" for side in ("student", "teacher")
+)
 ARMS: Mapping[str, tuple[str, ...]] = {
     REFERENCE: ("method=none",),
-    "fixed 1, weight 1": ("temperature=fixed", "temperature.tau=1", f"{_KD}=1"),
-    "fixed 1, weight 3": ("temperature=fixed", "temperature.tau=1", f"{_KD}=3"),
+    "fixed 1, weight 1": (*_FIXED, f"{_KD}=1"),
+    "fixed 1, weight 3": (*_FIXED, f"{_KD}=3"),
     "learned from 1, weight 3": ("temperature=global_near_one", f"{_KD}=3"),
+    "learned from 1, weight 1": ("temperature=global_near_one", f"{_KD}=1"),
+    "fixed 1, weight 1, boxes": (*_FIXED, f"{_KD}=1", "method=[kd_detection,box_kd]"),
+    "fixed 1, weight 1, attention": (*_FIXED, f"{_KD}=1", "method=[kd_detection,at]", *_LAYERS),
 }
 """Settings of the command beside ``experiment=detection_digits``."""
 
@@ -131,14 +139,15 @@ def table(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             cells.append(mean_with_deviation(found[arm]))
             cells.append("–" if arm == REFERENCE else difference_with_interval(found[arm], found[REFERENCE]))
         yield f"| {' | '.join(cells)} |"
-    fixed, learned = "fixed 1, weight 3", "learned from 1, weight 3"
-    if all(measured["map"][arm] for arm in (fixed, learned)):
-        found = (
-            f"{name} {difference_with_interval(measured[key][learned], measured[key][fixed])}"
-            for key, name in MEASURES.items()
-        )
-        yield ""
-        yield f"Learned beyond fixed, both with weight 3: {', '.join(found)}."
+    yield ""
+    for weight in (1, 3):
+        fixed, learned = f"fixed 1, weight {weight}", f"learned from 1, weight {weight}"
+        if all(measured["map"][arm] for arm in (fixed, learned)):
+            found = (
+                f"{name} {difference_with_interval(measured[key][learned], measured[key][fixed])}"
+                for key, name in MEASURES.items()
+            )
+            yield f"Learned beyond fixed, both with weight {weight}: {', '.join(found)}."
 
 
 def main() -> None:

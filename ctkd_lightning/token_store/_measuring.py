@@ -88,13 +88,14 @@ def relative_errors(
         to_head, head_error = (torch.zeros_like(student.weight) for _ in range(2))
         with no_autocast(teacher):
             for rows in pieces(teacher):
-                log_p, log_kept, log_q = (
-                    torch.log_softmax(x[rows].float() / tau, dim=1) for x in (teacher, kept, student.logits)
+                log_p, log_kept, log_q = (  # a divergence far below 1 is one of rounding in float32
+                    torch.log_softmax(x[rows].double() / tau, dim=1) for x in (teacher, kept, student.logits)
                 )
                 p, kept_p = log_p.exp(), log_kept.exp()
                 divergence = (p * (log_p - log_q)).sum(dim=1)
                 error = (kept_p * (log_kept - log_q)).sum(dim=1) - divergence
-                gradient, off = log_q.exp_() - p, kept_p - p
+                dtype = student.weight.dtype
+                gradient, off = (log_q.exp_() - p).to(dtype), (kept_p - p).to(dtype)
                 parts = (error.abs(), divergence, (off @ student.weight) ** 2, (gradient @ student.weight) ** 2)
                 sums += torch.stack([part.sum(dtype=torch.float64) for part in parts])
                 to_head.addmm_(gradient.T, student.hidden[rows])

@@ -54,3 +54,16 @@ def test_the_stand_in_s_error_is_half_as_large_as_the_logits_vary():
     # a function of what the teacher says: the same rows have the same error
     again = stand_in(teacher.flip(0), basis_of_rows(teacher)).logits.flip(0)
     torch.testing.assert_close(again, student.logits, atol=1e-3, rtol=1e-3)
+
+
+def test_logits_that_hardly_vary_are_measured_all_the_same():
+    """A divergence of 1e-10 is no rounding: the errors of a flat teacher at high τ are those at τ = 1."""
+    generator = torch.Generator().manual_seed(0)
+    hidden, head = torch.randn(64, 8, generator=generator), torch.randn(300, 8, generator=generator)
+    teacher = 5e-3 * hidden @ head.T
+    student = Student(teacher + 2e-3 * hidden.roll(1, 0) @ head.T, hidden, head)
+    kept = teacher + 1e-5 * hidden.roll(2, 0) @ head.T
+    found = relative_errors(teacher, kept, student, [1.0, 16.0])
+    assert 0 < found["1"]["kl"] < 0.05
+    for part, error in found["1"].items():
+        assert found["16"][part] == pytest.approx(error, rel=0.02)
