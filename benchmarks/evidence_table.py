@@ -157,25 +157,25 @@ def table(runs: Sequence[Run]) -> Iterator[str]:
             yield f"| {run.arm}, seed {run.seed} | – | – | stopped: {run.error} |" + " – |" * (len(MEASURES))
 
 
-def mean_with_deviation(values: Mapping[int, float]) -> str:
-    """Of several seeds, with two decimals.
+def mean_with_deviation(values: Mapping[int, float], digits: int = 2) -> str:
+    """Of several seeds, with so many decimals.
 
     Example:
         >>> mean_with_deviation({1: 90.0, 2: 92.0})
         '91.00 ± 1.41'
     """
     own = spread(list(values.values()))
-    return f"{own.mean:.2f}" + ("" if own.deviation is None else f" ± {own.deviation:.2f}")
+    return f"{own.mean:.{digits}f}" + ("" if own.deviation is None else f" ± {own.deviation:.{digits}f}")
 
 
-def difference_with_interval(first: Mapping[int, float], second: Mapping[int, float]) -> str:
+def difference_with_interval(first: Mapping[int, float], second: Mapping[int, float], digits: int = 2) -> str:
     """First minus second, paired by seed, and half the width of its interval at 95 %."""
     found: Difference | None = paired_difference(first, second)
     if found is None:
         return "?"
     if found.interval is None:
-        return signed(found.mean)
-    return f"{signed(found.mean)} ± {(found.interval[1] - found.interval[0]) / 2:.2f}"
+        return signed(found.mean, digits)
+    return f"{signed(found.mean, digits)} ± {(found.interval[1] - found.interval[0]) / 2:.{digits}f}"
 
 
 def _difference(arm: str, measured: Mapping[str, Mapping[int, float]], adjusted: Mapping[str, float]) -> str:

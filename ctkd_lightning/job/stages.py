@@ -13,7 +13,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 
 from ctkd_lightning import build
-from ctkd_lightning._files import user_path
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.job.configuration import config_dir
 from ctkd_lightning.job.figures import plot_training
@@ -23,7 +22,7 @@ from ctkd_lightning.job.overrides import sets
 from ctkd_lightning.job.summary import NetworkSummary, Summary, describe_environment, parameters_of
 from ctkd_lightning.job.table import print_table
 from ctkd_lightning.job.tasks import Learning, Task, task_of
-from ctkd_lightning.job.teacher import ready_baseline, ready_teacher
+from ctkd_lightning.job.teacher import cache_folder, ready_baseline, ready_teacher
 from ctkd_lightning.job.training import Training, begin, recorded, write
 from ctkd_lightning.modules import ClassifierModule, DistillationModule
 from ctkd_lightning.temperature import LearnedTemperature
@@ -145,15 +144,13 @@ def distil(
 
 def _cache_teacher(cfg: DictConfig, task: Task, learning: Learning, precision: str) -> None:
     """Keep the teacher's outputs, where that is asked for."""
-    setting, default = cfg.teacher_cache, Path(cfg.teacher.cache_dir).parent / "teacher_outputs"
-    if setting == "off":
+    if cfg.teacher_cache == "off":
         return
-    folder = user_path(default if setting == "auto" else setting)
     try:
         task.check_cacheable(learning)
-        kept = task.cache_teacher(learning, folder, precision)
+        kept = task.cache_teacher(learning, cache_folder(cfg), precision)
     except UserError as error:
-        if setting != "auto":
+        if cfg.teacher_cache != "auto":
             raise
         log.warning("No teacher cache: %s", error)
         return

@@ -94,6 +94,12 @@ def _teacher_settings(cfg: DictConfig, data: build.TaskData) -> dict[str, Any]:
     }
 
 
+def cache_folder(cfg: DictConfig) -> Path:
+    """Where the teacher's outputs are kept: the folder of ``teacher_cache``, or under ``auto`` beside the teachers'."""
+    beside = Path(cfg.teacher.cache_dir).parent / "teacher_outputs"
+    return user_path(beside if cfg.teacher_cache == "auto" else cfg.teacher_cache)
+
+
 def load_teacher(cfg: DictConfig, network: nn.Module, data: build.TaskData) -> None:
     """Give the teacher the weights that an earlier run used, without any training.
 
