@@ -2,7 +2,7 @@
 
 from ctkd_lightning.features.outputs import NetworkOutput, Step
 from ctkd_lightning.methods._base import FeatureMethod, LogitMethod, Method
-from ctkd_lightning.methods._linear_kd import linear_kd_loss
+from ctkd_lightning.methods._linear_kd import linear_kd_loss, linear_losses
 from ctkd_lightning.methods._top_k_kd import top_k_kd_loss
 from ctkd_lightning.methods.ab import AB, ab_loss
 from ctkd_lightning.methods.annealing_kd import AnnealingKD, annealing_kd_loss
@@ -78,6 +78,7 @@ __all__ = [
     "kd_loss",
     "kdsvd_loss",
     "linear_kd_loss",
+    "linear_losses",
     "lskd_loss",
     "mlkd_loss",
     "normkd_loss",

@@ -44,19 +44,45 @@ class Inputs(NamedTuple):
     factor: Tensor
 
 
-def linear_divergence(inputs: Inputs, teacher: Chunks, dtype: torch.dtype) -> Tensor:
+class Labels(NamedTuple):
+    """What cross-entropy reads.
+
+    Attributes:
+        classes: y, (N,), int64.
+        factor: g, (N,), float64.
+    """
+
+    classes: Tensor
+    factor: Tensor
+
+
+class Losses(NamedTuple):
+    """Scalars; the first one alone has gradients.
+
+    Attributes:
+        total: their sum.
+        divergence: the first term.
+        cross_entropy: the second one; 0 without labels.
+    """
+
+    total: Tensor
+    divergence: Tensor
+    cross_entropy: Tensor
+
+
+def linear_divergence(inputs: Inputs, teacher: Chunks, dtype: torch.dtype, labels: Labels | None = None) -> Losses:
     r"""The weighted sum of the rows' divergences, with all gradients made beside it, chunk by chunk.
 
     .. math::
-        L = \sum_i f_i \, \mathrm{KL}(p_i \Vert q_i), \qquad
+        L = \sum_i f_i \, \mathrm{KL}(p_i \Vert q_i) - \sum_i g_i \log \mathrm{softmax}(W h_i + b)_{y_i}, \qquad
         q_i = \mathrm{softmax}\Big(\frac{W h_i + b}{\tau_i}\Big), \qquad
         p_i = \mathrm{softmax}\Big(\frac{t_i}{\tau'_i}\Big)
 
     .. math::
-        g_i = \frac{f_i}{\tau_i} (q_i - p_i), \qquad
-        \frac{\partial L}{\partial h_i} = W^\top g_i, \qquad
-        \frac{\partial L}{\partial W} = \sum_i g_i h_i^\top, \qquad
-        \frac{\partial L}{\partial b} = \sum_i g_i
+        d_i = \frac{f_i}{\tau_i} (q_i - p_i) + g_i (\mathrm{softmax}(W h_i + b) - e_{y_i}), \qquad
+        \frac{\partial L}{\partial h_i} = W^\top d_i, \qquad
+        \frac{\partial L}{\partial W} = \sum_i d_i h_i^\top, \qquad
+        \frac{\partial L}{\partial b} = \sum_i d_i
 
     With a teacher's head of H' columns a row costs V (6 H + 2 H') operations: no logit is computed twice. The backward
     pass scales the gradients in place; a second one, over a graph that was kept, computes them anew.
@@ -65,27 +91,31 @@ def linear_divergence(inputs: Inputs, teacher: Chunks, dtype: torch.dtype) -> Te
         inputs: as named.
         teacher: the logits t, (N, V); they get no gradient.
         dtype: of logits and sums, float32 or wider.
+        labels: for the second term.
 
     Returns:
-        A scalar of that type.
+        Scalars of that type.
     """
     if not torch.is_grad_enabled():
-        return _loss_and_gradients(inputs, teacher, dtype, needed=[False] * len(inputs))[0]
-    loss: Tensor = _LinearDivergence.apply(teacher, dtype, *inputs)
-    return loss
+        return _losses_and_gradients(inputs, teacher, dtype, labels, needed=[False] * len(inputs))[0]
+    return Losses(*_LinearDivergence.apply(teacher, dtype, labels, *inputs))
 
 
 class _LinearDivergence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, teacher: Chunks, dtype: torch.dtype, *tensors: Any) -> Tensor:
+    def forward(
+        ctx: Any, teacher: Chunks, dtype: torch.dtype, labels: Labels | None, *tensors: Any
+    ) -> tuple[Tensor, ...]:
         inputs = Inputs(*tensors)
         ctx.save_for_backward(*inputs)
-        ctx.compute = partial(_loss_and_gradients, teacher=teacher, dtype=dtype, needed=ctx.needs_input_grad[2:])
-        loss, ctx.gradients = ctx.compute(inputs)
-        return loss
+        needed = ctx.needs_input_grad[3:]
+        ctx.compute = partial(_losses_and_gradients, teacher=teacher, dtype=dtype, labels=labels, needed=needed)
+        losses, ctx.gradients = ctx.compute(inputs)
+        ctx.mark_non_differentiable(losses.divergence, losses.cross_entropy)
+        return tuple(losses)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         # once_differentiable would leave the inputs' part of a second derivative out, without an error
         if torch.is_grad_enabled():
             raise UserError(
@@ -99,6 +129,7 @@ class _LinearDivergence(torch.autograd.Function):
         return (
             None,
             None,
+            None,
             *(
                 None if x is None or gradient is None else gradient.mul_(grad).to(x.dtype)
                 for gradient, x in zip(gradients, inputs, strict=True)
@@ -106,17 +137,17 @@ class _LinearDivergence(torch.autograd.Function):
         )
 
 
-def _loss_and_gradients(
-    inputs: Inputs, teacher: Chunks, dtype: torch.dtype, needed: Sequence[bool]
-) -> tuple[Tensor, list[Tensor | None]]:
-    """The loss, and the gradients that are needed, in the wide types: in half precision they would lose their sums."""
+def _losses_and_gradients(
+    inputs: Inputs, teacher: Chunks, dtype: torch.dtype, labels: Labels | None, needed: Sequence[bool]
+) -> tuple[Losses, list[Tensor | None]]:
+    """The losses, and the gradients needed, in the wide types: in half precision they would lose their sums."""
     hidden, weight, bias, student_tau, teacher_tau, factor = inputs
     gradients = [
         torch.zeros_like(x, dtype=torch.promote_types(x.dtype, dtype)) if x is not None and need else None
         for x, need in zip(inputs, needed, strict=True)
     ]
     to_hidden, to_weight, to_bias, to_student_tau, to_teacher_tau, _ = gradients
-    divergence = torch.empty_like(factor)
+    divergence, cross_entropy = torch.empty_like(factor), torch.zeros_like(factor)
     if needed[-1]:
         gradients[-1] = divergence
     step = max(1, CHUNK_BYTES // max(1, len(weight) * dtype.itemsize))
@@ -133,8 +164,13 @@ def _loss_and_gradients(
                     to_student_tau[at] = f * softened.by_student_tau()
                 if to_teacher_tau is not None:
                     to_teacher_tau[at] = f * softened.by_teacher_tau()
+                by_labels = None
+                if labels is not None:
+                    by_labels, cross_entropy[at] = _by_labels(logits[rows], labels.classes[at], labels.factor[at])
                 if any(needed[:3]):
                     softened.by_student_logits(f, out=logits[rows])
+                    if by_labels is not None:
+                        logits[rows] += by_labels
             # from here on the chunk holds the logits' gradient in their place
             if to_hidden is not None:
                 for columns, block in _blocks(weight, dtype):
@@ -144,7 +180,16 @@ def _loss_and_gradients(
             if to_bias is not None:
                 to_bias += logits.sum(dim=0)
             first = chunk.stop
-        return torch.dot(factor, divergence).to(dtype), gradients
+        parts = torch.dot(factor, divergence), cross_entropy.sum()
+        return Losses(*(loss.to(dtype) for loss in (parts[0] + parts[1], *parts))), gradients
+
+
+def _by_labels(logits: Tensor, classes: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient g (softmax - one-hot), (N, C), of the rows' weighted cross-entropies; and these, (N,)."""
+    log_p, own = torch.log_softmax(logits, dim=1), classes.unsqueeze(1)
+    loss = -factor * log_p.gather(1, own).squeeze(1)
+    weight = factor.unsqueeze(1).to(log_p.dtype)
+    return log_p.exp_().mul_(weight).scatter_add_(1, own, -weight), loss
 
 
 def head_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, step: int) -> Iterator[Tensor]:

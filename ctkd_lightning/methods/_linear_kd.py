@@ -10,8 +10,16 @@ import torch
 from torch import Tensor
 
 from ctkd_lightning._masks import check_mask, entries
-from ctkd_lightning.errors import UserError
-from ctkd_lightning.methods._linear_divergence import Chunks, Inputs, given_logits, head_logits, linear_divergence
+from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning.features.outputs import is_integer
+from ctkd_lightning.methods._linear_divergence import (
+    Chunks,
+    Inputs,
+    Labels,
+    given_logits,
+    head_logits,
+    linear_divergence,
+)
 from ctkd_lightning.temperature._softening import Softening
 
 
@@ -87,9 +95,113 @@ def linear_kd_loss(
         >>> linear_kd_loss(hidden, head, 2.0, teacher_logits=torch.tensor([[3.0, 0.0]]))
         tensor(0.3610)
     """
+    student, teacher, dtype, _ = _prepared(
+        student_hidden,
+        student_weight,
+        student_bias,
+        temperature,
+        _teacher_head(teacher_hidden, teacher_weight, teacher_bias),
+        teacher_logits,
+        teacher_store,
+        mask,
+    )
+    return linear_divergence(student, teacher, dtype).total
+
+
+def linear_losses(
+    student_hidden: Tensor,
+    student_weight: Tensor,
+    temperature: float | Tensor | Softening,
+    target: Tensor,
+    *,
+    kd_weight: float = 0.9,
+    ce_weight: float = 0.1,
+    student_bias: Tensor | None = None,
+    teacher_logits: Tensor | None = None,
+    teacher_hidden: Tensor | None = None,
+    teacher_weight: Tensor | None = None,
+    teacher_bias: Tensor | None = None,
+    teacher_store: StoredLogits | None = None,
+    mask: Tensor | None = None,
+) -> dict[str, Tensor]:
+    r"""KD and cross-entropy of a linear head's logits, which never exist as a whole: no logit is computed twice.
+
+    .. math::
+        L = w_\mathrm{KD} L_\mathrm{KD} - \frac{w_\mathrm{CE}}{N} \sum_i \log \mathrm{softmax}(W h_i + b)_{y_i}
+
+    with :func:`linear_kd_loss` and cross-entropy over the same positions.
+
+    Args:
+        student_hidden: as for :func:`linear_kd_loss`; likewise all that are not named here.
+        student_weight: likewise.
+        temperature: of the divergence.
+        target: y, (...), class indices; anything at positions that the mask leaves out.
+        kd_weight: of the divergence.
+        ce_weight: of cross-entropy.
+        student_bias: as for :func:`linear_kd_loss`.
+        teacher_logits: likewise.
+        teacher_hidden: likewise.
+        teacher_weight: likewise.
+        teacher_bias: likewise.
+        teacher_store: likewise.
+        mask: of both terms.
+
+    Returns:
+        ``"loss"``, L, which alone has gradients; ``"kd"`` and ``"ce"``, the terms without their weights.
+
+    Raises:
+        UserError: as :func:`linear_kd_loss`; a target of other positions, or of classes that there are not.
+
+    Example:
+        >>> hidden, head = torch.tensor([[1.0, 0.0]]), torch.eye(2)
+        >>> linear_losses(hidden, head, 2.0, torch.tensor([0]), teacher_logits=torch.tensor([[3.0, 0.0]]))
+        {'loss': tensor(0.3562), 'kd': tensor(0.3610), 'ce': tensor(0.3133)}
+    """
+    check_number("kd_weight", kd_weight, above=0)
+    check_number("ce_weight", ce_weight, least=0)
+    student, teacher, dtype, kept = _prepared(
+        student_hidden,
+        student_weight,
+        student_bias,
+        temperature,
+        _teacher_head(teacher_hidden, teacher_weight, teacher_bias),
+        teacher_logits,
+        teacher_store,
+        mask,
+    )
+    positions, vocabulary = student_hidden.shape[:-1], len(student_weight)
+    if target.shape != positions or not is_integer(target):
+        raise UserError(
+            f"target has shape {tuple(target.shape)} of {target.dtype}, and the positions are {tuple(positions)}: pass "
+            "one class index a position"
+        )
+    classes = _rows(target.unsqueeze(-1), kept).squeeze(1).long()
+    if len(wrong := classes[(classes < 0) | (classes >= vocabulary)]):
+        raise UserError(
+            f"target has the class {int(wrong[0])}, and the student's are 0 to {vocabulary - 1}: leave such positions "
+            "out with mask="
+        )
+    share = torch.ones_like(student.factor) if mask is None or not mask.is_floating_point() else mask.flatten()[kept]
+    share = share.double() * (ce_weight / entries(mask, positions, target.device))
+    weighed = student._replace(factor=kd_weight * student.factor)
+    total, divergence, cross_entropy = linear_divergence(weighed, teacher, dtype, Labels(classes, share))
+    ce = cross_entropy / ce_weight if ce_weight else cross_entropy
+    return {"loss": total, "kd": divergence / kd_weight, "ce": ce}
+
+
+def _prepared(
+    student_hidden: Tensor,
+    student_weight: Tensor,
+    student_bias: Tensor | None,
+    temperature: float | Tensor | Softening,
+    head: Head | None,
+    teacher_logits: Tensor | None,
+    teacher_store: StoredLogits | None,
+    mask: Tensor | None,
+) -> tuple[Inputs, Chunks, torch.dtype, Tensor | None]:
+    """The student's rows, the teacher's chunks, the type of both, and the numbers of the kept positions."""
     _check_head("student", student_hidden, student_weight, student_bias)
     positions, vocabulary = student_hidden.shape[:-1], len(student_weight)
-    head = _teacher_head(teacher_hidden, teacher_weight, teacher_bias)
     _check_teacher(teacher_logits, head, teacher_store, torch.Size((*positions, vocabulary)))
     check_mask(mask, student_hidden)
     if isinstance(temperature, Tensor):
@@ -123,7 +235,7 @@ def linear_kd_loss(
     else:
         assert teacher_logits is not None
         teacher = partial(given_logits, _rows(teacher_logits.detach(), None), kept)
-    return linear_divergence(student, teacher, dtype)
+    return student, teacher, dtype, kept
 
 
 Head = tuple[Tensor, Tensor, Tensor | None]
