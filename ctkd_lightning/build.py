@@ -416,6 +416,7 @@ def module(
         teacher_layers=cfg.teacher_layers,
         num_samples=len(data.train_targets),
         kd_at=None if texts else KD_AT,
+        fuse_heads=cfg.get("fuse_heads", "auto"),
         **_optimization(cfg.optimizer),
         **layout(cfg),
     )

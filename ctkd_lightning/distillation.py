@@ -60,9 +60,10 @@ from ctkd_lightning.teacher_cache.cached import CachedTeacher, ViewedData, cache
 from ctkd_lightning.temperature import LearnedTemperature, Softening, Temperature
 from ctkd_lightning.temperature._base import learning
 from ctkd_lightning.temperature._softening import bounded_below
+from ctkd_lightning.token_store._stored import StoredTokens
 from ctkd_lightning.token_store.cached import CachedTexts
 from ctkd_lightning.token_store.store import TokenStore
-from ctkd_lightning.token_store.teacher import Key, check_logits_alone, stored_teacher
+from ctkd_lightning.token_store.teacher import Key, StoredTeacher, check_logits_alone, stored_teacher
 
 _CE_WEIGHT = 0.1  # the CTKD paper's γ
 
@@ -288,6 +289,21 @@ class Distillation(nn.Module):
         return self._teacher_input.pick is not None
 
     @property
+    def asks_otherwise(self) -> bool:
+        """Whether the teacher is asked in another way than with the student's arguments."""
+        return self._asks or self.picks_teacher_input
+
+    @property
+    def has_store(self) -> bool:
+        """Whether a store of tokens is asked in the teacher's place."""
+        return isinstance(self.cached_teacher, CachedTexts) or isinstance(self.teacher.network, StoredTeacher)
+
+    @property
+    def has_not_looked(self) -> bool:
+        """Whether no batch has been checked yet."""
+        return not self._looked
+
+    @property
     def needs_target(self) -> bool:
         """Whether a method or its temperature reads the target, or the teachers' fusion learns from it."""
         if learns(self.teacher_fusion):
@@ -409,7 +425,7 @@ class Distillation(nn.Module):
             UserError: a method reads feature maps; the teacher is not asked for the images themselves; the folder
                 cannot be written, or the disk cannot hold the file.
         """
-        if self._asks or self.picks_teacher_input:
+        if self.asks_otherwise:
             raise UserError(
                 "the teacher cache keeps what the teacher gives for the student's images, and teacher_input= or "
                 "ask_teacher= gives it something else: leave those or the cache out"
@@ -520,6 +536,15 @@ class Distillation(nn.Module):
         args, kwargs = self._teacher_input.arguments(batch, call)
         return self.run_teacher(*args, **kwargs)
 
+    def stored(self, call: StudentCall, batch: Any = None) -> StoredTokens | None:
+        """What a store has of a batch, whose logits need not exist; ``None`` where no store is asked."""
+        if isinstance(self.cached_teacher, CachedTexts):
+            return self.cached_teacher.stored(call.args[0], batch)
+        if isinstance(self.teacher.network, StoredTeacher):
+            args, kwargs = self._teacher_input.arguments(batch, call)
+            return self.teacher.network.stored(*args, **kwargs)
+        return None
+
     def losses(
         self, student: Any, teacher: Any, step: Step | None = None, task_loss: Tensor | None = None, batch: Any = None
     ) -> dict[str, Tensor]:
@@ -556,6 +581,11 @@ class Distillation(nn.Module):
         if task_loss is None:
             return {"loss": loss, **terms}
         return {"loss": self.ce_weight * task_loss + loss, "ce": task_loss, **terms}
+
+    def look(self, student: NetworkOutput, teacher: NetworkOutput, step: Step) -> None:
+        """Check scores and targets, as :meth:`losses` does with the first batch."""
+        self._looked = False
+        self._canonical(student, teacher, step)
 
     def _task_loss(self, student: NetworkOutput, target: Tensor, canonical: Step) -> Tensor:
         if self.scores.vectors:
@@ -672,7 +702,7 @@ class Distillation(nn.Module):
 
         def loss(output: Any) -> Tensor:
             logits = self._student_logits(output, step)
-            mask = self._mask(step, logits.shape[:-1])
+            mask = self.mask_of(step, logits.shape[:-1])
             classes = self.scores.classes(step.target, logits.shape[:-1])
             return cross_entropy(self.scores, masked(logits, mask), cast(Tensor, step.target), classes, mask)
 
@@ -723,7 +753,7 @@ class Distillation(nn.Module):
             return self._canonical_vectors(student, teacher, step)
         raw, teacher = teacher.logits, self._fused(teacher)
         own, guide = student.logits, teacher.logits
-        if self._looked and self.scores.as_they_are(own, guide, step) and self._mask(step, own.shape[:1]) is None:
+        if self._looked and self.scores.as_they_are(own, guide, step) and self.mask_of(step, own.shape[:1]) is None:
             return student, teacher, step  # the usual case, made cheap
         if self.scores.single and same_places(guide.shape, own.shape):
             guide = guide.reshape(own.shape)  # (B,) and (B, 1)
@@ -731,7 +761,7 @@ class Distillation(nn.Module):
         _check_shapes(own, guide, class_dim)
         s, t = (self.scores.logits(x, role, class_dim) for x, role in ((own, "student"), (guide, "teacher")))
         positions = s.shape[:-1]
-        mask = self._mask(step, positions)
+        mask = self.mask_of(step, positions)
         if not self._looked:
             self._looked = True
             check_finite(s.detach(), t, mask)
@@ -759,7 +789,7 @@ class Distillation(nn.Module):
         check_vectors(student.logits, teacher.logits)
         check_keeps(step.mask)
         labels = step.target is not None and is_integer(step.target)  # what is regressed may be any number
-        mask = self._mask(step if labels else Step(mask=step.mask), positions)
+        mask = self.mask_of(step if labels else Step(mask=step.mask), positions)
         if not self._looked:
             self._looked = True
             if not (teacher.logits if mask is None else teacher.logits[mask != 0]).isfinite().all():
@@ -770,7 +800,8 @@ class Distillation(nn.Module):
         """The teacher's output; of several teachers what they say together."""
         return teacher if self.teacher_fusion is None else NetworkOutput(fuse(self.teacher_fusion, teacher.logits))
 
-    def _mask(self, step: Step, positions: torch.Size) -> Tensor | None:
+    def mask_of(self, step: Step, positions: torch.Size) -> Tensor | None:
+        """The positions that count, by the step's mask and by ignored targets; ``None`` for all."""
         masks = []
         if step.mask is not None:
             masks.append(fit_mask(step.mask, positions))

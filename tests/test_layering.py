@@ -23,6 +23,7 @@ LAYERS = [
     {
         "detection",
         "_default_temperature",
+        "_fused_heads",
         "_held_out",
         "_loss_record",
         "_resuming",

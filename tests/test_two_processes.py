@@ -164,6 +164,12 @@ def distillation_module():
     return Trained(module, lambda *batch: batch)
 
 
+def fused_heads():
+    module = DistillationModule(Network(), Network((6, 7, 8)), KD(), GlobalTemperature(), fuse_heads=True)
+    module.temperature.lambda_.fill_(1.0)
+    return Trained(module, lambda *batch: batch)
+
+
 def views(images, target, index):
     """Two modalities, one of which some samples miss."""
     mask = torch.stack([index % 3 > 0, index >= 0], dim=1)
@@ -205,6 +211,7 @@ CASES = {
     "multilabel": Case(lambda: engine({"kd": KD(), "dist": DIST()}, task="multilabel"), {"target": LABELS}),
     "segmentation": Case(segmentation, {"target": MAPS}),
     "distillation module": Case(distillation_module),
+    "fused heads": Case(fused_heads),
     "classifier module": Case(  # its loss is in float32
         lambda: Trained(ClassifierModule(Network()), lambda *batch: batch), tolerance=1e-6
     ),

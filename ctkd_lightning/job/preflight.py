@@ -72,6 +72,7 @@ def check_settings(cfg: DictConfig) -> None:
             raise UserError(f"{key} must be a network's name such as wrn_16_2, found {name}")
     for key, words in (
         ("compile", ()),
+        ("fuse_heads", ("auto",)),
         ("channels_last", ("auto",)),
         ("temperature_per_method", ()),
         ("teacher.check", ()),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from ctkd_lightning._scores.batches import TARGET_KEYS, need_labels
+from ctkd_lightning._fused_heads import FusedHeads
+from ctkd_lightning._scores.batches import TARGET_KEYS, Sample, need_labels
 from ctkd_lightning._training_progress import planned_epochs, training_fraction
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
 from ctkd_lightning.data._base import ImageDataModule
@@ -17,7 +18,7 @@ from ctkd_lightning.distillation import Distillation
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features._asking import AskTeacher, StudentCall
 from ctkd_lightning.features.frozen import FrozenNetwork
-from ctkd_lightning.features.outputs import Pick, Step
+from ctkd_lightning.features.outputs import Pick, Step, is_integer
 from ctkd_lightning.features.teachers import Teacher, named_teachers
 from ctkd_lightning.fusion.teachers import TeacherFusion
 from ctkd_lightning.methods import Method
@@ -29,6 +30,9 @@ from ctkd_lightning.temperature import Temperature
 from ctkd_lightning.token_store.cached import CachedTexts
 from ctkd_lightning.token_store.store import TokenStore
 from ctkd_lightning.token_store.teacher import Key
+
+_LARGE = 2**22
+"""Logits of a batch, 16 MiB of each network in float32: from there on to make none of them takes less time too."""
 
 
 class DistillationModule(SupervisedModule):
@@ -74,16 +78,19 @@ class DistillationModule(SupervisedModule):
         teacher_store: a token store or its folder, asked in the teacher's place, as in
             :class:`~ctkd_lightning.Distillation`.
         key: from the batch to its documents in the store.
+        fuse_heads: make KD and cross-entropy from what the networks' last linear layers read, so that the logits of
+            neither exist as a whole: :func:`~ctkd_lightning.methods.linear_losses`. ``"auto"`` does where it can be
+            done and a batch's logits are large, and ``True`` refuses what stands in the way.
         **settings: as in :class:`~ctkd_lightning.modules.classifier.SupervisedModule`: ``optimizer``, ``scheduler``,
             ``channels_last``; ``task``, ``scores``, ``class_dim``, ``ignore_index``, ``student_logits``,
             ``student_input``.
 
     Raises:
         UserError: no method, or one of a name that the losses have; temperatures by name that are not those of the
-            softening methods; a method that reads features, without ``example_image``, of layers that are not there or
-            whose shapes do not fit; with ``example_image``, networks that score different classes. At the start of fit
-            a temperature that learns from held-out samples, and no validation data, the test's in their place, or a
-            Trainer that shards.
+            softening methods; ``fuse_heads=True`` where it cannot be; a method that reads features, without
+            ``example_image``, of layers that are not there or whose shapes do not fit; with ``example_image``, networks
+            that score different classes. At the start of fit a temperature that learns from held-out samples, and no
+            validation data, the test's in their place, or a Trainer that shards.
     """
 
     def __init__(
@@ -107,9 +114,12 @@ class DistillationModule(SupervisedModule):
         kd_at: float | None = None,
         teacher_store: TokenStore | str | Path | None = None,
         key: Key | None = None,
+        fuse_heads: bool | Literal["auto"] = "auto",
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        if fuse_heads not in (True, False, "auto"):
+            raise UserError(f"fuse_heads must be True, False or 'auto', found {fuse_heads!r}")
         scores = self.scores
         engine = Distillation(
             self.network_in_layout(student),
@@ -140,6 +150,7 @@ class DistillationModule(SupervisedModule):
         self.curriculum, self._mask = curriculum, mask
         self._told_unlabelled = False
         self._held_out: HeldOutBatches | None = None
+        self.fuse_heads, self._heads, self._decided, self._compiled = fuse_heads, FusedHeads(engine), False, False
         if kd_at is not None:
             check_number("kd_at", kd_at, above=0)
         self.kd_at = kd_at
@@ -187,6 +198,7 @@ class DistillationModule(SupervisedModule):
 
     def compile_networks(self) -> None:
         """Train through ``torch.compile`` from now on; validation and test stay as they are."""
+        self._compiled = True
         self.distillation.compile_networks()
 
     def cache_teacher(self, data: ImageDataModule, folder: str | Path, *, precision: str) -> CachedTeacher:
@@ -268,16 +280,44 @@ class DistillationModule(SupervisedModule):
         """The total loss, the task's loss and each method's unweighted term."""
         sample = self.read(batch)
         engine = self.distillation
+        step = Step(sample.target, sample.index, self.mask_of(batch))
+        if self._fuses(images):
+            self._tell_unlabelled(sample)
+            return self._heads.losses(images, batch, step)
         teacher = engine.ask(StudentCall((images,), {}), batch)
         student = engine.run(images)
+        self._tell_unlabelled(sample)
+        losses = engine.losses(student, teacher, step)
+        if self.kd_at is not None:
+            losses[f"kd_at_{self.kd_at:g}"] = engine.kd_at(self.kd_at, student, teacher, step)
+        return losses
+
+    def _tell_unlabelled(self, sample: Sample) -> None:
         if sample.target is None and not self._told_unlabelled:
             self._told_unlabelled = True
             rank_zero_warn(
                 f"a training batch has no target in a usual place (its second entry, {', '.join(TARGET_KEYS)}), so "
                 "that its loss is the distillation's alone: if it has labels, collate them so"
             )
-        step = Step(sample.target, sample.index, self.mask_of(batch))
-        losses = engine.losses(student, teacher, step)
+
+    def _fuses(self, inputs: Tensor) -> bool:
+        """Whether the heads' losses are made from hidden states; decided with the first batch."""
+        if not self._decided:
+            self._decided = True
+            self.fuse_heads = bool(self.fuse_heads) and self._can_fuse(inputs)
+        return bool(self.fuse_heads)
+
+    def _can_fuse(self, inputs: Tensor) -> bool:
+        head, wanted = self._heads.student.layer, self.fuse_heads is True
+        large = head is not None and is_integer(inputs) and inputs.numel() * head.out_features >= _LARGE
+        if not (wanted or large):
+            return False
+        why = None
         if self.kd_at is not None:
-            losses[f"kd_at_{self.kd_at:g}"] = engine.kd_at(self.kd_at, student, teacher, step)
-        return losses
+            why = "kd_at reads logits"
+        elif self._compiled or is_sharded(self):
+            why = "the networks are compiled or sharded"
+        why = why or self._heads.why_not(inputs[:1])
+        if wanted and why:
+            raise UserError(f"fuse_heads=True: {why}: take fuse_heads='auto', which does it where it can")
+        return why is None

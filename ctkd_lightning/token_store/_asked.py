@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.features._head import find_classifier
+from ctkd_lightning.features._linear_head import LinearHead
 from ctkd_lightning.features.frozen import FrozenNetwork, check_complete
 from ctkd_lightning.features.outputs import Pick, pick_logits
-
-ALIKE = 1e-3
 
 
 class AskedModel:
@@ -26,8 +23,7 @@ class AskedModel:
         check_complete(network)
         self.network = FrozenNetwork(network)
         self._pick = pick
-        layer = dict(network.named_modules()).get(find_classifier(network))
-        self._layer = layer if isinstance(layer, nn.Linear) else None
+        self._head = LinearHead(network)
 
     @property
     def device(self) -> torch.device:
@@ -50,25 +46,11 @@ class AskedModel:
 
     def with_hidden(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """The logits, and what the head read, (B, T, H); ``None`` if these are not the logits of a linear head."""
-        if self._layer is None:
-            return self(tokens), None
-        read: list[Tensor] = []
-        hook = self._layer.register_forward_pre_hook(lambda _, args: read.append(args[0]))
-        try:
-            logits = self(tokens)
-        finally:
-            hook.remove()
-        if len(read) != 1 or read[0].shape[:-1] != tokens.shape:
-            return logits, None
-        again = F.linear(read[0], self._layer.weight, self._layer.bias)
-        if again.shape != logits.shape or (again - logits).abs().max() > ALIKE * logits.abs().max():
-            return logits, None  # cut off, scaled or softened behind the head
-        return logits, read[0]
+        return self._head.read_by(lambda: self(tokens))
 
     @property
     def head(self) -> tuple[Tensor, Tensor | None] | None:
         """Weight and bias of the last linear layer."""
-        if self._layer is None:
+        if (layer := self._head.layer) is None:
             return None
-        bias = self._layer.bias
-        return self._layer.weight.detach(), None if bias is None else bias.detach()
+        return layer.weight.detach(), None if layer.bias is None else layer.bias.detach()

@@ -41,6 +41,13 @@ class StoredTokens:
         """Of the logits, (..., V)."""
         return torch.Size((*self.coefficients.shape[:-1], len(self.basis.mean)))
 
+    def first(self, count: int) -> StoredTokens:
+        """Those of the first documents."""
+        coefficients, scale, residual, ids = (
+            x[:count] for x in (self.coefficients, self.scale, self.residual, self.ids)
+        )
+        return StoredTokens(coefficients, scale, residual, ids, self.basis)
+
     def logits(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """All of them, (..., V): for small vocabularies."""
         if not self.coefficients.shape[:-1].numel():

@@ -13,6 +13,7 @@ from ctkd_lightning.errors import UserError
 from ctkd_lightning.features.outputs import NetworkOutput
 from ctkd_lightning.teacher_cache.key import cache_key
 from ctkd_lightning.token_store._document import Document
+from ctkd_lightning.token_store._stored import StoredTokens
 from ctkd_lightning.token_store.store import TokenStore
 from ctkd_lightning.token_store.writing import write_token_store
 
@@ -28,7 +29,11 @@ class CachedTexts:
         self.store = store
 
     def __call__(self, tokens: Tensor, batch: Any) -> NetworkOutput:
-        """The logits (B, T, V), up to a constant of each position.
+        """The logits (B, T, V), up to a constant of each position; as :meth:`stored`."""
+        return NetworkOutput(self.stored(tokens, batch).logits())
+
+    def stored(self, tokens: Tensor, batch: Any) -> StoredTokens:
+        """What the store has of a batch.
 
         Args:
             tokens: (B, T), the texts, which must be the store's.
@@ -43,7 +48,7 @@ class CachedTexts:
                 "the store of the teacher's outputs needs batches (tokens, target, index), found one without the last: "
                 "use the data modules of ctkd_lightning.data, or no teacher cache"
             )
-        return NetworkOutput(self.store.at(index, tokens=tokens, device=tokens.device).logits(), {}, None)
+        return self.store.at(index, tokens=tokens, device=tokens.device)
 
 
 def store_texts(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ctkd_lightning.errors import UserError
 from ctkd_lightning.features._asking import StudentCall
 from ctkd_lightning.features.outputs import is_integer
+from ctkd_lightning.token_store._stored import StoredTokens
 from ctkd_lightning.token_store.store import TokenStore
 
 Key = Callable[[Any], Any]
@@ -30,10 +31,14 @@ class StoredTeacher(nn.Module):
         super().__init__()
         self.store = store if isinstance(store, TokenStore) else TokenStore(store)
 
+    def stored(self, keys: Any, positions: Tensor | None, tokens: Tensor | None, device: torch.device) -> StoredTokens:
+        """What the store has, as :meth:`TokenStore.at`."""
+        return self.store.at(keys, positions, tokens=tokens, device=device)
+
     @torch.compiler.disable  # it reads files
     def forward(self, keys: Any, positions: Tensor | None, tokens: Tensor | None, device: torch.device) -> Tensor:
-        """The logits (B, T, V), as of :meth:`TokenStore.at`."""
-        return self.store.at(keys, positions, tokens=tokens, device=device).logits()
+        """The logits (B, T, V) of that."""
+        return self.stored(keys, positions, tokens, device).logits()
 
     def extra_repr(self) -> str:
         """The folder."""

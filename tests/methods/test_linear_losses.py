@@ -77,7 +77,7 @@ def test_anything_may_stand_where_the_mask_leaves_out():
     [
         ({"target": TARGET[0]}, "the positions are"),
         ({"target": TARGET.float()}, "of torch.float32"),
-        ({"target": TARGET.masked_fill(TARGET == TARGET[0, 0], -100)}, "target has the class -100"),
+        ({"target": TARGET.masked_fill(TARGET[0, 0] == TARGET, -100)}, "target has the class -100"),
         ({"target": TARGET + V}, f"0 to {V - 1}"),
         ({"kd_weight": 0}, "kd_weight must be"),
         ({"ce_weight": -1}, "ce_weight must be"),

@@ -22,7 +22,7 @@ class Detection(Task[DetectionDataModule]):
     """Average precision of detectors, which the callback distils."""
 
     name = "detection"
-    without_effect = ("compile", "channels_last", "keep_outputs")
+    without_effect = ("compile", "fuse_heads", "channels_last", "keep_outputs")
     temperature = "global_near_one"
 
     def check(self) -> None:
