@@ -28,7 +28,13 @@ from rich.console import Console
 from torch import nn
 
 from ctkd_lightning.callbacks import CurriculumTemperatureCallback, EpochLines, FiniteSteps
-from ctkd_lightning.data import DetectionDataModule, ImageDataModule, MultimodalDataModule, TokenDataModule
+from ctkd_lightning.data import (
+    DetectionDataModule,
+    ImageDataModule,
+    MultimodalDataModule,
+    SegmentationDataModule,
+    TokenDataModule,
+)
 from ctkd_lightning.data._labelled import LabelledDataModule
 from ctkd_lightning.detection.output import BOXES
 from ctkd_lightning.errors import UserError, suggest
@@ -40,7 +46,7 @@ from ctkd_lightning.job.hardware import accelerator_in_use, choose_channels_last
 from ctkd_lightning.job.measures import TaskName
 from ctkd_lightning.job.stopping import StopOnSigterm
 from ctkd_lightning.methods import Method
-from ctkd_lightning.models import create_detector, create_language_model, create_model, load_weights
+from ctkd_lightning.models import create_detector, create_language_model, create_model, create_segmenter, load_weights
 from ctkd_lightning.modules import (
     ClassifierModule,
     DetectionModule,
@@ -89,7 +95,7 @@ def channels_last(cfg: DictConfig) -> bool:
     return choose_channels_last(cfg.channels_last, accelerator(cfg), precision(cfg))
 
 
-TaskData = ImageDataModule | DetectionDataModule | TokenDataModule
+TaskData = ImageDataModule | DetectionDataModule | SegmentationDataModule | TokenDataModule
 """What networks of any task are trained on."""
 
 
@@ -100,14 +106,16 @@ def task(cfg: DictConfig) -> TaskName:
 
 
 def task_data(cfg: DictConfig) -> TaskData:
-    """The data of the task: :func:`data`, :func:`detection_data` or :func:`token_data`.
+    """The data of the task: :func:`data`, :func:`detection_data`, :func:`segmentation_data` or :func:`token_data`.
 
     Raises:
         UserError: data of another task.
     """
     if (kind := task(cfg)) == "classification":
         return data(cfg)
-    return detection_data(cfg) if kind == "detection" else token_data(cfg)
+    if kind == "detection":
+        return detection_data(cfg)
+    return segmentation_data(cfg) if kind == "segmentation" else token_data(cfg)
 
 
 def data_of_teacher(cfg: DictConfig, data: TaskData) -> TaskData:
@@ -153,6 +161,11 @@ def unread_data(cfg: DictConfig) -> ImageDataModule:
             "these data are texts, and the networks take images: take language models, such as "
             "model=language_small_to_tiny or experiment=tokens_stdlib"
         )
+    if issubclass(kind, SegmentationDataModule):
+        raise UserError(
+            "these data have a class a pixel, and the networks are classifiers: take segmenters, such as "
+            "model=segmenter_small_to_tiny or experiment=segmentation_digits"
+        )
     if issubclass(kind, DetectionDataModule):
         raise UserError(
             "these data have boxes, and the networks are classifiers: take detectors, such as model=rcnn_small_to_tiny "
@@ -194,6 +207,22 @@ def detection_data(cfg: DictConfig) -> DetectionDataModule:
             "data=coco data.root=DIR, or another model"
         )
     made: DetectionDataModule = instantiate(cfg.data, _convert_="all")
+    _read(made, _STAGES)
+    return made
+
+
+def segmentation_data(cfg: DictConfig) -> SegmentationDataModule:
+    """Images with a class a pixel, likewise.
+
+    Raises:
+        UserError: data without such classes.
+    """
+    if not issubclass(get_class(cfg.data._target_), SegmentationDataModule):
+        raise UserError(
+            f"{cfg.model.student.name} is a segmenter, and these data have no class a pixel: take data=digit_masks, or "
+            "another model"
+        )
+    made: SegmentationDataModule = instantiate(cfg.data, _convert_="all")
     _read(made, _STAGES)
     return made
 
@@ -374,6 +403,8 @@ def _network(cfg: DictConfig, role: str, data: TaskData) -> nn.Module:
     settings = plain(cfg.model[role])
     if isinstance(data, TokenDataModule):
         return create_language_model(**settings, vocabulary=data.num_classes, length=data.length)
+    if isinstance(data, SegmentationDataModule):
+        return create_segmenter(**settings, num_classes=data.num_classes)
     create = create_detector if isinstance(data, DetectionDataModule) else create_model
     return create(**settings, num_classes=data.num_classes)
 
@@ -397,14 +428,17 @@ def temperature(
 
 
 def module(
-    cfg: DictConfig, teacher: nn.Module, student: nn.Module, data: ImageDataModule | TokenDataModule
+    cfg: DictConfig,
+    teacher: nn.Module,
+    student: nn.Module,
+    data: ImageDataModule | SegmentationDataModule | TokenDataModule,
 ) -> DistillationModule:
     """The module that distils the one into the other; detectors have :func:`detector_distillation`.
 
     Raises:
         UserError: a method that does not fit the two networks; a temperature that would learn from the test samples.
     """
-    terms, texts = methods(cfg), isinstance(data, TokenDataModule)
+    terms = methods(cfg)
     made = DistillationModule(
         teacher,
         student,
@@ -415,7 +449,7 @@ def module(
         student_layers=cfg.student_layers,
         teacher_layers=cfg.teacher_layers,
         num_samples=len(data.train_targets),
-        kd_at=None if texts else KD_AT,
+        kd_at=KD_AT if isinstance(data, ImageDataModule) else None,
         fuse_heads=cfg.get("fuse_heads", "auto"),
         **_optimization(cfg.optimizer),
         **layout(cfg),
@@ -476,7 +510,10 @@ def _alone(cfg: DictConfig, network: nn.Module, node: DictConfig) -> ClassifierM
 
 def layout(cfg: DictConfig) -> dict[str, Any]:
     """How the modules read what networks take and give."""
-    return {"class_dim": -1} if task(cfg) == "language" else {"channels_last": channels_last(cfg)}
+    if (kind := task(cfg)) == "language":
+        return {"class_dim": -1}
+    maps = {"class_dim": 1, "miou": True} if kind == "segmentation" else {}
+    return {"channels_last": channels_last(cfg), **maps}
 
 
 def _optimization(node: DictConfig) -> dict[str, Any]:

@@ -8,11 +8,13 @@ if TYPE_CHECKING:
     from ctkd_lightning.data._base import ImageDataModule
     from ctkd_lightning.data._detection import DetectionDataModule
     from ctkd_lightning.data._loading.batch import Batch
+    from ctkd_lightning.data._maps import SegmentationDataModule
     from ctkd_lightning.data._multimodal import MultimodalDataModule
     from ctkd_lightning.data._samples import Samples
     from ctkd_lightning.data._tokens import TokenDataModule
     from ctkd_lightning.data.cifar import CIFAR10, CIFAR100
     from ctkd_lightning.data.coco import Coco
+    from ctkd_lightning.data.digit_masks import DigitMasks
     from ctkd_lightning.data.digit_scenes import DigitScenes
     from ctkd_lightning.data.digit_views import DigitViews
     from ctkd_lightning.data.digits import Digits
@@ -31,6 +33,7 @@ __all__ = [
     "Batch",
     "Coco",
     "DetectionDataModule",
+    "DigitMasks",
     "DigitScenes",
     "DigitViews",
     "Digits",
@@ -40,6 +43,7 @@ __all__ = [
     "ImageNet",
     "MultimodalDataModule",
     "Samples",
+    "SegmentationDataModule",
     "SixViews",
     "StdlibTokens",
     "TextFiles",
@@ -56,6 +60,7 @@ __getattr__, __dir__ = lazy_names(
         "Batch": "ctkd_lightning.data._loading.batch",
         "Coco": "ctkd_lightning.data.coco",
         "DetectionDataModule": "ctkd_lightning.data._detection",
+        "DigitMasks": "ctkd_lightning.data.digit_masks",
         "DigitScenes": "ctkd_lightning.data.digit_scenes",
         "DigitViews": "ctkd_lightning.data.digit_views",
         "Digits": "ctkd_lightning.data.digits",
@@ -64,6 +69,7 @@ __getattr__, __dir__ = lazy_names(
         "ImageFolder": "ctkd_lightning.data.image_folder",
         "ImageNet": "ctkd_lightning.data.imagenet",
         "MultimodalDataModule": "ctkd_lightning.data._multimodal",
+        "SegmentationDataModule": "ctkd_lightning.data._maps",
         "Samples": "ctkd_lightning.data._samples",
         "SixViews": "ctkd_lightning.data.six_views",
         "StdlibTokens": "ctkd_lightning.data.stdlib_tokens",

@@ -17,7 +17,7 @@ from ctkd_lightning.job.summary import FusionSummary, Summary, read_summary
 from ctkd_lightning.models._factory import check_source
 
 _IMAGES = "${oc.env:CTKD_CACHE_DIR,${oc.env:HOME,.}/.cache/ctkd_lightning}/images"  # as in conf/data
-_NETWORKS = {"detection": "detectors", "language": "language models"}
+_NETWORKS = {"detection": "detectors", "segmentation": "segmenters", "language": "language models"}
 _ENDED = ("complete", "stopped", "failed")
 
 

@@ -11,7 +11,13 @@ from ctkd_lightning.job.run_directory import RunDirectory
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MEASURES = {"val/top1": "top-1", "val/top5": "top-5", "val/map": "mAP", "val/ap50": "AP50"}
+_MEASURES = {
+    "val/miou": "mIoU",
+    "val/top1": "top-1",
+    "val/top5": "top-5",
+    "val/map": "mAP",
+    "val/ap50": "AP50",
+}
 _TAU = "ctkd/temperature"
 _WIDE = 10  # times the least τ: from there on a logarithmic axis
 _MANY = 5  # lines in one legend

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-TaskName = Literal["classification", "detection", "language"]
+TaskName = Literal["classification", "detection", "segmentation", "language"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,10 @@ class Measure:
 MEASURES: Mapping[TaskName, tuple[Measure, Measure]] = {
     "classification": (Measure("top1", "top-1", long="Top-1 accuracy"), Measure("top5", "top-5")),
     "detection": (Measure("map", "mAP", long="Mean average precision"), Measure("ap50", "AP50")),
+    "segmentation": (
+        Measure("miou", "mIoU", long="Mean intersection over union"),
+        Measure("pixel_accuracy", "pixel accuracy"),
+    ),
     "language": (
         Measure("bits", "bits a byte", unit="", long="Bits a byte", less_is_better=True, digits=3),
         Measure("nats", "nats a token", unit="", less_is_better=True, digits=3),
@@ -53,9 +57,15 @@ MEASURES: Mapping[TaskName, tuple[Measure, Measure]] = {
 BEST: Mapping[str, Measure] = {
     "val/top1": MEASURES["classification"][0],
     "val/map": MEASURES["detection"][0],
+    "val/miou": MEASURES["segmentation"][0],
     "val/loss": MEASURES["language"][1],
 }
 """By metric: what the best epoch is chosen by."""
 
-SAMPLES: Mapping[TaskName, str] = {"classification": "images", "detection": "images", "language": "texts"}
+SAMPLES: Mapping[TaskName, str] = {
+    "classification": "images",
+    "detection": "images",
+    "segmentation": "images",
+    "language": "texts",
+}
 """What the rate of a training counts."""

@@ -176,7 +176,9 @@ def tested_numbers(summary: Summary) -> dict[str, float]:
 def say_how(cfg: DictConfig, precision: str) -> None:
     """On what the training runs."""
     accelerator = build.accelerator(cfg)
-    layout = ", channels-last" if build.channels_last(cfg) and build.task(cfg) == "classification" else ""
+    layout = (
+        ", channels-last" if build.channels_last(cfg) and build.task(cfg) in ("classification", "segmentation") else ""
+    )
     log.info("Training on %s in %s%s; tests run in 32-true", accelerator, precision, layout)
 
 

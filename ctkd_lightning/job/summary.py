@@ -36,6 +36,8 @@ class NetworkSummary:
             or elsewhere. That of the student is the run's.
         map: of a detector, its mean average precision on the test data, percent.
         ap50: likewise, at an IoU of 0.5.
+        miou: of a segmenter, its mean intersection over union on the test data, percent.
+        pixel_accuracy: likewise, the share of pixels whose class is right.
         bits: of a language model, the bits that a byte of the test texts takes.
         nats: likewise, a token: its cross-entropy.
     """
@@ -47,6 +49,8 @@ class NetworkSummary:
     train_seconds: float | None = None
     map: float | None = None
     ap50: float | None = None
+    miou: float | None = None
+    pixel_accuracy: float | None = None
     bits: float | None = None
     nats: float | None = None
 
@@ -66,6 +70,7 @@ class Best:
         epoch: from 1.
         chosen_on: the data that it is the best on.
         map: of a detector, in the place of ``top1``, percent.
+        miou: of a segmenter, likewise.
         nats: of a language model, likewise, a token.
     """
 
@@ -73,6 +78,7 @@ class Best:
     epoch: int | None = None
     chosen_on: Literal["validation", "test"] | None = None
     map: float | None = None
+    miou: float | None = None
     nats: float | None = None
 
 

@@ -6,17 +6,21 @@ from ctkd_lightning.models._weights import fingerprint, load_weights, read_state
 from ctkd_lightning.models.detectors import available_detectors, create_detector
 from ctkd_lightning.models.encoders import SeriesEncoder, VectorEncoder
 from ctkd_lightning.models.language_model import LanguageModel, create_language_model
+from ctkd_lightning.models.segmenters import SmallSegmenter, available_segmenters, create_segmenter
 
 __all__ = [
     "LanguageModel",
     "SeriesEncoder",
+    "SmallSegmenter",
     "StudentDescription",
     "VectorEncoder",
     "available_detectors",
     "available_models",
+    "available_segmenters",
     "create_detector",
     "create_language_model",
     "create_model",
+    "create_segmenter",
     "describe_student",
     "fingerprint",
     "load_student",

@@ -19,6 +19,7 @@ from ctkd_lightning._scores.scores import Kind, Scores, Task, check_scores_class
 from ctkd_lightning._scores.task_loss import task_loss
 from ctkd_lightning.features.outputs import Pick, pick_logits
 from ctkd_lightning.modules._accuracy import Percent, TopKAccuracy
+from ctkd_lightning.modules._mean_iou import MeanIoU
 from ctkd_lightning.modules._trained import MakeOptimizer, MakeScheduler, TrainedModule
 
 _STAGES = ("val", "test")
@@ -30,8 +31,8 @@ class SupervisedModule(TrainedModule):
     Batches are tuples that start with images (B, ...) and targets, such as :class:`ctkd_lightning.data.Batch`, or
     mappings with both under their usual names (:func:`read_batch`). Training losses are summed on the device and
     logged once an epoch: a log call a step costs more than small steps do. On validation and test data it logs the
-    task's loss and, in percent, ``top1`` and ``top5``, or under ``binary`` and ``multilabel`` ``accuracy`` and ``f1``
-    over all labels together. A subclass has ``network``, the classifier that is trained, and ``losses``.
+    task's loss and, in percent, ``top1`` and ``top5`` (with ``miou`` that too), or under ``binary`` and ``multilabel``
+    ``accuracy`` and ``f1`` over all labels together. A subclass has ``network``, the classifier that is trained, and ``losses``.
 
     Args:
         optimizer: makes the optimizer of the trainable parameters; the CTKD paper's SGD by default.
@@ -42,6 +43,7 @@ class SupervisedModule(TrainedModule):
         scores: what they are, likewise.
         class_dim: where the classes are, likewise.
         ignore_index: the target that leaves its position out of losses and metrics.
+        miou: log the mean intersection over union too, as of maps of classes.
         student_logits: from the network's output to its scores, where that is neither a tensor nor has ``.logits``.
         student_input: from the batch to the network's inputs, where the batch has them under another name, as of
             several modalities one.
@@ -57,6 +59,7 @@ class SupervisedModule(TrainedModule):
         scores: Kind | Mapping[str, Kind] = "logits",
         class_dim: int | None = None,
         ignore_index: int = -100,
+        miou: bool = False,
         student_logits: Pick | None = None,
         student_input: Callable[[Any], Tensor] | None = None,
     ) -> None:
@@ -66,6 +69,7 @@ class SupervisedModule(TrainedModule):
         self.scores = Scores(task, scores, class_dim)
         self.ignore_index = ignore_index
         self._ignored = IgnoredTargets(ignore_index)
+        self.miou = miou
         self.student_logits = student_logits
         self.student_input = student_input
         self.accuracy = nn.ModuleDict({f"{stage}_{name}": make() for stage in _STAGES for name, make in self._metrics})
@@ -75,7 +79,8 @@ class SupervisedModule(TrainedModule):
         """Names and makers; the first is what the progress bar shows."""
         if self.scores.single:
             return [("accuracy", lambda: Percent(BinaryAccuracy())), ("f1", lambda: Percent(BinaryF1Score()))]
-        return [("top1", lambda: TopKAccuracy(1)), ("top5", lambda: TopKAccuracy(5))]
+        found: list[tuple[str, Callable[[], Metric]]] = [("miou", MeanIoU)] if self.miou else []
+        return [*found, ("top1", lambda: TopKAccuracy(1)), ("top5", lambda: TopKAccuracy(5))]
 
     @property
     @abstractmethod
