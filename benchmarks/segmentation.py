@@ -3,7 +3,7 @@
     python -m benchmarks.segmentation [--seeds N] [--arms …]     what the file of results does not hold yet
     python -m benchmarks.segmentation --table                    what is known, into docs/segmentation.md
 
-The settings are those of ``experiment=segmentation_digits``: 300 scenes of 128 × 128 pixels, 15 epochs of 38 steps. The
+The settings are those of ``experiment=segmentation_digits``: 300 scenes of 128 × 128 pixels, 15 epochs of 75 steps. The
 teacher is trained once and kept as teachers are.
 
 The protocol, fixed before the first run:

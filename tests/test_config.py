@@ -13,9 +13,15 @@ from omegaconf import OmegaConf, open_dict
 
 from ctkd_lightning import build, methods, temperature
 from ctkd_lightning._facts import choices
-from ctkd_lightning.data import DetectionDataModule, ImageDataModule, MultimodalDataModule, TokenDataModule
+from ctkd_lightning.data import (
+    DetectionDataModule,
+    ImageDataModule,
+    MultimodalDataModule,
+    SegmentationDataModule,
+    TokenDataModule,
+)
 from ctkd_lightning.job.configuration import config_dir
-from ctkd_lightning.models import create_detector, create_language_model, create_model
+from ctkd_lightning.models import create_detector, create_language_model, create_model, create_segmenter
 from tests.temperature.settings import GIVEN
 
 CONF = Path(config_dir())
@@ -27,7 +33,7 @@ PAIRS = {
     "wrn40_2_to_wrn16_2", "wrn40_2_to_wrn40_1", "vgg13_to_vgg8", "vgg13_to_mobilenetv2", "resnet50_to_mobilenetv2",
     "resnet50_to_vgg8", "resnet32x4_to_shufflenetv1", "resnet32x4_to_shufflenetv2", "wrn40_2_to_shufflenetv1",
     "resnet34_to_resnet18", "rcnn_small_to_tiny", "rcnn_resnet101_to_resnet18", "rcnn_resnet50_to_mobilenetv2",
-    "language_small_to_tiny",
+    "language_small_to_tiny", "segmenter_small_to_tiny",
 }  # fmt: skip
 PROMISED = {
     "model": PAIRS,
@@ -44,6 +50,7 @@ PROMISED = {
         "watch_sensors",
         "digit_scenes",
         "coco",
+        "digit_masks",
         "stdlib_tokens",
         "text_files",
     },
@@ -62,6 +69,7 @@ PROMISED = {
         "compare_digits",
         "detection_coco_paper",
         "detection_digits",
+        "segmentation_digits",
         "tokens_stdlib",
         "imagenet_paper",
         "fusion_digits",
@@ -105,18 +113,20 @@ def test_composes_and_instantiates(group, choice, tmp_path, monkeypatch):
         create, data = {
             "classification": (create_model, {"num_classes": 7}),
             "detection": (create_detector, {"num_classes": 7}),
+            "segmentation": (create_segmenter, {"num_classes": 7}),
             "language": (create_language_model, {"vocabulary": 7, "length": 5}),
         }[build.task(cfg)]
         for side in ("teacher", "student"):
             downloads = [key for key in ("pretrained", "pretrained_backbone") if key in cfg.model[side]]
             settings = {**cfg.model[side], **dict.fromkeys(downloads, False)}
-            assert sum(p.numel() for p in create(**settings, **data).parameters()) > 10_000
+            assert sum(p.numel() for p in create(**settings, **data).parameters()) > 3_000
     elif group == "trainer":
         here = {"accelerator": "cpu", "devices": 1, "strategy": "auto", "num_nodes": 1, "precision": "32-true"}
         assert isinstance(instantiate(cfg.trainer, **here), Trainer)
     elif group == "experiment":
         expected = {
-            "classification": ImageDataModule, "detection": DetectionDataModule, "language": TokenDataModule,
+            "classification": ImageDataModule, "detection": DetectionDataModule,
+            "segmentation": SegmentationDataModule, "language": TokenDataModule,
         }[build.task(cfg)]  # fmt: skip
         assert isinstance(instantiate(cfg.data), MultimodalDataModule if "fusion" in cfg else expected)
         for node in (cfg.method.terms, cfg.curriculum, cfg.optimizer, cfg.teacher):
@@ -276,8 +286,8 @@ TARGETS = {
     "ctkd_lightning.callbacks.progress": {"ProgressBar"},  # of version 0.1
     "ctkd_lightning.curriculum": {"ConstantCurriculum", "CosineCurriculum", "LinearCurriculum"},
     "ctkd_lightning.data": {
-        "CIFAR10", "CIFAR100", "Coco", "DigitScenes", "DigitViews", "Digits", "Fake", "ImageFolder", "ImageNet",
-        "SixViews", "StdlibTokens", "TextFiles", "TinyImageNet", "WatchSensors",
+        "CIFAR10", "CIFAR100", "Coco", "DigitMasks", "DigitScenes", "DigitViews", "Digits", "Fake", "ImageFolder",
+        "ImageNet", "SixViews", "StdlibTokens", "TextFiles", "TinyImageNet", "WatchSensors",
     },
     "ctkd_lightning.detection": {"BoxKD"},
     "ctkd_lightning.job": {"MetricsLogger", "RunOwner", "SweepJobs", "mlflow_logger"},

@@ -5,7 +5,7 @@ import json
 import pytest
 from scipy import stats
 
-from benchmarks import detection, tokens
+from benchmarks import detection, segmentation, tokens
 from benchmarks.task_study import read_lines
 from ctkd_lightning import build
 from ctkd_lightning.methods import KD
@@ -88,6 +88,21 @@ def test_the_arms_of_tokens_are_what_their_names_say():
         else:
             assert made.objective == ("cooperative" if "cooperative" in arm else "adversarial")
             assert made.bounds == ((1, 21) if "21" in arm else (1, 5))
+
+
+def test_the_arms_of_segmenters_are_what_their_names_say():
+    for arm, settings in segmentation.STUDY.arms.items():
+        cfg = build.config("experiment=segmentation_digits", *settings)
+        if arm == "alone":
+            assert cfg.method.alone
+            continue
+        terms = build.methods(cfg)
+        assert {"kd": "KD" in arm, "cwd": "CWD" in arm} == {name: name in terms for name in ("kd", "cwd")}
+        assert cfg.method.ce_weight == 1
+        assert [terms[name].weight for name in terms] == [{"kd": 0.9, "cwd": 3.0}[name] for name in terms]
+        made = build.temperature(cfg, terms, 11)
+        if "fixed" in arm:
+            assert f"fixed {made.tau:g}" in arm
 
 
 def test_less_is_better_has_its_digits(tmp_path):

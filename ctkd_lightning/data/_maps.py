@@ -37,7 +37,7 @@ class SegmentationDataModule(LabelledDataModule):
     drop_last.
     """
 
-    default_batch_size = 8
+    default_batch_size = 4
 
     # What a data set defines
 

@@ -32,7 +32,8 @@ class SupervisedModule(TrainedModule):
     mappings with both under their usual names (:func:`read_batch`). Training losses are summed on the device and
     logged once an epoch: a log call a step costs more than small steps do. On validation and test data it logs the
     task's loss and, in percent, ``top1`` and ``top5`` (with ``miou`` that too), or under ``binary`` and ``multilabel``
-    ``accuracy`` and ``f1`` over all labels together. A subclass has ``network``, the classifier that is trained, and ``losses``.
+    ``accuracy`` and ``f1`` over all labels together. A subclass has ``network``, the classifier that is trained, and
+    ``losses``.
 
     Args:
         optimizer: makes the optimizer of the trainable parameters; the CTKD paper's SGD by default.

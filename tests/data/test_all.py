@@ -17,8 +17,11 @@ from ctkd_lightning.errors import UserError
 from tests.data.sets import MULTIMODAL, SETS, small
 
 CONFIGS = {path.stem: path for path in (Path(__file__).resolve().parents[2] / "conf" / "data").glob("*.yaml")}
-BASES = ("Batch", "DetectionDataModule", "ImageDataModule", "MultimodalDataModule", "Samples", "TokenDataModule")
-OF_THEIR_OWN = {data.Coco, data.DigitScenes, data.StdlibTokens, data.TextFiles}
+BASES = (
+    "Batch", "DetectionDataModule", "ImageDataModule", "MultimodalDataModule", "Samples", "SegmentationDataModule",
+    "TokenDataModule",
+)  # fmt: skip
+OF_THEIR_OWN = {data.Coco, data.DigitMasks, data.DigitScenes, data.StdlibTokens, data.TextFiles}
 """No images with a class: tests in files of their names."""
 
 EXPORTED = {getattr(data, name) for name in data.__all__ if name not in BASES}

@@ -137,7 +137,7 @@ def test_a_resumed_run_is_the_same(command):
     [
         (("teacher_cache=auto",), "teacher_cache=auto is of classifiers"),
         (("callbacks.curriculum=null",), "callbacks.curriculum distils detectors"),
-        (("model.task=segmentation",), "model.task must be classification, detection or language"),
+        (("model.task=segmenting",), "model.task must be classification, detection, segmentation or language"),
         (("model.student.name=faster_rcnn_smal",), "did you mean faster_rcnn_small"),
         (("teacher.check=true",), "finds nothing: AP50"),
         (("method=fitnet",), "method fitnet reads features, and a detector does not say which of its layers"),

@@ -31,7 +31,7 @@ def test_what_is_written_is_read_again(tmp_path):
     written.write(run)
     assert read_summary(run) == written
     found = json.loads(run.summary.read_text())
-    empty = dict.fromkeys(("train_seconds", "map", "ap50", "bits", "nats"))
+    empty = dict.fromkeys(("train_seconds", "map", "ap50", "miou", "pixel_accuracy", "bits", "nats"))
     assert found["teacher"] == {"name": "a", "parameters": 10, "top1": 90.5, "top5": 99.0, **empty}
     assert found["versions"]["python"].startswith("3.")
     assert found["hardware"]["cores"] >= 1

@@ -11,7 +11,7 @@ from ctkd_lightning.models.detectors import available_detectors
 
 ALL = sorted(path.stem for path in Path(config_dir(), "model").glob("*.yaml"))
 DETECTORS = [name for name in ALL if name.startswith("rcnn")]
-PAIRS = [name for name in ALL if name not in DETECTORS and not name.startswith("language")]
+PAIRS = [name for name in ALL if name not in DETECTORS and not name.startswith(("language", "segmenter"))]
 SMALL = ("MobileNetV2", "ShuffleV1", "ShuffleV2")
 
 

@@ -25,8 +25,8 @@ class Segmentation(Task[SegmentationDataModule]):
         super().check()
         if self.cfg.teacher_cache != "off":
             raise UserError(
-                f"teacher_cache={self.cfg.teacher_cache} is of classifiers and language models: a segmenter's maps would "
-                "take a thousand times their space; leave it out"
+                f"teacher_cache={self.cfg.teacher_cache} is of classifiers and language models: a segmenter's maps "
+                "would take a thousand times their space; leave it out"
             )
 
     def read(self) -> str:
