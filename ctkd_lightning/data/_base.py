@@ -202,10 +202,6 @@ class ImageDataModule(LabelledDataModule):
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return ((shown * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)[order.argsort()].contiguous()
 
-    def plain_training_set(self) -> ImageLoader:
-        """Batches of the images that train, in order and not augmented, each image once."""
-        return self._loader("train", EvaluationSampler(self.train_indices, self.eval_batch_size), training=False)
-
     def fingerprint(self) -> str:
         """A hash over all that decides the training images, but not their order."""
         return self._hash(self.has_validation or self.val_size or None, self.limit_train)

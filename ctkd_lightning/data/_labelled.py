@@ -197,6 +197,10 @@ class LabelledDataModule(LightningDataModule, ABC):
         """Test batches."""
         return self._loader("test", self._evaluation(self.test_indices), training=False)
 
+    def plain_training_set(self) -> Loader[Any]:
+        """Batches of the samples that train, in order and not augmented, each once; the same on every process."""
+        return self._loader("train", EvaluationSampler(self.train_indices, self.eval_batch_size), training=False)
+
     def held_out_dataloader(self) -> Loader[Any]:
         """The validation samples in batches of the training's size, without augmentation.
 

@@ -16,6 +16,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import OmegaConf
 
 from ctkd_lightning.errors import UserError, check_number
+from ctkd_lightning.job.measures import MEASURES
 from ctkd_lightning.job.sweep import tell
 
 if TYPE_CHECKING:
@@ -66,6 +67,12 @@ class Search:
             ) from error
         if direction not in ("maximize", "minimize"):
             raise UserError(f"hydra.sweeper.direction must be maximize or minimize, found {direction}")
+        less = [m.name for measures in MEASURES.values() for m in measures if m.less_is_better]
+        if direction == "maximize" and objective.rpartition(".")[2] in less:
+            raise UserError(
+                f"objective={objective}: of that less is better, and the search makes the most of it: set "
+                "hydra.sweeper.direction=minimize"
+            )
         check_number("hydra.sweeper.n_trials", n_trials, least=1, whole=True)
         check_number("hydra.sweeper.n_jobs", n_jobs, least=1, whole=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)

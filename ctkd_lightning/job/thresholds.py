@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ctkd_lightning.data import ImageDataModule
+from ctkd_lightning.data._labelled import LabelledDataModule
 from ctkd_lightning.modules.distillation import DistillationModule
 from ctkd_lightning.temperature import EnergyTemperature
 
 
-def fit_temperatures(module: DistillationModule, data: ImageDataModule) -> None:
+def fit_temperatures(module: DistillationModule, data: LabelledDataModule) -> None:
     """Give :class:`~ctkd_lightning.temperature.EnergyTemperature` its thresholds, unless it has some.
 
-    The teacher is asked once for each training image, not augmented; each process asks for itself, so that all have
+    The teacher is asked once for each training sample, not augmented; each process asks for itself, so that all have
     the same.
     """
     engine = module.distillation
@@ -26,9 +26,10 @@ def fit_temperatures(module: DistillationModule, data: ImageDataModule) -> None:
 
     @torch.no_grad()
     def logits() -> Iterator[Tensor]:
-        for batch in loader:
-            engine.teacher.to(batch.image.device)
-            yield engine.run_teacher(module.images_in_layout(batch.image)).logits
+        for inputs, target, *_ in loader:
+            engine.teacher.to(inputs.device)
+            found = engine.run_teacher(module.images_in_layout(inputs)).logits
+            yield engine.scores.logits(found, "teacher", engine.scores.find_class_dim(found, target))
 
     first, *others = without
     first.fit(logits())

@@ -131,6 +131,10 @@ def test_a_learned_temperature_is_the_vocabularys(run):
     assert found["saturated"] == []
 
 
+def test_thresholds_of_tokens_are_found(run):
+    assert run("temperature=energy", "max_epochs=1")["status"] == "complete"
+
+
 def test_the_range_of_images_is_told(run):
     with pytest.warns(UserWarning, match="temperature=global is learned in a range .* take temperature=global_tokens"):
         run("temperature=global", "max_epochs=1")

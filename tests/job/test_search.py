@@ -134,3 +134,14 @@ def test_the_objective_is_a_number_of_the_summary(command, tmp_path):
     assert read_objective(run, "status") is read_objective(run, "final.loss") is None
     with pytest.raises(SystemExit, match=r"objective=bset\.top1 is no number of summary\.json: did you mean best"):
         command("objective=bset.top1")
+
+
+@pytest.mark.parametrize("objective", ["best.nats", "student.bits"])
+def test_a_loss_is_not_made_the_most_of(tmp_path, objective):
+    from ctkd_lightning.job.search import Search
+
+    settings = {"n_trials": 1, "n_jobs": 1, "sampler": None, "seed": 1}
+    with pytest.raises(UserError, match=f"objective={objective}: .*hydra.sweeper.direction=minimize"):
+        Search(tmp_path, objective, direction="maximize", **settings)
+    Search(tmp_path, objective, direction="minimize", **settings)
+    Search(tmp_path, "best.top1", direction="maximize", **settings)

@@ -15,7 +15,6 @@ from ctkd_lightning.job.run_directory import RunDirectory
 from ctkd_lightning.job.student import describe
 from ctkd_lightning.job.tasks.task import Learning, Task
 from ctkd_lightning.job.teacher import check_beats_chance
-from ctkd_lightning.job.thresholds import fit_temperatures
 from ctkd_lightning.job.training import run_test
 from ctkd_lightning.models import save_student
 from ctkd_lightning.modules import ClassifierModule, DistillationModule
@@ -62,11 +61,6 @@ class Classification(Task[ImageDataModule]):
         assert isinstance(learning.module, DistillationModule)
         cached = learning.module.cache_teacher(self.data, folder, precision=precision)
         return f"{cached.store.path}, {decimal(cached.store.nbytes)}"
-
-    def fit_temperatures(self, learning: Learning) -> None:
-        """On the training images, not augmented."""
-        if isinstance(learning.module, DistillationModule):
-            fit_temperatures(learning.module, self.data)
 
     def save(self, student: nn.Module, run: RunDirectory, final: dict[str, float]) -> None:
         """With classes, normalisation and τ."""

@@ -17,6 +17,7 @@ from ctkd_lightning.callbacks import CurriculumTemperatureCallback
 from ctkd_lightning.job.measures import TaskName
 from ctkd_lightning.job.preflight import check_settings
 from ctkd_lightning.job.run_directory import RunDirectory
+from ctkd_lightning.job.thresholds import fit_temperatures
 from ctkd_lightning.methods import Method
 from ctkd_lightning.models import save_weights
 from ctkd_lightning.modules import DistillationModule
@@ -130,6 +131,8 @@ class Task(ABC, Generic[_Data]):
 
     def fit_temperatures(self, learning: Learning) -> None:
         """Tell temperatures what they must know of the training data."""
+        if isinstance(learning.module, DistillationModule):
+            fit_temperatures(learning.module, self.data)
 
     def save(self, student: nn.Module, run: RunDirectory, final: dict[str, float]) -> None:
         """Write the student's weights, with what describes it.
