@@ -54,6 +54,8 @@ class FusedHeads:
         engine = self._engine
         if [type(method) for method in engine.terms.values()] != [KD]:
             return f"the method is {'+'.join(engine.terms)}, and KD alone is made of hidden states"
+        if any(method.full_weight == 0 for method in engine.terms.values()):
+            return "KD has no weight"
         temperature = engine.temperature
         if type(temperature) not in _READ_NO_LOGITS:
             return f"{type(temperature).__name__} reads logits"
@@ -81,7 +83,7 @@ class FusedHeads:
         Args:
             inputs: what the student takes.
             batch: in which a store's texts are looked up.
-            step: as there.
+            step: as there; its target class indices, or none.
         """
         engine, call = self._engine, StudentCall((inputs,), {})
         teacher = self._teacher(call, batch)

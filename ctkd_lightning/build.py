@@ -122,7 +122,7 @@ def data_of_teacher(cfg: DictConfig, data: TaskData) -> TaskData:
     """What the teacher is trained on: the data, under the settings of ``teacher.data`` where there are some.
 
     Raises:
-        UserError: settings that the data do not have.
+        UserError: settings that the data do not have, or that make other classes of them.
     """
     if not cfg.teacher.get("data"):
         return data
@@ -131,7 +131,13 @@ def data_of_teacher(cfg: DictConfig, data: TaskData) -> TaskData:
         raise UserError(f"teacher.data: {unknown[0]} is no setting of these data: {suggest(unknown[0], cfg.data)}")
     with_own: DictConfig = copy.deepcopy(cfg)
     with_own.data.update(own)
-    return task_data(with_own)
+    made = task_data(with_own)
+    if made.class_names != data.class_names or getattr(made, "length", None) != getattr(data, "length", None):
+        raise UserError(
+            f"teacher.data={own}: these data have other classes than the student's, or texts of another length: a "
+            "teacher must score what its student does; take settings such as limit_train"
+        )
+    return made
 
 
 def data(cfg: DictConfig, *, test_only: bool = False) -> ImageDataModule:

@@ -14,6 +14,7 @@ from ctkd_lightning.data._checks import whole_number
 from ctkd_lightning.data._labelled import LabelledDataModule, Split
 from ctkd_lightning.data._loading.loader import Loader
 from ctkd_lightning.data._loading.sampler import EpochSampler
+from ctkd_lightning.errors import UserError
 
 
 class TokenBatch(NamedTuple):
@@ -43,7 +44,7 @@ class TokenDataModule(LabelledDataModule):
             batch_size_is_total, limit_train, limit_eval (texts), seed, drop_last.
 
     Raises:
-        UserError: a setting that cannot be.
+        UserError: a setting that cannot be; in :meth:`setup`, a split without a text.
     """
 
     default_batch_size = 16
@@ -99,7 +100,14 @@ class TokenDataModule(LabelledDataModule):
 
     def _targets(self, split: Split) -> Tensor:
         """Of one kind all: a text has a target for each of its tokens."""
-        return torch.zeros((len(self.tokens(split)) - 1) // self.length, dtype=torch.int64)
+        tokens, least = len(self.tokens(split)), 2 if split == "train" else 1
+        texts = (tokens - 1) // self.length
+        if texts < least:
+            raise UserError(
+                f"length={self.length} makes {texts} texts of the {tokens} {split} tokens, and {least} are needed: "
+                "lower it (data.length on the command line), or give more files"
+            )
+        return torch.zeros(texts, dtype=torch.int64)
 
     def _loader(self, split: Split, sampler: EpochSampler, training: bool) -> Loader[TokenBatch]:
         return _TokenLoader(self.tokens(split), self.length, sampler, self._device())

@@ -108,8 +108,9 @@ class TextFiles(TokenDataModule):
     @cached_property
     def _prepared(self) -> Path:
         """The folder with tokeniser and tokens."""
-        decides = [(name, path.stat().st_size) for name, path in self._files], self.vocabulary
-        folder = self.cache_dir / self.name / hashlib.sha256(repr(decides).encode()).hexdigest()[:16]
+        content = [(name, hashlib.sha256(path.read_bytes()).hexdigest()) for name, path in self._files]
+        decides = repr((content, self.vocabulary)).encode()
+        folder = self.cache_dir / self.name / hashlib.sha256(decides).hexdigest()[:16]
         if not (folder / "test.npy").is_file():
             folder.parent.mkdir(parents=True, exist_ok=True)
             with locked(folder):

@@ -69,7 +69,23 @@ def _given(hidden: Tensor, *_: Any, **__: Any) -> Tensor:
     return hidden
 
 
+@torch.no_grad()
 def is_linear_head(head: LinearHead, run: Callable[[], Tensor]) -> bool:
-    """Whether a run's logits are what the head gives; without gradients."""
-    with torch.no_grad():
-        return head.read_by(run)[1] is not None
+    """Whether a network's logits are what its head gives, and nothing comes behind or beside it.
+
+    What comes there may change nothing yet, as a cap on logits that are small still, or an adapter that is zero: so the
+    network without its head must give what the head read, untouched.
+
+    Args:
+        head: of the network.
+        run: of the network in eval mode, to its logits.
+    """
+    _, hidden = head.read_by(run)
+    if hidden is None:
+        return False
+    with head.left_out():
+        try:
+            left = run()
+        except RuntimeError:  # shapes that do not fit beside the head
+            return False
+    return left.shape == hidden.shape and torch.equal(left.to(hidden.dtype), hidden)

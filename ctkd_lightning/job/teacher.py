@@ -180,7 +180,7 @@ def _training_settings(cfg: DictConfig, data: build.TaskData) -> dict[str, Any]:
     return {
         "data": data.fingerprint(),
         "batch_size": _samples_a_step(cfg, data),
-        "drop_last": cfg.data.drop_last,
+        "drop_last": data.drop_last,
         "trainer": {k: v for k, v in plain(cfg.trainer).items() if k not in _MACHINE_SETTINGS},
     }
 

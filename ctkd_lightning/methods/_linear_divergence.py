@@ -50,19 +50,21 @@ class Labels(NamedTuple):
     Attributes:
         classes: y, (N,), int64.
         factor: g, (N,), float64.
+        weight: w.
     """
 
     classes: Tensor
     factor: Tensor
+    weight: float
 
 
 class Losses(NamedTuple):
     """Scalars; the first one alone has gradients.
 
     Attributes:
-        total: their sum.
-        divergence: the first term.
-        cross_entropy: the second one; 0 without labels.
+        total: L.
+        divergence: its first term.
+        cross_entropy: its second one without w; 0 without labels.
     """
 
     total: Tensor
@@ -74,12 +76,12 @@ def linear_divergence(inputs: Inputs, teacher: Chunks, dtype: torch.dtype, label
     r"""The weighted sum of the rows' divergences, with all gradients made beside it, chunk by chunk.
 
     .. math::
-        L = \sum_i f_i \, \mathrm{KL}(p_i \Vert q_i) - \sum_i g_i \log \mathrm{softmax}(W h_i + b)_{y_i}, \qquad
+        L = \sum_i f_i \, \mathrm{KL}(p_i \Vert q_i) - w \sum_i g_i \log \mathrm{softmax}(W h_i + b)_{y_i}, \qquad
         q_i = \mathrm{softmax}\Big(\frac{W h_i + b}{\tau_i}\Big), \qquad
         p_i = \mathrm{softmax}\Big(\frac{t_i}{\tau'_i}\Big)
 
     .. math::
-        d_i = \frac{f_i}{\tau_i} (q_i - p_i) + g_i (\mathrm{softmax}(W h_i + b) - e_{y_i}), \qquad
+        d_i = \frac{f_i}{\tau_i} (q_i - p_i) + w g_i (\mathrm{softmax}(W h_i + b) - e_{y_i}), \qquad
         \frac{\partial L}{\partial h_i} = W^\top d_i, \qquad
         \frac{\partial L}{\partial W} = \sum_i d_i h_i^\top, \qquad
         \frac{\partial L}{\partial b} = \sum_i d_i
@@ -166,7 +168,7 @@ def _losses_and_gradients(
                     to_teacher_tau[at] = f * softened.by_teacher_tau()
                 by_labels = None
                 if labels is not None:
-                    by_labels, cross_entropy[at] = _by_labels(logits[rows], labels.classes[at], labels.factor[at])
+                    by_labels, cross_entropy[at] = _by_labels(logits[rows], labels, at)
                 if any(needed[:3]):
                     softened.by_student_logits(f, out=logits[rows])
                     if by_labels is not None:
@@ -180,15 +182,16 @@ def _losses_and_gradients(
             if to_bias is not None:
                 to_bias += logits.sum(dim=0)
             first = chunk.stop
-        parts = torch.dot(factor, divergence), cross_entropy.sum()
-        return Losses(*(loss.to(dtype) for loss in (parts[0] + parts[1], *parts))), gradients
+        first_term, second = torch.dot(factor, divergence), cross_entropy.sum()
+        total = first_term + (0.0 if labels is None else labels.weight) * second  # another tensor than the first term
+        return Losses(*(loss.to(dtype) for loss in (total, first_term, second))), gradients
 
 
-def _by_labels(logits: Tensor, classes: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient g (softmax - one-hot), (N, C), of the rows' weighted cross-entropies; and these, (N,)."""
-    log_p, own = torch.log_softmax(logits, dim=1), classes.unsqueeze(1)
+def _by_labels(logits: Tensor, labels: Labels, at: slice) -> tuple[Tensor, Tensor]:
+    """The gradient w g (softmax - one-hot), (N, C), of some rows; and their weighted cross-entropies, (N,)."""
+    log_p, own, factor = torch.log_softmax(logits, dim=1), labels.classes[at].unsqueeze(1), labels.factor[at]
     loss = -factor * log_p.gather(1, own).squeeze(1)
-    weight = factor.unsqueeze(1).to(log_p.dtype)
+    weight = labels.weight * factor.unsqueeze(1).to(log_p.dtype)
     return log_p.exp_().mul_(weight).scatter_add_(1, own, -weight), loss
 
 

@@ -182,11 +182,10 @@ def linear_losses(
             "out with mask="
         )
     share = torch.ones_like(student.factor) if mask is None or not mask.is_floating_point() else mask.flatten()[kept]
-    share = share.double() * (ce_weight / entries(mask, positions, target.device))
+    share = share.double() / entries(mask, positions, target.device).clamp(min=torch.finfo(torch.float64).tiny)
     weighed = student._replace(factor=kd_weight * student.factor)
-    total, divergence, cross_entropy = linear_divergence(weighed, teacher, dtype, Labels(classes, share))
-    ce = cross_entropy / ce_weight if ce_weight else cross_entropy
-    return {"loss": total, "kd": divergence / kd_weight, "ce": ce}
+    losses = linear_divergence(weighed, teacher, dtype, Labels(classes, share, ce_weight))
+    return {"loss": losses.total, "kd": losses.divergence / kd_weight, "ce": losses.cross_entropy}
 
 
 def _prepared(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -150,7 +151,7 @@ class DistillationModule(SupervisedModule):
         self.curriculum, self._mask = curriculum, mask
         self._told_unlabelled = False
         self._held_out: HeldOutBatches | None = None
-        self.fuse_heads, self._heads, self._decided, self._compiled = fuse_heads, FusedHeads(engine), False, False
+        self.fuse_heads, self._heads, self._compiled = fuse_heads, _Heads(), False
         if kd_at is not None:
             check_number("kd_at", kd_at, above=0)
         self.kd_at = kd_at
@@ -194,11 +195,11 @@ class DistillationModule(SupervisedModule):
 
     @cached_teacher.setter
     def cached_teacher(self, cached: CachedTeacher | CachedTexts | None) -> None:
-        self.distillation.cached_teacher = cached
+        self.distillation.cached_teacher, self._heads = cached, _Heads()
 
     def compile_networks(self) -> None:
         """Train through ``torch.compile`` from now on; validation and test stay as they are."""
-        self._compiled = True
+        self._compiled, self._heads = True, _Heads()
         self.distillation.compile_networks()
 
     def cache_teacher(self, data: ImageDataModule, folder: str | Path, *, precision: str) -> CachedTeacher:
@@ -226,6 +227,7 @@ class DistillationModule(SupervisedModule):
     def on_fit_start(self) -> None:
         """See who drives λ."""
         super().on_fit_start()
+        self._heads = _Heads()  # what there was may be another by now
         self.distillation.curriculum = None if self.driven else self.curriculum or CosineCurriculum()
 
     def on_train_start(self) -> None:
@@ -281,9 +283,9 @@ class DistillationModule(SupervisedModule):
         sample = self.read(batch)
         engine = self.distillation
         step = Step(sample.target, sample.index, self.mask_of(batch))
-        if self._fuses(images):
+        if (heads := self._fused(images, sample.target)) is not None:
             self._tell_unlabelled(sample)
-            return self._heads.losses(images, batch, step)
+            return heads.losses(images, batch, step)
         teacher = engine.ask(StudentCall((images,), {}), batch)
         student = engine.run(images)
         self._tell_unlabelled(sample)
@@ -300,24 +302,43 @@ class DistillationModule(SupervisedModule):
                 "that its loss is the distillation's alone: if it has labels, collate them so"
             )
 
-    def _fuses(self, inputs: Tensor) -> bool:
-        """Whether the heads' losses are made from hidden states; decided with the first batch."""
-        if not self._decided:
-            self._decided = True
-            self.fuse_heads = bool(self.fuse_heads) and self._can_fuse(inputs)
-        return bool(self.fuse_heads)
-
-    def _can_fuse(self, inputs: Tensor) -> bool:
-        head, wanted = self._heads.student.layer, self.fuse_heads is True
-        large = head is not None and is_integer(inputs) and inputs.numel() * head.out_features >= _LARGE
-        if not (wanted or large):
-            return False
-        why = None
-        if self.kd_at is not None:
-            why = "kd_at reads logits"
-        elif self._compiled or is_sharded(self):
-            why = "the networks are compiled or sharded"
-        why = why or self._heads.why_not(inputs[:1])
+    def _fused(self, inputs: Tensor, target: Tensor | None) -> FusedHeads | None:
+        """What makes the losses of a batch from hidden states; ``None`` where its logits make them."""
+        wanted, found = self.fuse_heads is True, self._heads
+        if not wanted and (not self.fuse_heads or not is_integer(inputs)):
+            return None
+        if found.fused is None:
+            found.fused = FusedHeads(self.distillation)
+        head = found.fused.student.layer
+        if not wanted and (head is None or inputs.numel() * head.out_features < _LARGE):
+            return None
+        if not found.looked:
+            found.looked, found.why_not = True, self._why_not_fused(found.fused, inputs)
+        why = found.why_not
+        if why is None and target is not None and not is_integer(target):
+            why = "the target is probabilities"
         if wanted and why:
             raise UserError(f"fuse_heads=True: {why}: take fuse_heads='auto', which does it where it can")
-        return why is None
+        return found.fused if why is None else None
+
+    def _why_not_fused(self, fused: FusedHeads, inputs: Tensor) -> str | None:
+        if self.kd_at is not None:
+            return "kd_at reads logits"
+        if self._compiled or is_sharded(self):
+            return "the networks are compiled or sharded"
+        return fused.why_not(inputs[:1])
+
+
+@dataclass
+class _Heads:
+    """What is known of a student and a teacher without their last layers.
+
+    Attributes:
+        fused: makes losses of them.
+        looked: whether it is known that they can be left out.
+        why_not: what stands in the way.
+    """
+
+    fused: FusedHeads | None = None
+    looked: bool = False
+    why_not: str | None = None

@@ -148,3 +148,20 @@ def test_a_text_is_what_a_batch_has_at_its_index(data):
     for x, index in zip(batch.input, batch.index.tolist(), strict=True):
         assert torch.equal(data.text("train", index), x)
     assert torch.equal(data.example_text[1], data.text("train", 1))
+
+
+def test_other_texts_of_the_same_names_and_sizes_are_others(sources, tmp_path):
+    first = StdlibTokens(vocabulary=300, length=16, root=sources, cache_dir=tmp_path / "cache")
+    other = tmp_path / "other"
+    for path in sources.glob("*.py"):
+        other.mkdir(exist_ok=True)
+        (other / path.name).write_bytes(path.read_bytes().replace(b"return", b"retrun"))
+    second = StdlibTokens(vocabulary=300, length=16, root=other, cache_dir=tmp_path / "cache")
+    assert first.fingerprint() != second.fingerprint()
+
+
+def test_splits_without_a_text_are_refused(sources, tmp_path):
+    data = StdlibTokens(vocabulary=300, length=100_000, root=sources, cache_dir=tmp_path)
+    data.prepare_data()
+    with pytest.raises(UserError, match=r"length=100000 makes 0 texts of the .* lower it"):
+        data.setup("fit")

@@ -51,6 +51,11 @@ def trained(fuse, data=None, temperature=None, prepare=lambda module: None, **se
     return dict(module.state_dict()), {k: float(v) for k, v in trainer.callback_metrics.items()}, module
 
 
+def fuses(module):
+    x, y, _ = batches()[0]
+    return module._fused(x, y) is not None
+
+
 class NoLogits(LanguageModel):
     """Fails where all logits are made in training."""
 
@@ -67,7 +72,8 @@ def test_the_training_is_that_of_the_logits(given_mask):
 
     settings = {"mask": mask} if given_mask else {}
     plain, fused = (trained(fuse, **settings) for fuse in (False, True))
-    assert fused[2].fuse_heads is True
+    assert fuses(fused[2])
+    assert not fuses(plain[2])
     for name, value in plain[0].items():
         torch.testing.assert_close(fused[0][name], value, rtol=1e-9, atol=1e-11)
     assert plain[1].keys() == fused[1].keys() >= {"train/loss", "train/ce", "train/kd"}
@@ -121,12 +127,22 @@ def test_a_store_in_the_teachers_place(tmp_path):
 
 def test_where_nobody_asks_it_is_done_for_large_batches(monkeypatch):
     *_, module = trained("auto")
-    assert module.fuse_heads is False
+    assert not fuses(module)
     monkeypatch.setattr(of_modules, "_LARGE", 4 * T * V)
     *_, module = trained("auto")
-    assert module.fuse_heads is True
+    assert fuses(module)
+    assert module._fused(batches()[0][0][:1], batches()[0][1][:1]) is None  # a smaller batch, whose logits are few
+    soft = torch.full((4, T, V), 1 / V, dtype=torch.float64)
+    assert module._fused(batches()[0][0], soft) is None
+    x, _, index = batches()[0]
+    plain = trained(False)[2]
+    plain.load_state_dict(module.state_dict())
+    for name, value in plain.losses(x, (x, soft, index)).items():
+        assert float(module.losses(x, (x, soft, index))[name]) == pytest.approx(float(value)), name
+    module.compile_networks()
+    assert not fuses(module)
     *_, module = trained("auto", temperature=InstanceTemperature(V))  # whose τ are of the logits
-    assert module.fuse_heads is False
+    assert not fuses(module)
 
 
 class Scaled(nn.Module):
@@ -140,6 +156,34 @@ class Scaled(nn.Module):
         return 2 * self.model(tokens)
 
 
+class Capped(Scaled):
+    """A cap that logits this small do not feel."""
+
+    def forward(self, tokens):
+        return 30 * torch.tanh(self.model(tokens) / 30)
+
+
+class Adapted(LanguageModel):
+    """An adapter beside the head that is zero still, as LoRA's is at the start."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.before, self.after = nn.Linear(12, 2), nn.Linear(2, V)
+        nn.init.zeros_(self.after.weight)
+        nn.init.zeros_(self.after.bias)
+        self.classifier_layer = "head"
+
+    def forward(self, tokens):
+        hidden = self.hidden(tokens)
+        return self.head(hidden) + self.after(self.before(hidden))
+
+
+def small(network):
+    with torch.no_grad():
+        network.head.weight.mul_(0.1)
+    return network
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -150,6 +194,9 @@ class Scaled(nn.Module):
         ({"teacher_input": lambda batch: batch[0]}, "asked in a way of its own"),
         ({"teacher": Scaled(networks()[0])}, "the teacher's logits are not those of its last linear layer"),
         ({"student": Scaled(networks()[1])}, "the student's logits are not those"),
+        ({"student": Capped(small(networks()[1]))}, "the student's logits are not those"),
+        ({"student": Adapted(V, width=12, layers=1, heads=2, length=T).double()}, "the student's logits are not those"),
+        ({"method": KD(weight=0)}, "KD has no weight"),
         ({"teacher": {"a": networks()[0], "b": networks()[0]}}, "several networks"),
         ({"fuse_heads": "yes"}, "fuse_heads must be"),
     ],
@@ -181,3 +228,20 @@ def test_the_first_batch_is_checked():
     module = DistillationModule(broken, student, KD(), FixedTemperature(1.0), class_dim=-1, fuse_heads=True)
     with pytest.raises(UserError, match=r"NaN|finite|not those"):
         module.losses(batches()[0][0], batches()[0])
+
+
+def test_probabilities_as_targets_are_told_where_it_was_asked_for():
+    teacher, student = networks()
+    module = DistillationModule(teacher, student, KD(), FixedTemperature(1.0), class_dim=-1, fuse_heads=True)
+    x, _, index = batches()[0]
+    with pytest.raises(UserError, match="the target is probabilities"):
+        module.losses(x, (x, torch.full((4, T, V), 1 / V), index))
+
+
+def test_another_fit_looks_again():
+    *_, module = trained(True)
+    module.kd_at = 4.0
+    with pytest.raises(UserError, match="kd_at reads logits"):
+        Trainer(max_epochs=3, limit_val_batches=0, **QUIET).fit(
+            module, torch.utils.data.DataLoader(batches(), batch_size=None)
+        )

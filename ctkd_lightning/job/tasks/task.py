@@ -121,6 +121,11 @@ class Task(ABC, Generic[_Data]):
     def cache_teacher(self, learning: Learning, folder: Path, precision: str) -> str:
         """Ask the teacher once and keep what it gives; a few words on that.
 
+        Args:
+            learning: whose module reads it from then on.
+            folder: for all such files.
+            precision: the training's, where what is kept depends on it.
+
         Raises:
             UserError: what cannot be kept.
         """
