@@ -151,3 +151,15 @@ def test_what_makes_no_sense_is_one_line(run, overrides, message):
             run(*overrides)
     assert re.search(message, str(error.value.code)), error.value.code
     assert "\n" not in str(error.value.code)
+
+
+def test_a_teacher_that_sees_background_alone_has_learned_nothing(run):
+    """Also where few validation images lack most classes, of which the mean is not taken."""
+    cfg = build.config(*SMALL, "run_dir=hand", "logger=[]")
+    teacher = build.teacher(cfg, build.segmentation_data(cfg))
+    with torch.no_grad():
+        teacher.head.weight.zero_()
+        teacher.head.bias.copy_(torch.eye(11)[0])
+    torch.save(teacher.state_dict(), "background.pth")
+    with pytest.raises(SystemExit, match="has learned nothing: mIoU"):
+        run("teacher.checkpoint=background.pth", "teacher.check=true")
