@@ -207,13 +207,8 @@ def detection_data(cfg: DictConfig) -> DetectionDataModule:
     Raises:
         UserError: data without boxes.
     """
-    if not issubclass(get_class(cfg.data._target_), DetectionDataModule):
-        raise UserError(
-            f"{cfg.model.student.name} is a detector, and these data have no boxes: take data=digit_scenes or "
-            "data=coco data.root=DIR, or another model"
-        )
-    made: DetectionDataModule = instantiate(cfg.data, _convert_="all")
-    _read(made, _STAGES)
+    take = "data=digit_scenes or data=coco data.root=DIR"
+    made: DetectionDataModule = _data_of(cfg, DetectionDataModule, "a detector", lacking="no boxes", take=take)
     return made
 
 
@@ -223,13 +218,8 @@ def segmentation_data(cfg: DictConfig) -> SegmentationDataModule:
     Raises:
         UserError: data without such classes.
     """
-    if not issubclass(get_class(cfg.data._target_), SegmentationDataModule):
-        raise UserError(
-            f"{cfg.model.student.name} is a segmenter, and these data have no class a pixel: take data=digit_masks, or "
-            "another model"
-        )
-    made: SegmentationDataModule = instantiate(cfg.data, _convert_="all")
-    _read(made, _STAGES)
+    lacking, take = "no class a pixel", "data=digit_masks"
+    made: SegmentationDataModule = _data_of(cfg, SegmentationDataModule, "a segmenter", lacking=lacking, take=take)
     return made
 
 
@@ -239,12 +229,18 @@ def token_data(cfg: DictConfig) -> TokenDataModule:
     Raises:
         UserError: data without texts.
     """
-    if not issubclass(get_class(cfg.data._target_), TokenDataModule):
+    lacking, take = "no texts", "data=stdlib_tokens"
+    made: TokenDataModule = _data_of(cfg, TokenDataModule, "a language model", lacking=lacking, take=take)
+    return made
+
+
+def _data_of(cfg: DictConfig, kind: type, network: str, *, lacking: str, take: str) -> Any:
+    """The data of a kind, read; of another one, say what the network lacks in them."""
+    if not issubclass(get_class(cfg.data._target_), kind):
         raise UserError(
-            f"{cfg.model.student.name} is a language model, and these data have no texts: take data=stdlib_tokens, or "
-            "another model"
+            f"{cfg.model.student.name} is {network}, and these data have {lacking}: take {take}, or another model"
         )
-    made: TokenDataModule = instantiate(cfg.data, _convert_="all")
+    made = instantiate(cfg.data, _convert_="all")
     _read(made, _STAGES)
     return made
 

@@ -32,12 +32,6 @@ class Classification(Task[ImageDataModule]):
         self._tested: dict[str, RecordingModule] = {}
         return test_fingerprint(self.data)
 
-    def learning(self, teacher: nn.Module | None, student: nn.Module) -> Learning:
-        """A module that distils, or trains on the labels."""
-        if teacher is None:
-            return Learning(build.student_alone(self.cfg, student))
-        return Learning(build.module(self.cfg, teacher, student, self.data))
-
     def measure(self, network: nn.Module, stage: str, role: str | None = None) -> Mapping[str, float]:
         """Accuracies."""
         if role is None:

@@ -32,12 +32,6 @@ class Language(Task[TokenDataModule]):
         self.data = build.token_data(self.cfg)
         return self.data.test_fingerprint()
 
-    def learning(self, teacher: nn.Module | None, student: nn.Module) -> Learning:
-        """A module that distils, or trains on the texts."""
-        if teacher is None:
-            return Learning(build.student_alone(self.cfg, student))
-        return Learning(build.module(self.cfg, teacher, student, self.data))
-
     def measure(self, network: nn.Module, stage: str, role: str | None = None) -> Mapping[str, float]:
         """Cross-entropy a token, and in bits a byte."""
         found, _ = run_test(self.cfg, ClassifierModule, network, self.data, stage)

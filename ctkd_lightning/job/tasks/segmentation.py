@@ -10,7 +10,7 @@ from torch import nn
 from ctkd_lightning import build
 from ctkd_lightning.data import SegmentationDataModule
 from ctkd_lightning.errors import UserError
-from ctkd_lightning.job.tasks.task import Learning, Task
+from ctkd_lightning.job.tasks.task import Task
 from ctkd_lightning.job.training import run_test
 from ctkd_lightning.modules import ClassifierModule
 
@@ -34,12 +34,6 @@ class Segmentation(Task[SegmentationDataModule]):
         """Images with a class a pixel."""
         self.data = build.segmentation_data(self.cfg)
         return self.data.test_fingerprint()
-
-    def learning(self, teacher: nn.Module | None, student: nn.Module) -> Learning:
-        """A module that distils, or trains on the maps."""
-        if teacher is None:
-            return Learning(build.student_alone(self.cfg, student))
-        return Learning(build.module(self.cfg, teacher, student, self.data))
 
     def measure(self, network: nn.Module, stage: str, role: str | None = None) -> Mapping[str, float]:
         """Mean intersection over union, and the share of pixels that are right."""

@@ -90,13 +90,16 @@ class Task(ABC, Generic[_Data]):
             UserError: data of another task.
         """
 
-    @abstractmethod
     def learning(self, teacher: nn.Module | None, student: nn.Module) -> Learning:
-        """What trains the student, with a teacher or alone.
+        """What trains the student, with a teacher or alone: a module that distils, or trains on the labels.
 
         Raises:
             UserError: what does not go together.
         """
+        if teacher is None:
+            return Learning(build.student_alone(self.cfg, student))
+        data: Any = self.data  # of a task that the module distils, or else this is another's
+        return Learning(build.module(self.cfg, teacher, student, data))
 
     @abstractmethod
     def measure(self, network: nn.Module, stage: str, role: str | None = None) -> Mapping[str, float]:
