@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -184,10 +185,9 @@ class TrainedModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimizer and scheduler over everything that is trained."""
-        optimizer = self.make_optimizer(self.parameter_groups())
+        optimizer = self._optimizer()
         optimizer.register_load_state_dict_pre_hook(check_state)
         optimizer.register_load_state_dict_post_hook(state_in_layout)
-        self._check_clipping(optimizer)
         if self.make_scheduler is None:
             return optimizer
         scheduler = self.make_scheduler(optimizer)
@@ -195,17 +195,23 @@ class TrainedModule(LightningModule):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": scheduler.interval}}
         return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
-    def _check_clipping(self, optimizer: Optimizer) -> None:
-        """Lightning refuses this too, in the first step and in other words."""
+    def _optimizer(self) -> Optimizer:
+        """What trains the parameters: not fused where gradients of mixed precision are clipped.
+
+        Lightning refuses fused optimizers there, in the first step; others reach the same weights.
+
+        Raises:
+            UserError: the optimizer is fused, and how it is made cannot be changed.
+        """
+        optimizer = self.make_optimizer(self.parameter_groups())
         trainer = self._trainer
-        if (
-            trainer
-            and trainer.gradient_clip_val
-            and "mixed" in str(trainer.precision)
-            and optimizer.defaults.get("fused")
-        ):
-            raise UserError(
-                f"a fused optimizer does not go with gradient_clip_val={trainer.gradient_clip_val} in "
-                f"{trainer.precision}: give the optimizer fused=False (on the command line optimizer.optimizer.fused="
-                "false teacher.optimizer.fused=false)"
-            )
+        if not (trainer and trainer.gradient_clip_val and "mixed" in str(trainer.precision)):
+            return optimizer
+        if not optimizer.defaults.get("fused"):
+            return optimizer
+        if isinstance(self.make_optimizer, partial):
+            return self.make_optimizer(self.parameter_groups(), fused=False)
+        raise UserError(
+            f"a fused optimizer does not go with gradient_clip_val={trainer.gradient_clip_val} in "
+            f"{trainer.precision}: give the optimizer fused=False"
+        )
