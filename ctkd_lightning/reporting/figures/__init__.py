@@ -34,6 +34,16 @@ FIGURES: dict[str, Callable[[Comparison], Picture]] = {
 }
 """By what they show, in the page's order."""
 
+OF_CLASSIFIERS = {
+    "t-SNE",
+    "class correlations",
+    "accuracy by class",
+    "reliability",
+    "images by temperature",
+    "loss along the temperature",
+}
+"""Those of what networks give for single test samples, which runs of other tasks do not keep."""
+
 
 def pictures(runs: Runs, missing: list[str] | None = None) -> Iterator[Picture]:
     """The figures that runs have the inputs for, one after the other. No network is loaded.
@@ -48,7 +58,13 @@ def pictures(runs: Runs, missing: list[str] | None = None) -> Iterator[Picture]:
         return
     missing += damaged(runs)
     comparison = compare(runs)
+    classifiers = any(run.summary.task == "classification" for run in runs.runs)
+    if not classifiers:
+        *names, last = [name for name in FIGURES if name in OF_CLASSIFIERS]
+        missing.append(f"{', '.join(names)} and {last} are figures of classifiers")
     for name, draw in FIGURES.items():
+        if name in OF_CLASSIFIERS and not classifiers:
+            continue
         try:
             with style():
                 picture = draw(comparison)

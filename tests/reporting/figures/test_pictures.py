@@ -81,3 +81,13 @@ def test_temperatures_of_a_stranger(tmp_path):
     missing = []
     assert list(pictures(Runs([one], []), missing)) == []
     assert len(missing) == len(FIGURES)
+
+
+@pytest.mark.parametrize("task", ["detection", "language", "segmentation"])
+def test_other_tasks_are_not_asked_for_outputs_that_they_do_not_keep(tmp_path, task):
+    one = run(tmp_path, "fixed", series={"ctkd/temperature": [4.0], "train/kd": [1.0]})
+    one.summary.task = task
+    missing = []
+    assert [picture.name for picture in pictures(Runs([one], []), missing)][:1] == ["temperature"]
+    assert not [line for line in missing if "keep_outputs" in line]
+    assert [line for line in missing if line.startswith("t-SNE") and line.endswith("are figures of classifiers")]
