@@ -40,4 +40,6 @@ def document(key: Any, tokens: Any) -> Document:
             else f"a {type(tokens).__name__}"
         )
         raise UserError(f"document {number}: expected token ids (T,), a tensor of whole numbers, found {told}")
+    if (least := int(tokens.min())) < 0:
+        raise UserError(f"document {number}: {least} is no token id: give the texts, not labels, and no padding")
     return number, tokens

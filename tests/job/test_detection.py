@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Callback
 from safetensors.torch import load_file
 
 from ctkd_lightning import build
@@ -13,6 +12,7 @@ from ctkd_lightning.job import ready_teacher
 from ctkd_lightning.models import load_weights
 from ctkd_lightning.reporting import write_report
 from tests.data.test_coco import write
+from tests.job.interrupted import stopped_run
 
 SMALL = (
     "experiment=detection_digits",
@@ -107,22 +107,9 @@ def test_other_methods(run, method, terms):
     assert {f"train/{term}" for term in terms} <= set(names)
 
 
-class Stop(Callback):
-    """Ctrl-C in the student's second epoch."""
-
-    def on_train_epoch_start(self, trainer, module):
-        if trainer.current_epoch == 1 and trainer.callback_metrics.get("train/kd") is not None:
-            raise KeyboardInterrupt
-
-
 def test_a_resumed_run_is_the_same(command):
     command(*SMALL, "run_dir=whole", small=False)
-    stop = "+callbacks.stop={_target_: tests.job.test_detection.Stop}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ctkd_lightning.job.configuration.check_content", lambda *_, **__: None)
-        with pytest.raises(SystemExit) as stopped:
-            command(*SMALL, stop, "run_dir=run", small=False)
-    assert stopped.value.code == 130
+    stopped_run(command, *SMALL, "run_dir=run")
     assert json.loads(Path("run/summary.json").read_text())["status"] == "stopped"
     command(*SMALL, "run_dir=run", "resume=auto", small=False)
     found = json.loads(Path("run/summary.json").read_text())

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch import seed_everything
 from safetensors.torch import load_file
 
 from ctkd_lightning import build
@@ -16,6 +16,7 @@ from ctkd_lightning.job import ready_teacher
 from ctkd_lightning.job.earlier import need_student, read_run
 from ctkd_lightning.models import load_weights
 from ctkd_lightning.reporting import write_report
+from tests.job.interrupted import stopped_run
 
 pytest.importorskip("tokenizers")  # an extra
 
@@ -172,24 +173,11 @@ def test_a_store_in_the_teachers_place(run, monkeypatch):
     assert all(torch.equal(again[name], stored[name]) for name in stored)
 
 
-class Stop(Callback):
-    """Ctrl-C in the student's second epoch."""
-
-    def on_train_epoch_start(self, trainer, module):
-        if trainer.current_epoch == 1 and trainer.callback_metrics.get("train/kd") is not None:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("cache", ["off", "auto"])
 def test_a_resumed_run_is_the_same(command, run, small, cache):
     cache = f"teacher_cache='{cache}'"
     run(cache, folder="whole")
-    stop = "+callbacks.stop={_target_: tests.job.test_language.Stop}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ctkd_lightning.job.configuration.check_content", lambda *_, **__: None)
-        with pytest.raises(SystemExit) as stopped:
-            command(*small, stop, cache, "run_dir=run", small=False)
-    assert stopped.value.code == 130
+    stopped_run(command, *small, cache, "run_dir=run")
     found = run(cache, "resume=auto")
     assert (found["status"], found["epochs"]) == ("complete", 2)
     whole, resumed = (load_file(f"{folder}/student.safetensors") for folder in ("whole", "run"))

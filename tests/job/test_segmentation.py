@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch import seed_everything
 from safetensors.torch import load_file
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
@@ -16,6 +16,7 @@ from ctkd_lightning.job import ready_teacher
 from ctkd_lightning.job.earlier import need_student, read_run
 from ctkd_lightning.models import load_weights
 from ctkd_lightning.reporting import write_report
+from tests.job.interrupted import stopped_run
 
 SMALL = (
     "experiment=segmentation_digits",
@@ -106,22 +107,9 @@ def test_alone(run):
         need_student(read_run("run"))
 
 
-class Stop(Callback):
-    """Ctrl-C in the student's second epoch."""
-
-    def on_train_epoch_start(self, trainer, module):
-        if trainer.current_epoch == 1 and trainer.callback_metrics.get("train/kd") is not None:
-            raise KeyboardInterrupt
-
-
 def test_a_resumed_run_is_the_same(command, run):
     run(folder="whole")
-    stop = "+callbacks.stop={_target_: tests.job.test_segmentation.Stop}"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ctkd_lightning.job.configuration.check_content", lambda *_, **__: None)
-        with pytest.raises(SystemExit) as stopped:
-            command(*SMALL, stop, "run_dir=run", small=False)
-    assert stopped.value.code == 130
+    stopped_run(command, *SMALL, "run_dir=run")
     assert run("resume=auto")["epochs"] == 2
     whole, resumed = (load_file(f"{folder}/student.safetensors") for folder in ("whole", "run"))
     for name, value in whole.items():

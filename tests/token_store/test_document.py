@@ -35,3 +35,8 @@ def test_what_is_no_key(key):
 def test_what_is_no_text(tokens, words):
     with pytest.raises(UserError, match=f"document 7: expected token ids.* {words}"):
         document(7, tokens)
+
+
+def test_labels_are_no_text():
+    with pytest.raises(UserError, match="document 7: -100 is no token id"):
+        document(7, torch.tensor([3, -100, 4]))
