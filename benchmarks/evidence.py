@@ -23,8 +23,8 @@ The protocol, fixed before the first run:
   digits it trains on nine tenths of the others' images.
 - Stage 1: all arms, 10,000 training images, 12 epochs, at least 3 seeds. Stage 2: fixed 2.87, fixed 4, the best of
   stage 1's grid of constants, global, its recorded path, cooperative, annealed (10 to 1) and instance; 20,000 images,
-  16 epochs, at least 5 seeds. Batch 128. The best of the grid is chosen by stage 1's test accuracy, on the same test
-  images: the one choice of that kind.
+  16 epochs, at least 5 seeds. Batch 128; bf16-mixed, tests in float32. The best of the grid is chosen by stage 1's
+  test accuracy, on the same test images: the one choice of that kind.
 - ``digits``: all arms, 1,347 training images, 6 epochs, λ rising over 4, batch 32, 5 seeds; a check that the whole
   study runs, in minutes.
 - Differences are to ``fixed 4``, paired by seed, with Student's interval at 95 %, and p-values of the same test under
