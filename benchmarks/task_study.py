@@ -139,6 +139,8 @@ class TaskStudy:
         arguments = parser.parse_args()
         if arguments.table:
             lines = read_lines(arguments.results)
+            if not lines:
+                raise SystemExit(f"no runs in {arguments.results}: run the study first, without --table")
             put_between(self.page, f"study: {self.name}", [environment(lines), "", *self.table(lines), ""])
             print(self.page)
             return

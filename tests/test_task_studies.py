@@ -56,6 +56,12 @@ def test_lines_that_cannot_be_paired(tmp_path, more, message):
         read_lines(lines(tmp_path / "runs.jsonl", **more))
 
 
+def test_a_table_of_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["segmentation", "--table", "--results", str(tmp_path / "none.jsonl")])
+    with pytest.raises(SystemExit, match=r"^no runs in .*none\.jsonl: run the study first"):
+        segmentation.STUDY.main("")
+
+
 def test_the_arms_of_detectors_are_what_their_names_say():
     for arm, settings in detection.STUDY.arms.items():
         cfg = build.config("experiment=detection_digits", *settings)
@@ -103,6 +109,8 @@ def test_the_arms_of_segmenters_are_what_their_names_say():
         made = build.temperature(cfg, terms, 11)
         if "fixed" in arm:
             assert f"fixed {made.tau:g}" in arm
+        elif "global" in arm:
+            assert "[{:g}, {:g}]".format(*made.bounds) in arm
 
 
 def test_less_is_better_has_its_digits(tmp_path):

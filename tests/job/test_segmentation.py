@@ -46,7 +46,8 @@ def run(command):
 
 
 def test_the_run_is_a_loop_by_hand(run, capsys):
-    found = run("temperature=fixed", "temperature.tau=2", "with_baseline=true", "channels_last=false", drawn=True)
+    kd = ("method=kd", "temperature=fixed", "temperature.tau=2")
+    found = run(*kd, "with_baseline=true", "channels_last=false", drawn=True)
     assert (found["status"], found["task"]) == ("complete", "segmentation")
     cfg = build.config(*SMALL, "run_dir=hand", "logger=[]", "channels_last=false")
     data = build.segmentation_data(cfg)
