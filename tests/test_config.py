@@ -251,6 +251,15 @@ def test_detection_digits_takes_other_methods_and_temperatures():
     assert (composed().objective, composed().callbacks.best.monitor) == ("best.top1", "val/top1")
 
 
+@pytest.mark.parametrize("name", ["class_scaled", "dynamic", "lskd", "normkd", "spherical", "ttm", "wttm"])
+def test_a_rule_takes_a_learned_base(name):
+    target = "temperature.base._target_=ctkd_lightning.temperature.GlobalTemperature"
+    cfg = build.config(f"temperature={name}", target, "~temperature.base.tau")
+    made = build.temperature(cfg, build.methods(cfg), 10)
+    assert isinstance(made.base, temperature.GlobalTemperature)
+    assert made.base.bounds == (1, 21)
+
+
 def test_defaults():
     cfg = composed()
     choices = cfg.hydra.runtime.choices
