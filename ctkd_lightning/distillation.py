@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ctkd_lightning._across_processes import processes, samples_of_all, shares, weighed
 from ctkd_lightning._default_temperature import default_temperature
+from ctkd_lightning._given import frozen, named_methods, named_temperatures, weight_of_task
 from ctkd_lightning._held_out import HeldOutDirection, with_gradients
 from ctkd_lightning._loss_record import LossRecord
 from ctkd_lightning._masks import entries, masked
@@ -21,6 +22,7 @@ from ctkd_lightning._scores.checks import (
     check_finite,
     check_kind,
     check_one_class,
+    check_same_shapes,
     check_target_values,
     tell_worse_than_chance,
 )
@@ -28,6 +30,7 @@ from ctkd_lightning._scores.ignored import IgnoredTargets, fit_mask
 from ctkd_lightning._scores.scores import Kind, Scores, Task, same_places
 from ctkd_lightning._scores.task_loss import task_loss as cross_entropy
 from ctkd_lightning._term_inputs import TermInputs
+from ctkd_lightning._trying import build_method, term_of, tried
 from ctkd_lightning._vectors import (
     POOLED,
     check_keeps,
@@ -37,12 +40,12 @@ from ctkd_lightning._vectors import (
     vector_task_loss,
 )
 from ctkd_lightning.curriculum import Curriculum
-from ctkd_lightning.errors import UserError, check_number
-from ctkd_lightning.features._asking import AskedTeacher, AskTeacher, StudentCall, TeacherInput
-from ctkd_lightning.features.frozen import FrozenNetwork, check_complete
+from ctkd_lightning.errors import UserError
+from ctkd_lightning.features._asking import AskTeacher, StudentCall, TeacherInput
+from ctkd_lightning.features.frozen import check_complete
 from ctkd_lightning.features.outputs import NetworkOutput, Pick, Step, at_least_float32, is_integer, pick_logits
 from ctkd_lightning.features.tap import FeatureTap, select_layers
-from ctkd_lightning.features.teachers import FrozenTeachers, Teacher, named_teachers
+from ctkd_lightning.features.teachers import Teacher, named_teachers
 from ctkd_lightning.fusion.fusion import TemperatureFusion
 from ctkd_lightning.fusion.teachers import (
     FUSION,
@@ -57,15 +60,14 @@ from ctkd_lightning.fusion.teachers import (
 from ctkd_lightning.methods import KD, Method, kd_loss
 from ctkd_lightning.methods._chunked_kd import at_once
 from ctkd_lightning.teacher_cache.cached import CachedTeacher, ViewedData, cache_for
-from ctkd_lightning.temperature import LearnedTemperature, Softening, Temperature
+from ctkd_lightning.temperature import LearnedTemperature, Temperature
 from ctkd_lightning.temperature._base import learning
+from ctkd_lightning.temperature._driving import drive, reads_target
 from ctkd_lightning.temperature._softening import bounded_below
 from ctkd_lightning.token_store._stored import StoredTokens
 from ctkd_lightning.token_store.cached import CachedTexts
 from ctkd_lightning.token_store.store import TokenStore
 from ctkd_lightning.token_store.teacher import Key, StoredTeacher, check_logits_alone, stored_teacher
-
-_CE_WEIGHT = 0.1  # the CTKD paper's γ
 
 
 class Distillation(nn.Module):
@@ -200,7 +202,7 @@ class Distillation(nn.Module):
         self._sum_labels, self._roles_of_outputs = sum_labels, frozenset(brought)
         if sum_labels and task != "multilabel":
             raise UserError(f"sum_labels is for task='multilabel', found {task!r}: leave it out")
-        self.teacher = _frozen(teacher, ask_teacher, student if shared is None else shared, teacher_logits)
+        self.teacher = frozen(teacher, ask_teacher, student if shared is None else shared, teacher_logits)
         if shared is None:
             self.teacher.freeze()
         self.student = student
@@ -311,7 +313,7 @@ class Distillation(nn.Module):
         temperature = self.temperature
         softened = temperature if isinstance(temperature, nn.ModuleDict) else dict.fromkeys(self.terms, temperature)
         return any(
-            method.needs_target or (method.uses_temperature and _reads_target(softened[name]))
+            method.needs_target or (method.uses_temperature and reads_target(softened[name]))
             for name, method in self.terms.items()
             if method.full_weight > 0
         )
@@ -452,8 +454,8 @@ class Distillation(nn.Module):
             UserError: a network that cannot take the example, or a method that does not fit their outputs.
         """
         with evaluating(self):
-            student = _tried("student", self.run, *args, **kwargs)
-            teacher = _tried("teacher", lambda *a, **k: self.ask(StudentCall(a, k), batch), *args, **kwargs)
+            student = tried("student", self.run, *args, **kwargs)
+            teacher = tried("teacher", lambda *a, **k: self.ask(StudentCall(a, k), batch), *args, **kwargs)
             self.build_methods(student, teacher)
 
     @torch.no_grad()
@@ -475,7 +477,7 @@ class Distillation(nn.Module):
             student, teacher, canonical = self._canonical(student, teacher, example, batch)
             inputs = self._inputs(student, teacher, canonical, example)
             for name, method in self.terms.items():
-                _build_method(name, method, inputs, student, teacher)
+                build_method(name, method, inputs, student, teacher)
         self._looked = step is not None
 
     def progress(self, epoch: float, fraction: float | None = None) -> None:
@@ -675,7 +677,7 @@ class Distillation(nn.Module):
         self, methods: Mapping[str, Method], student: NetworkOutput, teacher: NetworkOutput, step: Step, given: Step
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         inputs = self._inputs(student, teacher, step, given)
-        found = {name: _term(method, inputs.for_method(name, method)) for name, method in methods.items()}
+        found = {name: term_of(method, inputs.for_method(name, method)) for name, method in methods.items()}
         if self._sum_labels:
             labels = student.logits.shape[-2]
             found = {name: loss if methods[name].needs else labels * loss for name, loss in found.items()}
@@ -758,7 +760,7 @@ class Distillation(nn.Module):
         if self.scores.single and same_places(guide.shape, own.shape):
             guide = guide.reshape(own.shape)  # (B,) and (B, 1)
         class_dim = self.scores.find_class_dim(own, step.target)
-        _check_shapes(own, guide, class_dim)
+        check_same_shapes(own, guide, class_dim)
         s, t = (self.scores.logits(x, role, class_dim) for x, role in ((own, "student"), (guide, "teacher")))
         positions = s.shape[:-1]
         mask = self.mask_of(step, positions)
@@ -818,162 +820,3 @@ class Distillation(nn.Module):
             dim = 1 if self.scores.class_dim is None else self.scores.class_dim
             target = target.select(dim % scores.ndim, 0)
         return Step(target, torch.zeros(len(scores), dtype=torch.int64, device=scores.device))
-
-
-def _term(method: Method, inputs: tuple[NetworkOutput, NetworkOutput, Step, Softening]) -> Tensor:
-    student = inputs[0].logits
-    if student.numel() or processes() > 1:  # others may have samples, and wait for this process's gradients
-        return method(*inputs)
-    return 0.0 * student.sum()  # the mask keeps nothing
-
-
-def _reads_target(temperature: nn.Module) -> bool:
-    return any(isinstance(part, Temperature) and part.needs_target for part in temperature.modules())
-
-
-def drive(
-    temperatures: Iterable[Temperature], curriculum: Curriculum | None, epoch: float, fraction: float | None = None
-) -> None:
-    """Tell temperatures of the progress, and learned ones their λ.
-
-    Args:
-        temperatures: learned or not.
-        curriculum: λ(epoch); ``None`` leaves λ alone.
-        epoch: epochs that have passed.
-        fraction: share of the whole training that has passed, where its length is known.
-    """
-    value = None if curriculum is None else curriculum(epoch)
-    for temperature in temperatures:
-        if value is not None and isinstance(temperature, LearnedTemperature):
-            temperature.lambda_.fill_(value)
-        temperature.set_progress(epoch, fraction)
-
-
-def weight_of_task(methods: Iterable[Method], given: float | None) -> float:
-    """w_CE, the factor of the task's own loss, beside these methods.
-
-    Args:
-        methods: the terms.
-        given: by the user; ``None`` for the default.
-
-    Raises:
-        UserError: no weight, or one beside a method that brings the cross-entropy itself.
-    """
-    if given is not None:
-        check_number("ce_weight", given, least=0)
-    own = [type(method).__name__ for method in methods if method.brings_cross_entropy and method.full_weight > 0]
-    if own and given:
-        raise UserError(
-            f"{own[0]} brings the cross-entropy with the target itself, in its time, and ce_weight={given:g} would add "
-            "it in every epoch: leave ce_weight out or set it to 0 (on the command line method.ce_weight=0)"
-        )
-    return (0.0 if own else _CE_WEIGHT) if given is None else given
-
-
-def named_methods(method: Method | Mapping[str, Method] | nn.ModuleDict) -> dict[str, Method]:
-    """The methods by name; one alone by its class's.
-
-    Raises:
-        UserError: none, no methods, or names that the losses have.
-    """
-    methods: Any = {type(method).__name__.lower(): method} if isinstance(method, Method) else method
-    if not isinstance(methods, Mapping | nn.ModuleDict):
-        raise UserError(f"method must be a Method such as KD(), or several by name, found {methods!r}")
-    if not methods:
-        raise UserError("method has no terms: pass at least one, for example method=KD()")
-    for name, term in methods.items():
-        if not isinstance(term, Method):
-            raise UserError(f"method {name!r} must be a Method such as KD(), found {term!r}")
-        if name in ("loss", "ce", FUSION) or not str(name).isidentifier():
-            raise UserError(
-                f"a method is named {name!r}: its loss is logged as train/NAME, so take a word other than loss, ce and "
-                f"{FUSION}"
-            )
-    return dict(methods.items())
-
-
-def named_temperatures(
-    methods: nn.ModuleDict, temperature: Temperature | Mapping[str, Temperature] | nn.ModuleDict
-) -> Temperature | nn.ModuleDict:
-    """One temperature for all methods that soften, or one for each by its name.
-
-    Raises:
-        UserError: no temperature, or names that are not those of the softening methods.
-    """
-    if isinstance(temperature, Temperature):
-        return temperature
-    if not isinstance(temperature, Mapping | nn.ModuleDict):
-        raise UserError(f"temperature must be a Temperature such as FixedTemperature(4.0), found {temperature!r}")
-    softened = sorted(name for name, method in methods.items() if cast(Method, method).uses_temperature)
-    if sorted(temperature.keys()) != softened:
-        raise UserError(
-            f"temperatures are given for {', '.join(sorted(temperature.keys())) or 'no method'}, and the methods that "
-            f"soften logits are {', '.join(softened) or 'none'}: give one for each, or one for all"
-        )
-    return temperature if isinstance(temperature, nn.ModuleDict) else nn.ModuleDict(temperature)
-
-
-def _frozen(
-    teacher: nn.Module, ask: AskTeacher | None, student: nn.Module | None, pick: Pick | None
-) -> FrozenNetwork | FrozenTeachers:
-    def freeze(network: nn.Module) -> FrozenNetwork:
-        if isinstance(network, FrozenNetwork):
-            return network
-        return FrozenNetwork(network if ask is None else AskedTeacher(network, ask), shared=student)
-
-    if isinstance(teacher, nn.ModuleDict):
-        return FrozenTeachers({name: freeze(network) for name, network in teacher.items()}, pick)
-    return freeze(teacher)
-
-
-def _build_method(
-    name: str, method: Method, inputs: TermInputs, student: NetworkOutput, teacher: NetworkOutput
-) -> None:
-    try:
-        method.build(student, teacher)
-        method.to(student.logits.device).eval()
-        _term(method, inputs.for_method(name, method))
-    except UserError:
-        raise
-    except (RuntimeError, IndexError, ValueError) as error:
-        found = "; ".join(
-            f"{who}'s {role} {tuple(feature.shape)}"
-            for who, output in (("student", student), ("teacher", teacher))
-            for role, feature in output.features.items()
-        )
-        raise UserError(
-            f"method {name} does not fit the features of student and teacher ({found}): {error}; name other layers in "
-            "student_layers and teacher_layers, or take another method"
-        ) from error
-    method.train().requires_grad_(method.full_weight > 0)
-
-
-def _tried(role: str, run: Callable[..., NetworkOutput], *args: Any, **kwargs: Any) -> NetworkOutput:
-    """Run a network on an example; what it cannot take is told in a line."""
-    try:
-        return run(*args, **kwargs)
-    except UserError:
-        raise
-    except Exception as error:
-        shapes = ", ".join(str(tuple(x.shape)) for x in tensors_of([*args, kwargs]))
-        message = " ".join(str(error).split())
-        raise UserError(
-            f"the {role} cannot take inputs of shape {shapes or 'none'} ({type(error).__name__}: {message}): take the "
-            f"image size that it was made for, as with image_size= of the data, or another {role}"
-        ) from error
-
-
-def _check_shapes(student: Tensor, teacher: Tensor, class_dim: int | None) -> None:
-    if student.shape == teacher.shape:
-        return
-    shapes = f"student logits have shape {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}"
-    dim = -1 if class_dim is None else class_dim
-    if student.ndim == teacher.ndim and student.shape[dim] != teacher.shape[dim]:
-        raise UserError(
-            f"the student scores {student.shape[dim]} classes and the teacher {teacher.shape[dim]} "
-            f"({shapes}): take a teacher of the same classes, pick them with teacher_logits=lambda output: …, or say "
-            "where the classes are with class_dim="
-        )
-    raise UserError(
-        f"{shapes}: both must score the same positions; bring them together with student_logits= or teacher_logits="
-    )

@@ -23,11 +23,13 @@ LAYERS = [
     {
         "detection",
         "_default_temperature",
+        "_given",
         "_fused_heads",
         "_held_out",
         "_loss_record",
         "_resuming",
         "_term_inputs",
+        "_trying",
         "_training_progress",
         "_vectors",
     },

@@ -211,3 +211,24 @@ def tell_worse_than_chance(teacher: Tensor, target: Tensor | None, mask: Tensor 
 
 def _kept(values: Tensor, mask: Tensor | None) -> Tensor:
     return values if mask is None else values[mask != 0]
+
+
+def check_same_shapes(student: Tensor, teacher: Tensor, class_dim: int | None) -> None:
+    """Refuse scores of other classes or other positions.
+
+    Raises:
+        UserError: naming which.
+    """
+    if student.shape == teacher.shape:
+        return
+    shapes = f"student logits have shape {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}"
+    dim = -1 if class_dim is None else class_dim
+    if student.ndim == teacher.ndim and student.shape[dim] != teacher.shape[dim]:
+        raise UserError(
+            f"the student scores {student.shape[dim]} classes and the teacher {teacher.shape[dim]} "
+            f"({shapes}): take a teacher of the same classes, pick them with teacher_logits=lambda output: …, or say "
+            "where the classes are with class_dim="
+        )
+    raise UserError(
+        f"{shapes}: both must score the same positions; bring them together with student_logits= or teacher_logits="
+    )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ctkd_lightning._across_processes import check_processes
 from ctkd_lightning._default_temperature import default_temperature
+from ctkd_lightning._given import named_methods, named_temperatures, weight_of_task
 from ctkd_lightning._resuming import RandomNumbers, of_all_processes, of_this_process
 from ctkd_lightning._scores.scores import Kind, Scores, Task
 from ctkd_lightning._training_progress import curriculum_at_zero, planned_epochs, training_fraction
@@ -25,7 +26,7 @@ from ctkd_lightning.callbacks.plugin.optimizer import CompanionOptimizer
 from ctkd_lightning.callbacks.plugin.shared_values import SharedValues
 from ctkd_lightning.curriculum import CosineCurriculum, Curriculum
 from ctkd_lightning.detection import DetectorPair
-from ctkd_lightning.distillation import Distillation, drive, named_methods, named_temperatures, weight_of_task
+from ctkd_lightning.distillation import Distillation
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.features._asking import AskTeacher, TeacherInput
 from ctkd_lightning.features.frozen import check_separate
@@ -34,6 +35,7 @@ from ctkd_lightning.features.teachers import Teacher
 from ctkd_lightning.fusion.teachers import FUSION, TeacherFusion, fusion_of
 from ctkd_lightning.methods import KD, Method
 from ctkd_lightning.temperature import GlobalTemperature, LearnedTemperature, Temperature
+from ctkd_lightning.temperature._driving import drive
 from ctkd_lightning.temperature._rule import RuleTemperature
 from ctkd_lightning.token_store.store import TokenStore
 from ctkd_lightning.token_store.teacher import Key, stored_teacher

@@ -15,7 +15,6 @@ from ctkd_lightning._scores.batches import TARGET_KEYS, find_index, find_targets
 from ctkd_lightning._scores.scores import Scores
 from ctkd_lightning._scores.task_loss import task_loss
 from ctkd_lightning.curriculum import ConstantCurriculum, CosineCurriculum, Curriculum
-from ctkd_lightning.distillation import drive
 from ctkd_lightning.errors import UserError, check_number
 from ctkd_lightning.fusion._experts import check_names, mask_by_name
 from ctkd_lightning.fusion.corruption import ModalityCorruption
@@ -24,6 +23,7 @@ from ctkd_lightning.fusion.network import FusedNetwork, FusionOutput, need_input
 from ctkd_lightning.modules._accuracy import TopKAccuracy
 from ctkd_lightning.modules._auroc import TemperatureAUROC
 from ctkd_lightning.modules._trained import MakeOptimizer, MakeScheduler, TrainedModule
+from ctkd_lightning.temperature._driving import drive
 
 _STAGES = ("val", "test")
 _FUSED = ""
