@@ -62,6 +62,11 @@ class SegmentationDataModule(LabelledDataModule):
         """(2, 3, H, W), float32: the first training images."""
         return _as_floats(self.maps("train")[0][:2])
 
+    @property
+    def val_maps(self) -> Tensor:
+        """(N, H, W), uint8: the classes of the validation images' pixels, of all processes' images in each of them."""
+        return self.maps(self._val_split)[1][self.val_indices]
+
     def fingerprint(self) -> str:
         """A hash over all that decides the training images, but not their order."""
         return self._hash(self.content, self.has_validation or self.val_size or None, self.limit_train)

@@ -42,8 +42,8 @@ class Segmentation(Task[SegmentationDataModule]):
 
     def check_teacher(self, found: Mapping[str, float]) -> None:
         """Better than one class for all pixels."""
-        maps = [batch.target.flatten() for batch in self.data.val_dataloader()]
-        counts = torch.bincount(torch.cat(maps))
+        classes = self.data.num_classes  # higher numbers are ignored pixels
+        counts = torch.bincount(self.data.val_maps.flatten(), minlength=classes)[:classes]
         most = 100 * float(counts.max() / counts.sum() / (counts > 0).sum())
         if not found["miou"] > most:
             raise UserError(
