@@ -86,7 +86,12 @@ def find_arms(runs: list[ReportedRun]) -> list[Arm]:
 
 def fixed_reference(arm: Arm, arms: list[Arm]) -> Arm | None:
     """The same with a fixed temperature; the best of them where there are several."""
-    return _best(other for other in arms if _is_fixed(other) and _same(arm, other, _OF_TEMPERATURES))
+    return _best(other for other in arms if is_fixed(other) and _same(arm, other, _OF_TEMPERATURES))
+
+
+def is_fixed(arm: Arm) -> bool:
+    """Whether its temperature is a constant."""
+    return has_temperature(arm) and arm.runs[0].summary.temperature in ("fixed", "fixed_one")
 
 
 def has_temperature(arm: Arm) -> bool:
@@ -163,10 +168,6 @@ def is_best(arm: Arm, arms: list[Arm]) -> bool:
     found = [paired_difference(arm.score, other) for other in others]
     less = arm.measure.less_is_better
     return bool(found) and all(one is not None and (one.below_zero if less else one.above_zero) for one in found)
-
-
-def _is_fixed(arm: Arm) -> bool:
-    return has_temperature(arm) and arm.runs[0].summary.temperature == "fixed"
 
 
 def _same(arm: Arm, other: Arm, but_for: tuple[str, ...]) -> bool:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from ctkd_lightning.reporting.arms import Arm, alone_score, fixed_reference, has_temperature, measure_of, to_fixed
+from ctkd_lightning.reporting.arms import (
+    Arm,
+    alone_score,
+    fixed_reference,
+    has_temperature,
+    is_fixed,
+    measure_of,
+    to_fixed,
+)
 from ctkd_lightning.reporting.tables import NONE, Cell, Column, Table, mean_and_deviation, number, signed
 
 
@@ -17,7 +25,7 @@ def paper_table(arms: list[Arm]) -> Table | None:
     pairs = list(dict.fromkeys(arm.pair for arm in arms))
     rows: dict[str, dict[str, list[Arm]]] = {}  # by method its other temperatures by name, an arm a pair
     for arm in arms:
-        another = has_temperature(arm) and arm.runs[0].summary.temperature != "fixed"
+        another = has_temperature(arm) and not is_fixed(arm)
         if another and fixed_reference(arm, arms) is not None:
             other = arm.name.removeprefix(f"{_method(arm)}, ")
             rows.setdefault(_method(arm), {}).setdefault(other, []).append(arm)

@@ -193,3 +193,16 @@ def test_the_papers_experiment_in_small(command):
     assert found["status"] == "complete"
     assert found["best"]["chosen_on"] == "test"
     assert found["num_classes"] == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("trainer.precision=bf16-true",), "trainer.precision=bf16-true does not go with detectors"),
+        (("temperature=energy",), "give temperature.low= and temperature.high="),
+    ],
+)
+def test_refused_before_anything_is_trained(command, settings, words):
+    with pytest.raises(SystemExit, match=re.escape(words)):
+        command(*SMALL, *settings, "run_dir=run", small=False)
+    assert not Path("run/checkpoints").exists()

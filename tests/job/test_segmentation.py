@@ -152,3 +152,8 @@ def test_a_teacher_that_sees_background_alone_has_learned_nothing(run):
     torch.save(teacher.state_dict(), "background.pth")
     with pytest.raises(SystemExit, match="has learned nothing: mIoU"):
         run("teacher.checkpoint=background.pth", "teacher.check=true")
+
+
+def test_there_is_no_head_to_fuse(run):
+    with pytest.raises(SystemExit, match="fuse_heads=true is of language models"):
+        run("fuse_heads=true")

@@ -12,7 +12,12 @@ from ctkd_lightning.job.summary import NetworkSummary, Summary
 from ctkd_lightning.reporting.picture import Picture
 from ctkd_lightning.reporting.runs import read_runs
 
-TAU = {"fixed": {"tau": 4.0}, "global": {"tau_range": 20.0}, "instance": {"num_classes": None}}
+TAU = {
+    "fixed": {"tau": 4.0},
+    "fixed_one": {"tau": 1.0},
+    "global": {"tau_range": 20.0},
+    "instance": {"num_classes": None},
+}
 
 
 def write_run(

@@ -45,6 +45,12 @@ def test_runs_of_one_seed_count_once():
     assert arm.score == {1: 91.0, 2: 80.0}
 
 
+def test_a_constant_of_one_is_a_fixed_reference():
+    arms = read(write_run("a", 90.0, temperature="fixed_one"), write_run("b", 92.0, temperature="global"))
+    of = {arm.name: arm for arm in arms}
+    assert fixed_reference(of["kd, global τ"], arms) is of["kd, fixed_one τ"]
+
+
 def test_the_fixed_reference_is_like_with_like():
     arms = read(
         write_run("a", 90.0),

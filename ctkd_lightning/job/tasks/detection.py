@@ -37,6 +37,16 @@ class Detection(Task[DetectionDataModule]):
             raise UserError(
                 "callbacks.curriculum distils detectors, and it is switched off: leave it in, or method=none"
             )
+        if build.precision(self.cfg) == "bf16-true":
+            raise UserError(
+                "trainer.precision=bf16-true does not go with detectors: torchvision has no non-maximum suppression in "
+                "bfloat16; take bf16-mixed"
+            )
+        if self.cfg.temperature.get("sure") and None in (self.cfg.temperature.low, self.cfg.temperature.high):
+            raise UserError(
+                "temperature=energy finds its thresholds by a pass over the training set, which detectors do not have, "
+                "since they score the student's proposals: give temperature.low= and temperature.high="
+            )
 
     def read(self) -> str:
         """Images with boxes."""

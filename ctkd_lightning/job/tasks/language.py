@@ -27,6 +27,12 @@ class Language(Task[TokenDataModule]):
     without_effect = ("channels_last", "keep_outputs")
     temperature = "global_tokens"
 
+    def check(self) -> None:
+        """A compiled network does not show its head."""
+        super().check()
+        if self.cfg.fuse_heads is True and self.cfg.compile:
+            raise UserError("fuse_heads=true does not go with compile=true: leave one of them out")
+
     def read(self) -> str:
         """Texts."""
         self.data = build.token_data(self.cfg)

@@ -19,11 +19,13 @@ class Segmentation(Task[SegmentationDataModule]):
     """Mean intersection over union of networks that give a class to each pixel."""
 
     name = "segmentation"
-    without_effect = ("fuse_heads", "keep_outputs")
+    without_effect = ("keep_outputs",)
 
     def check(self) -> None:
-        """No cache: maps would take a thousand times the space of logits of images."""
+        """No cache: maps would take a thousand times the space of logits of images. No linear head either."""
         super().check()
+        if self.cfg.fuse_heads is True:
+            raise UserError("fuse_heads=true is of language models, whose last layer is linear; leave it out")
         if self.cfg.teacher_cache != "off":
             raise UserError(
                 f"teacher_cache={self.cfg.teacher_cache} is of classifiers and language models: a segmenter's maps "
