@@ -217,9 +217,15 @@ def _facts(runs: Runs) -> list[tuple[str, str]]:
 def _words_on_results(runs: Runs) -> str:
     if len(runs.runs) > 1:
         return ""
+    task = runs.runs[0].summary.task if runs.runs else "classification"
+    arms = {
+        "classification": "temperature=fixed,global",
+        "language": "experiment=… temperature=fixed_one,global_tokens",
+    }
+    told = arms.get(task, "experiment=… temperature=fixed_one,global_near_one")
     return (
         "This is a single run. Means, deviations and differences need several seeds and arms: "
-        "python -m ctkd_lightning.run -m temperature=fixed,global seed=1,2,3"
+        f"python -m ctkd_lightning.run -m {told} seed=1,2,3"
     )
 
 

@@ -100,6 +100,20 @@ def test_what_is_left_out_is_named_with_why():
     assert Tables(text).numbers("results")["kd, fixed τ"][0] == "85.00"
 
 
+@pytest.mark.parametrize(
+    ("task", "arms"),
+    [
+        ("classification", "-m temperature=fixed,global seed"),
+        ("language", "-m experiment=… temperature=fixed_one,global_tokens seed"),
+        ("detection", "-m experiment=… temperature=fixed_one,global_near_one seed"),
+    ],
+)
+def test_one_run_names_arms_of_its_task(task, arms):
+    files = write_run("run", 90.0)
+    files.summary.write_text(json.dumps(summary_of("run") | {"task": task}))
+    assert arms in written(read_runs(find_runs(["run"])))
+
+
 def test_one_run_says_what_one_can_say():
     write_run("run", 90.0, baseline=85.0, teacher=95.0)
     text = written(read_runs(find_runs(["run"])))
