@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -186,23 +187,22 @@ def _difference(arm: str, measured: Mapping[str, Mapping[int, float]], adjusted:
 
 
 def draw_differences(runs: Sequence[Run]) -> Figure:
-    """Each arm's difference to the reference, with its interval."""
+    """Each arm's difference to the reference, with its interval where it has several seeds."""
     measured = by_arm(runs, "top1")
     found = {
         arm: paired_difference(values, measured[REFERENCE]) for arm, values in measured.items() if arm != REFERENCE
     }
-    shown = sorted(
-        ((arm, d) for arm, d in found.items() if d is not None and d.interval), key=lambda pair: pair[1].mean
-    )
+    shown = sorted(((arm, d) for arm, d in found.items() if d is not None), key=lambda pair: pair[1].mean)
     figure = Figure(figsize=(7, 0.26 * len(shown) + 1), layout="constrained")
     axes = figure.subplots()
     for place, (_, difference) in enumerate(shown):
-        assert difference.interval is not None
-        axes.plot(difference.interval, (place, place), color="#4477aa", linewidth=2, solid_capstyle="butt")
+        if difference.interval is not None:
+            axes.plot(difference.interval, (place, place), color="#4477aa", linewidth=2, solid_capstyle="butt")
         axes.plot(difference.mean, place, "o", color="#222222", markersize=4)
     axes.axvline(0, color="#888888", linewidth=1)
     axes.set_yticks(range(len(shown)), [arm for arm, _ in shown])
-    axes.set_xlabel(f"test top-1 beyond {REFERENCE}, points; 95 %, n = {spread(list(measured[REFERENCE].values())).n}")
+    count = spread(list(measured[REFERENCE].values())).n
+    axes.set_xlabel(f"test top-1 beyond {REFERENCE}, points; {'95 %, ' if count > 1 else ''}n = {count}")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#dddddd")
@@ -242,8 +242,9 @@ def environment(lines: Sequence[Mapping[str, Any]]) -> str:
     hardware = sorted({", ".join(map(str, line["hardware"].values())) for line in lines})
     versions = sorted({f"torch {line['versions']['torch']}" for line in lines})
     seeds = sorted({line["seed"] for line in lines})
+    of = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
     return (
-        f"{len(lines)} runs, seeds {seeds[0]} to {seeds[-1]}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; "
+        f"{len(lines)} runs, {of}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}; "
         f"{'; '.join(hardware)} cores; {', '.join(versions)}."
     )
 
@@ -263,7 +264,8 @@ def report(results: Path, page: Path) -> None:
         lines = [about(results, stage), "", *table(own), ""]
         for name, draw in (("differences", draw_differences), ("paths", draw_paths)):
             path = page.parent / "images" / f"temperatures_{stage}_{name}.svg"
-            draw(own).savefig(path, metadata={"Date": None})
+            with matplotlib.rc_context({"svg.hashsalt": stage}):  # equal figures are equal files
+                draw(own).savefig(path, metadata={"Date": None})
             lines += [f"![{draw.__doc__}](images/{path.name})", ""]
         put_between(page, f"stage: {stage}", lines)
 
