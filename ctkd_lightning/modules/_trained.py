@@ -20,6 +20,7 @@ from ctkd_lightning._training_progress import curriculum_at_zero
 from ctkd_lightning.callbacks.curriculum import CurriculumTemperatureCallback
 from ctkd_lightning.curriculum import Curriculum
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.modules._mean_loss import MeanLoss
 from ctkd_lightning.modules._sharding import average_whole, is_sharded, shard
 from ctkd_lightning.schedule import PerStep
 from ctkd_lightning.temperature import LearnedTemperature, Temperature
@@ -107,6 +108,7 @@ class TrainedModule(LightningModule):
         self.make_optimizer = optimizer or default_optimizer
         self.make_scheduler = scheduler
         self.record = LossRecord()
+        self.loss_means = nn.ModuleDict({stage: MeanLoss() for stage in ("val", "test")})
         self._random_numbers = RandomNumbers()
 
     def setup(self, stage: str) -> None:
@@ -148,6 +150,19 @@ class TrainedModule(LightningModule):
     def mean_loss(self) -> Tensor | None:
         """Of the epoch's steps so far, on the device."""
         return self.record.mean("loss")
+
+    def log_evaluation(self, stage: str, loss: Tensor, count: int, weight: Tensor | float | None = None) -> None:
+        """Log the epoch's mean of a loss over all batches and processes.
+
+        Args:
+            stage: ``"val"`` or ``"test"``.
+            loss: a batch's mean.
+            count: how many entries it is of.
+            weight: the sum of their weights, where these are not 1.
+        """
+        mean = cast(MeanLoss, self.loss_means[stage])
+        mean.update(loss, count if weight is None else weight)
+        self.log(f"{stage}/loss", mean, batch_size=count)
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's mean losses.

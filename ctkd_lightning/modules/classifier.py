@@ -20,7 +20,6 @@ from ctkd_lightning._scores.task_loss import task_loss
 from ctkd_lightning.features.outputs import Pick, pick_logits
 from ctkd_lightning.modules._accuracy import Percent, TopKAccuracy
 from ctkd_lightning.modules._mean_iou import MeanIoU
-from ctkd_lightning.modules._mean_loss import MeanLoss
 from ctkd_lightning.modules._trained import MakeOptimizer, MakeScheduler, TrainedModule
 
 _STAGES = ("val", "test")
@@ -75,7 +74,6 @@ class SupervisedModule(TrainedModule):
         self.student_logits = student_logits
         self.student_input = student_input
         self.accuracy = nn.ModuleDict({f"{stage}_{name}": make() for stage in _STAGES for name, make in self._metrics})
-        self.loss_means = nn.ModuleDict({stage: MeanLoss() for stage in _STAGES})
 
     @property
     def _metrics(self) -> list[tuple[str, Callable[[], Metric]]]:
@@ -162,9 +160,7 @@ class SupervisedModule(TrainedModule):
         kept = slice(None) if mask is None else mask.flatten() != 0
         rows, classes = logits.flatten(0, -2)[kept], classes.flatten()[kept]
         count = len(rows)  # what is left out makes no batch count more
-        mean = cast(MeanLoss, self.loss_means[stage])
-        mean.update(loss, count if mask is None else mask.sum())
-        self.log(f"{stage}/loss", mean, batch_size=count)
+        self.log_evaluation(stage, loss, count, None if mask is None else mask.sum())
         for position, (name, _) in enumerate(self._metrics):
             metric = cast(Metric, self.accuracy[f"{stage}_{name}"])
             if self.scores.single:

@@ -22,7 +22,6 @@ from ctkd_lightning.fusion.fusion import TemperatureFusion
 from ctkd_lightning.fusion.network import FusedNetwork, FusionOutput, need_input, without_broken
 from ctkd_lightning.modules._accuracy import TopKAccuracy
 from ctkd_lightning.modules._auroc import TemperatureAUROC
-from ctkd_lightning.modules._mean_loss import MeanLoss
 from ctkd_lightning.modules._trained import MakeOptimizer, MakeScheduler, TrainedModule
 from ctkd_lightning.temperature._driving import drive
 
@@ -103,7 +102,6 @@ class FusionModule(TrainedModule):
         self.metrics = nn.ModuleDict(
             {_key(stage, name): TopKAccuracy(5 if name == "top5" else 1) for stage in _STAGES for name in names}
         )
-        self.loss_means = nn.ModuleDict({stage: MeanLoss() for stage in _STAGES})
         self.metrics.update({_key("test", f"top1{_of(name)}"): TopKAccuracy(1) for name in BASELINES})
         self.metrics.update({_key("test", f"auroc{_of(name)}"): TemperatureAUROC() for name in fusion.names})
 
@@ -200,9 +198,7 @@ class FusionModule(TrainedModule):
         fusion, experts = self.fusion, output.experts
         rows, size = fusion.classes(target, experts), len(target)
         loss = task_loss(fusion.scores, output.fused, target.reshape(-1), rows, None)
-        mean = cast(MeanLoss, self.loss_means[stage])
-        mean.update(loss, size)
-        self.log(f"{stage}/loss", mean, batch_size=size)
+        self.log_evaluation(stage, loss, size)
         self._count(stage, "top1", output.fused, rows, size)
         self._count(stage, "top5", output.fused, rows, size)
         for m, name in enumerate(fusion.names):
