@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ctkd_lightning._facts import MethodFacts
 from ctkd_lightning.errors import UserError, check_number
-from ctkd_lightning.features.outputs import Step, at_least_float32
+from ctkd_lightning.features.outputs import NetworkOutput, Step, at_least_float32
 from ctkd_lightning.methods._base import LogitMethod
 from ctkd_lightning.methods._checks import check_logits, no_autocast, possible_classes
 from ctkd_lightning.methods.kd import kd_loss
@@ -92,7 +92,8 @@ class MLKD(LogitMethod):
             would; else those of each process's own.
 
     Raises:
-        UserError: a setting out of range.
+        UserError: a setting out of range; at :meth:`build`, logits of more than one position a sample, whose number the
+            terms would grow with, one of them as its square.
     """
 
     facts = MethodFacts(
@@ -110,6 +111,15 @@ class MLKD(LogitMethod):
         super().__init__(weight, gather=gather)
         _check_factors(factors)
         self.factors = tuple(factors)
+
+    def build(self, student: NetworkOutput, teacher: NetworkOutput) -> None:
+        """Refuse maps and tokens."""
+        if student.logits.ndim > 2:
+            raise UserError(
+                f"MLKD relates each row of logits with each other, and logits {tuple(student.logits.shape)} have a row "
+                "a position: its terms between classes would grow with the square of their number; take KD, DIST, or "
+                "for maps CWD of the logits"
+            )
 
     def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
         """The divergences and distances of all levels."""

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from ctkd_lightning.errors import UserError
+from ctkd_lightning.features.outputs import NetworkOutput
 from ctkd_lightning.methods import MLKD, kd_loss, mlkd_loss
 from tests.methods import golden
 from tests.methods.setting import Setting
@@ -31,3 +32,11 @@ def test_wrong_input():
         MLKD(factors=1)
     with pytest.raises(UserError, match=r"student logits have shape \(2, 3, 4\) .* expected \(B, C\)"):
         mlkd_loss(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4), 4.0)
+
+
+def test_refuses_maps_before_the_training():
+    maps = NetworkOutput(torch.zeros(2, 16, 16, 5))
+    with pytest.raises(UserError, match=r"logits \(2, 16, 16, 5\) have a row a position: .* take KD, DIST"):
+        MLKD().build(maps, maps)
+    rows = NetworkOutput(torch.zeros(2, 5))
+    MLKD().build(rows, rows)
