@@ -98,8 +98,9 @@ class DetectionModule(TrainedModule):
 
     def _tell(self, stage: str) -> None:
         metric = cast(AveragePrecision, self.average_precision[stage])
-        for name, value in metric.compute().items():  # of all processes' images together
-            self.log(f"{stage}/{name}", value.to(self.device), prog_bar=stage == "val" and name == "map")
+        for name, value in metric.compute().items():  # of all processes' images together: their mean is each one's
+            shown = stage == "val" and name == "map"
+            self.log(f"{stage}/{name}", value.to(self.device), prog_bar=shown, sync_dist=True)
         metric.reset()
 
 
