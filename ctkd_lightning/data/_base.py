@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -204,20 +203,18 @@ class ImageDataModule(LabelledDataModule):
 
     def fingerprint(self) -> str:
         """A hash over all that decides the training images, but not their order."""
-        return self._hash(self.has_validation or self.val_size or None, self.limit_train)
+        return self._hash(*self._views, self.has_validation or self.val_size or None, self.limit_train)
 
     def view_fingerprint(self) -> str:
         """A hash over all that decides what an image of the full training set looks like, by ``Batch.index`` and view.
 
         Those that train may be any part of the set.
         """
-        return self._hash()
+        return self._hash(*self._views)
 
-    def _hash(self, *selection: object) -> str:
-        decides = (
-            self.name, self.content, self.image_size, self.resize, self.mean, self.std, self.augmentation, *selection
-        )  # fmt: skip
-        return hashlib.sha256(repr(decides).encode()).hexdigest()[:32]
+    @property
+    def _views(self) -> tuple[object, ...]:
+        return self.content, self.image_size, self.resize, self.mean, self.std, self.augmentation
 
     # Loading
 

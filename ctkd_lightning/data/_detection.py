@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from typing import Any
 
@@ -85,14 +84,11 @@ class DetectionDataModule(LabelledDataModule):
 
     def fingerprint(self) -> str:
         """A hash over all that decides the training images, but not their order."""
-        selection = (self.has_validation or self.val_size or None, self.limit_train)
-        decides = (self.name, self.content, self.flip, *selection)
-        return hashlib.sha256(repr(decides).encode()).hexdigest()[:32]
+        return self._hash(self.content, self.flip, self.has_validation or self.val_size or None, self.limit_train)
 
     def test_fingerprint(self) -> str:
         """What tells the test images from others."""
-        decides = (self.name, self.test_content, self.limit_eval)
-        return hashlib.sha256(repr(decides).encode()).hexdigest()[:32]
+        return self._hash(self.test_content, self.limit_eval)
 
     # What the splits and loaders are made of
 

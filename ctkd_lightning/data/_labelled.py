@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -98,6 +99,10 @@ class LabelledDataModule(LightningDataModule, ABC):
     @abstractmethod
     def _loader(self, split: Split, sampler: EpochSampler, training: bool) -> Loader[Any]:
         """The batches of a split that a sampler names."""
+
+    def _hash(self, *decides: object) -> str:
+        """One over the data set's name and whatever else decides."""
+        return hashlib.sha256(repr((self.name, *decides)).encode()).hexdigest()[:32]
 
     # Splits
 

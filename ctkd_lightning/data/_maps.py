@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -74,9 +73,6 @@ class SegmentationDataModule(LabelledDataModule):
     def test_fingerprint(self) -> str:
         """What tells the test images from others."""
         return self._hash(self.test_content, self.limit_eval)
-
-    def _hash(self, *decides: object) -> str:
-        return hashlib.sha256(repr((self.name, *decides)).encode()).hexdigest()[:32]
 
     # What the splits and loaders are made of
 

@@ -81,17 +81,17 @@ class TokenDataModule(LabelledDataModule):
 
     def fingerprint(self) -> str:
         """A hash over all that decides the training texts, but not their order."""
-        return self._hash("train", self.length, self.limit_train)
+        return self._text_hash("train", self.length, self.limit_train)
 
     def text_fingerprint(self) -> str:
         """A hash over all that decides which text an index of a training batch stands for."""
-        return self._hash("train", self.length)
+        return self._text_hash("train", self.length)
 
     def test_fingerprint(self) -> str:
         """What tells the test texts from others."""
-        return self._hash("test", self.length, self.limit_eval)
+        return self._text_hash("test", self.length, self.limit_eval)
 
-    def _hash(self, split: Split, *selection: object) -> str:
+    def _text_hash(self, split: Split, *selection: object) -> str:
         found = hashlib.sha256(repr((self.name, self.num_classes, *selection)).encode())
         found.update(self.tokens(split).numpy().tobytes())
         return found.hexdigest()[:32]
