@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, MissingMandatoryValue, OmegaConfBaseException
 
 from ctkd_lightning._words import printable
@@ -64,11 +64,25 @@ def _explain(error: BaseException) -> str | None:
         return f"{error.full_key} must be given: {error.full_key}=VALUE"
     if isinstance(error, ConfigAttributeError) and error.full_key == "method.terms":
         return "method must name at least one: method=kd, or several as in method=[kd,at]"
+    if isinstance(error, OverrideParseException):
+        return _explain_word(error.override)
     if isinstance(error, MissingConfigException):
         return _explain_choice(error)
     if isinstance(error, InstantiationException):
         return _explain_call(error)
     return None
+
+
+def _explain_word(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if not equals:
+        return f"'{word}' is no setting: settings are written KEY=VALUE, and --help lists them"
+    if value.startswith(("[", "{", "'", '"')):
+        return f"Hydra cannot read '{word}': look for brackets or quotes that do not close, and signs that need quotes"
+    return (
+        f"Hydra cannot read '{word}': a value of more than letters, digits, / and . needs quotes of its own, "
+        f'here {key}="{value}" within the shell\'s'
+    )
 
 
 def _explain_choice(error: MissingConfigException) -> str | None:

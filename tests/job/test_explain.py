@@ -1,6 +1,9 @@
+import re
+
 import numpy as np
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -99,3 +102,24 @@ def test_not_enough_memory():
 def test_sizes_that_no_machine_holds(command, setting, message):
     with pytest.raises(SystemExit, match=f"^error: {message}"):
         command("run_dir=run", setting)
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("outputs/first", "'outputs/first' is no setting: settings are written KEY=VALUE, and --help lists them"),
+        ("run=out/seed=1", 'here run="out/seed=1" within the shell\'s'),
+        ("run=a#b", 'here run="a#b" within the shell\'s'),
+        ("method=[kd,at", "look for brackets or quotes that do not close"),
+        ('run="a', "look for brackets or quotes that do not close"),
+    ],
+)
+def test_words_that_hydra_cannot_read(word, line):
+    with pytest.raises(HydraException) as caught:
+        OverridesParser.create().parse_overrides([word])
+    said = one_line(caught.value)
+    assert line in said
+    assert "hydra.cc" not in said
+    if advised := re.search(r"here (.*) within", said):  # it can be read, and means what was meant
+        (override,) = OverridesParser.create().parse_overrides([advised[1]])
+        assert str(override.value()) == word.partition("=")[2]
