@@ -102,7 +102,7 @@ class FusedHeads:
             kd = linear_kd_loss(hidden, head.weight, softening, **of_both)
             found = {"loss": method.weight * kd, name: kd.detach()}
         else:
-            of_both |= {"kd_weight": method.weight, "ce_weight": engine.ce_weight}
+            of_both |= {"kd_weight": float(method.weight), "ce_weight": engine.ce_weight}
             losses = linear_losses(hidden, head.weight, softening, classes, **of_both)
             found = {"loss": losses["loss"], "ce": losses["ce"], name: losses["kd"]}
         if engine.methods.training and processes() > 1:

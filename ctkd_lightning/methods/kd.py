@@ -124,6 +124,8 @@ class KD(LogitMethod):
 
     Args:
         weight: factor of the term (the CTKD paper's α, 0.9).
+        warmup_epochs: epochs over which the factor rises linearly; the authors of :class:`DynamicTemperature` and
+            :class:`ClassScaledTemperature` have 20.
     """
 
     facts = MethodFacts(
@@ -132,8 +134,8 @@ class KD(LogitMethod):
         weight_from="CTKD's code",
     )
 
-    def __init__(self, weight: float = 0.9) -> None:
-        super().__init__(weight)
+    def __init__(self, weight: float = 0.9, warmup_epochs: int = 0) -> None:
+        super().__init__(weight, warmup_epochs)
 
     def loss(self, student: Tensor, teacher: Tensor, step: Step, softening: Softening) -> Tensor:
         """The softened divergence."""

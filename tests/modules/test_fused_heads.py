@@ -37,12 +37,12 @@ def batches(count=5, ignored=True):
     return found
 
 
-def trained(fuse, data=None, temperature=None, prepare=lambda module: None, **settings):
+def trained(fuse, data=None, temperature=None, prepare=lambda module: None, warmup_epochs=0, **settings):
     """The student's weights after some steps, with τ, and the losses that were logged."""
     teacher, student = networks()
     module = DistillationModule(
-        teacher, student, KD(weight=0.9), temperature or GlobalTemperature.for_tokens(), ce_weight=0.1, class_dim=-1,
-        fuse_heads=fuse, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.5), **settings,
+        teacher, student, KD(0.9, warmup_epochs), temperature or GlobalTemperature.for_tokens(), ce_weight=0.1,
+        class_dim=-1, fuse_heads=fuse, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.5), **settings,
     )  # fmt: skip
     prepare(module)
     trainer = Trainer(max_epochs=2, limit_val_batches=0, **QUIET)
@@ -65,12 +65,10 @@ class NoLogits(LanguageModel):
         return logits
 
 
-@pytest.mark.parametrize("given_mask", [False, True])
-def test_the_training_is_that_of_the_logits(given_mask):
-    def mask(batch):
-        return batch[1] % 3 > 0
-
-    settings = {"mask": mask} if given_mask else {}
+@pytest.mark.parametrize(
+    "settings", [{}, {"mask": lambda batch: batch[1] % 3 > 0}, {"warmup_epochs": 3}], ids=["all", "mask", "warm-up"]
+)
+def test_the_training_is_that_of_the_logits(settings):
     plain, fused = (trained(fuse, **settings) for fuse in (False, True))
     assert fuses(fused[2])
     assert not fuses(plain[2])
