@@ -65,7 +65,9 @@ class DynamicTemperature(RuleTemperature):
         teacher="2 max t / (max s + max t) · τ",
         scale="τ_s τ_t",
         needs="scores of classes",
-        breaks="largest logits around 0: the published τ is negative or infinite; here none counts as less than 0.1",
+        breaks="largest logits around 0: the published τ is negative or infinite; here none counts as less than 0.1. "
+        "At full weight from the start the student may shrink its logits, and with them the factor, instead of "
+        "learning: the authors warm up, `method.terms.kd.warmup_epochs=20`",
     )
 
     default_tau = 4.0

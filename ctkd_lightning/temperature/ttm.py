@@ -72,7 +72,8 @@ class WTTMTemperature(RuleTemperature):
         what="for the teacher alone, and a weight for each sample",
         student="1",
         scale="Σ softmax(t)^(1/τ), one a sample",
-        breaks="as ttm",
+        breaks="as ttm; with an unsure teacher the factor is large, up to C^(1 − 1/τ), and its steps too: lower KD's "
+        "weight, or warm up",
     )
 
     default_tau = 5.0
