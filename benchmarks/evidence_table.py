@@ -201,8 +201,12 @@ def draw_differences(runs: Sequence[Run]) -> Figure:
         axes.plot(difference.mean, place, "o", color="#222222", markersize=4)
     axes.axvline(0, color="#888888", linewidth=1)
     axes.set_yticks(range(len(shown)), [arm for arm, _ in shown])
-    count = spread(list(measured[REFERENCE].values())).n
-    axes.set_xlabel(f"test top-1 beyond {REFERENCE}, points; {'95 %, ' if count > 1 else ''}n = {count}")
+    counts = sorted({len(measured[arm].keys() & measured[REFERENCE].keys()) for arm, _ in shown})
+    n = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "0"
+    axes.set_xlabel(f"test top-1 beyond {REFERENCE}, points; {'95 %, ' if n != '1' else ''}n = {n}")
+    middle = [d.mean for _, d in shown]
+    if middle and counts[0] == 2:  # their intervals, of one degree of freedom, would hide all else
+        axes.set_xlim(min(-1.0, *middle) - 3, max(1.0, *middle) + 3)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#dddddd")
