@@ -23,6 +23,8 @@ MEASURES = {"top1": "top-1 %", "nll": "NLL", "ece": "ECE %", "agreement": "agree
 """What a run is judged by: the column's name of each."""
 
 LEVEL = 0.05
+FEWEST = 3
+"""Seeds from which a p-value says something: of two, any differences that are nearly the same have a small one."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def p_values(measured: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
-    """Of each arm's difference to the reference, paired by seed; none where it has no interval."""
+    """Of each arm's difference to the reference, paired by seed; none of fewer than three seeds."""
     reference = measured[REFERENCE]
     found = {}
     for arm, values in measured.items():
@@ -123,7 +125,7 @@ def p_values(measured: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
             continue
         seeds = sorted(values.keys() & reference.keys())
         found_of = paired_difference(values, reference)
-        if found_of is not None and found_of.interval is not None:
+        if found_of is not None and found_of.interval is not None and len(seeds) >= FEWEST:
             found[arm] = float(stats.ttest_rel([values[s] for s in seeds], [reference[s] for s in seeds]).pvalue)
     return found
 

@@ -42,7 +42,7 @@ def test_a_shift_of_the_base_is_kept(rule):
     s, t = golden.LOGITS
     temperature = rule(PerClassTemperature(s.shape[-1]).double())
     with torch.no_grad():
-        temperature.base.value.copy_(torch.linspace(-2, 2, s.shape[-1]))
+        temperature.base.of_class.copy_(torch.linspace(-2, 2, s.shape[-1]))
     softening, base = temperature.soften(s, t), temperature.base.soften(s, t)
     torch.testing.assert_close(softening.teacher_shift, base.teacher_shift)
     if rule is DynamicTemperature:
