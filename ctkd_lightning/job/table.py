@@ -43,7 +43,7 @@ def _lines(summary: Summary) -> list[tuple[str, str]]:
     tau = number(final.get("ctkd/temperature"))
     if "ctkd/temperature_std" in final:
         low, high, std = (number(final[f"ctkd/temperature_{key}"]) for key in ("min", "max", "std"))
-        tau = f"{tau} ± {std}, from {low} to {high} over the samples"
+        tau = f"{tau} ± {std}, from {low} to {high}"
     if "ctkd/lambda" in final:
         lines.append(("λ", f"{number(final['ctkd/lambda'])} ({curriculum})"))
     tau = temperatures(final) or tau
