@@ -102,16 +102,21 @@ def mean_of(runs: Iterable[Run], measure: str) -> dict[str, float]:
     return {arm: spread(list(values.values())).mean for arm, values in by_arm(runs, measure).items()}
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p-values adjusted for as many comparisons (Holm 1979): each times those not smaller, and never falling.
+def holm(p_values: Mapping[str, float], family: int | None = None) -> dict[str, float]:
+    """p-values adjusted for all comparisons (Holm 1979): each times those not smaller, and never falling.
+
+    Args:
+        p_values: of each.
+        family: how many comparisons there are, with those that have no p-value yet; as many as p-values by default.
 
     Example:
         >>> holm({"a": 0.01, "b": 0.04, "c": 0.03})
         {'a': 0.03, 'c': 0.06, 'b': 0.06}
     """
+    count = len(p_values) if family is None else family
     found, least = {}, 0.0
     for place, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
-        least = min(max(least, (len(p_values) - place) * p_values[name]), 1.0)
+        least = min(max(least, (count - place) * p_values[name]), 1.0)
         found[name] = least
     return found
 
@@ -133,7 +138,7 @@ def p_values(measured: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
 def table(runs: Sequence[Run]) -> Iterator[str]:
     """The lines of a stage's table, as Markdown."""
     measured = {measure: by_arm(runs, measure) for measure in MEASURES}
-    adjusted = {measure: holm(p_values(measured[measure])) for measure in MEASURES}
+    adjusted = {measure: holm(p_values(measured[measure]), len(measured[measure]) - 1) for measure in MEASURES}
     stopped = {run.arm for run in runs if run.error is not None}
     ends = defaultdict(list)
     for run in runs:

@@ -67,6 +67,7 @@ def test_a_run_that_had_no_end_is_told_and_has_no_numbers(tmp_path):
 def test_p_values_of_many_comparisons():
     adjusted = holm({"a": 0.001, "b": 0.02, "c": 0.04, "d": 0.03})
     assert adjusted == pytest.approx({"a": 0.004, "b": 0.06, "c": 0.06, "d": 0.06})
+    assert holm({"a": 0.01, "b": 0.02}, family=5) == pytest.approx({"a": 0.05, "b": 0.08})
     assert holm({"a": 0.7, "b": 0.9}) == {"a": 1.0, "b": 1.0}
 
 
