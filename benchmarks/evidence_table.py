@@ -129,8 +129,8 @@ def p_values(measured: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
         if arm == REFERENCE:
             continue
         seeds = sorted(values.keys() & reference.keys())
-        found_of = paired_difference(values, reference)
-        if found_of is not None and found_of.interval is not None and len(seeds) >= FEWEST:
+        difference = paired_difference(values, reference)
+        if difference is not None and difference.interval is not None and difference.n >= FEWEST:
             found[arm] = float(stats.ttest_rel([values[s] for s in seeds], [reference[s] for s in seeds]).pvalue)
     return found
 
@@ -208,12 +208,11 @@ def draw_differences(runs: Sequence[Run]) -> Figure:
         axes.plot(difference.mean, place, "o", color="#222222", markersize=4)
     axes.axvline(0, color="#888888", linewidth=1)
     axes.set_yticks(range(len(shown)), [arm for arm, _ in shown])
-    counts = sorted({len(measured[arm].keys() & measured[REFERENCE].keys()) for arm, _ in shown})
+    counts = sorted({difference.n for _, difference in shown})
     n = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1])))) if counts else "0"
     axes.set_xlabel(f"test top-1 beyond {REFERENCE}, points; {'95 %, ' if n != '1' else ''}n = {n}")
-    middle = [d.mean for _, d in shown]
-    if middle and counts[0] == 2:  # their intervals, of one degree of freedom, would hide all else
-        axes.set_xlim(min(-1.0, *middle) - 3, max(1.0, *middle) + 3)
+    if 2 in counts:  # their intervals, of one degree of freedom, would hide all else
+        axes.set_xlim(min(-1.0, shown[0][1].mean) - 3, max(1.0, shown[-1][1].mean) + 3)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#dddddd")

@@ -203,7 +203,7 @@ class ImageDataModule(LabelledDataModule):
 
     def fingerprint(self) -> str:
         """A hash over all that decides the training images, but not their order."""
-        return self._hash(*self._views, self.has_validation or self.val_size or None, self.limit_train)
+        return self._hash(*self._views, *self._selection)
 
     def view_fingerprint(self) -> str:
         """A hash over all that decides what an image of the full training set looks like, by ``Batch.index`` and view.

@@ -100,6 +100,11 @@ class LabelledDataModule(LightningDataModule, ABC):
     def _loader(self, split: Split, sampler: EpochSampler, training: bool) -> Loader[Any]:
         """The batches of a split that a sampler names."""
 
+    @property
+    def _selection(self) -> tuple[object, ...]:
+        """What decides which of the training samples train."""
+        return self.has_validation or self.val_size or None, self.limit_train
+
     def _hash(self, *decides: object) -> str:
         """One over the data set's name and whatever else decides."""
         return hashlib.sha256(repr((self.name, *decides)).encode()).hexdigest()[:32]

@@ -68,7 +68,7 @@ class SegmentationDataModule(LabelledDataModule):
 
     def fingerprint(self) -> str:
         """A hash over all that decides the training images, but not their order."""
-        return self._hash(self.content, self.has_validation or self.val_size or None, self.limit_train)
+        return self._hash(self.content, *self._selection)
 
     def test_fingerprint(self) -> str:
         """What tells the test images from others."""

@@ -79,9 +79,10 @@ def _explain_word(word: str) -> str:
         return f"'{word}' is no setting: settings are written KEY=VALUE, and --help lists them"
     if value.startswith(("[", "{", "'", '"')):
         return f"Hydra cannot read '{word}': look for brackets or quotes that do not close, and signs that need quotes"
+    quote = "'" if '"' in value else '"'
     return (
         f"Hydra cannot read '{word}': a value of more than letters, digits, / and . needs quotes of its own, "
-        f'here {key}="{value}" within the shell\'s'
+        f"here {key}={quote}{value}{quote} within the shell's"
     )
 
 

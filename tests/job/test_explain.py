@@ -110,6 +110,7 @@ def test_sizes_that_no_machine_holds(command, setting, message):
         ("outputs/first", "'outputs/first' is no setting: settings are written KEY=VALUE, and --help lists them"),
         ("run=out/seed=1", 'here run="out/seed=1" within the shell\'s'),
         ("run=a#b", 'here run="a#b" within the shell\'s'),
+        ('run=a"b#', "here run='a\"b#' within the shell's"),
         ("method=[kd,at", "look for brackets or quotes that do not close"),
         ('run="a', "look for brackets or quotes that do not close"),
     ],
